@@ -1,0 +1,97 @@
+//! Gathering the input values under output pixels ("im2col"), one block of pixels at a time.
+//!
+//! In N, H, W, C order the channels of one tap are contiguous, and with dilation 1 so are the taps
+//! of one kernel row: a row of columns is at most `kh` copies when the window lies inside.
+
+use std::ops::Range;
+
+use super::geometry::{Axis, Conv2d};
+
+/// Floats of the column buffer: 256 KiB, a quarter of the smallest L2 cache in use today, so that
+/// the block, the packed weights and the output block stay there together.
+const BUFFER: usize = 64 * 1024;
+
+/// Output pixels of one block. Depends on the geometry alone.
+pub(super) fn pixels_per_block(conv: &Conv2d) -> usize {
+    let fitting = BUFFER / conv.depth().max(1);
+    // At least 64 rows keep a product efficient; at most 512, and about an eighth of the pixels,
+    // so that small layers still make work for several threads.
+    let shared = conv.output_pixels().div_ceil(8).next_multiple_of(16);
+    fitting.clamp(64, 512).min(shared).max(1)
+}
+
+/// Writes the `depth` input values under each output pixel of `pixels` as one row of `columns`.
+pub(super) fn gather(
+    conv: &Conv2d,
+    group: usize,
+    input: &[f32],
+    pixels: Range<usize>,
+    columns: &mut [f32],
+) {
+    let channels = conv.group_in();
+    let (kh, kw) = conv.kernel;
+    let contiguous_taps = conv.dilation.1 == 1 && conv.groups == 1;
+    let rows = columns.chunks_exact_mut(conv.depth());
+    for (pixel, row) in pixels.zip(rows) {
+        let (image, out_row, out_col) = conv.output_position(pixel);
+        for u in 0..kh {
+            let target = &mut row[u * kw * channels..(u + 1) * kw * channels];
+            let Some(y) = conv.input_coordinate(Axis::Rows, out_row, u) else {
+                target.fill(0.0);
+                continue;
+            };
+            let line = (image * conv.input.0 + y) * conv.input.1;
+            let first = conv.input_coordinate(Axis::Cols, out_col, 0);
+            let last = conv.input_coordinate(Axis::Cols, out_col, kw - 1);
+            if let (true, Some(x), Some(_)) = (contiguous_taps, first, last) {
+                let start = (line + x) * channels;
+                target.copy_from_slice(&input[start..start + target.len()]);
+                continue;
+            }
+            for (v, tap) in target.chunks_exact_mut(channels).enumerate() {
+                copy_pixel(conv, group, input, line, (out_col, v), tap);
+            }
+        }
+    }
+}
+
+/// Writes, for each output pixel of `pixels`, the channels `channels` of the group under the single
+/// tap `(u, v)`.
+pub(super) fn gather_tap(
+    conv: &Conv2d,
+    input: &[f32],
+    pixels: Range<usize>,
+    (u, v): (usize, usize),
+    channels: Range<usize>,
+    columns: &mut [f32],
+) {
+    for (pixel, row) in pixels.zip(columns.chunks_exact_mut(channels.len())) {
+        let (image, out_row, out_col) = conv.output_position(pixel);
+        let y = conv.input_coordinate(Axis::Rows, out_row, u);
+        let x = conv.input_coordinate(Axis::Cols, out_col, v);
+        match (y, x) {
+            (Some(y), Some(x)) => {
+                let at = ((image * conv.input.0 + y) * conv.input.1 + x) * conv.in_channels;
+                row.copy_from_slice(&input[at + channels.start..at + channels.end]);
+            }
+            _ => row.fill(0.0),
+        }
+    }
+}
+
+fn copy_pixel(
+    conv: &Conv2d,
+    group: usize,
+    input: &[f32],
+    line: usize,
+    (out_col, v): (usize, usize),
+    target: &mut [f32],
+) {
+    match conv.input_coordinate(Axis::Cols, out_col, v) {
+        Some(x) => {
+            let start = (line + x) * conv.in_channels + group * target.len();
+            target.copy_from_slice(&input[start..start + target.len()]);
+        }
+        None => target.fill(0.0),
+    }
+}

@@ -1,0 +1,127 @@
+//! The definition of convolution as naive float64 loops, and the geometries that tests run over.
+
+use super::geometry::{Axis, Conv2d};
+
+/// Calls `visit(input index, weight index, output index)` for every product of the forward pass.
+fn for_each_product(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
+    let (group_in, group_out) = (conv.group_in(), conv.group_out());
+    for pixel in 0..conv.output_pixels() {
+        let (image, i, j) = conv.output_position(pixel);
+        for u in 0..conv.kernel.0 {
+            for v in 0..conv.kernel.1 {
+                let y = conv.input_coordinate(Axis::Rows, i, u);
+                let x = conv.input_coordinate(Axis::Cols, j, v);
+                let (Some(y), Some(x)) = (y, x) else { continue };
+                for o in 0..conv.out_channels {
+                    for c in 0..group_in {
+                        let channel = o / group_out * group_in + c;
+                        let from = ((image * conv.input.0 + y) * conv.input.1 + x)
+                            * conv.in_channels
+                            + channel;
+                        let tap = u * conv.kernel.1 + v;
+                        visit(
+                            from,
+                            (tap * group_in + c) * conv.out_channels + o,
+                            pixel * conv.out_channels + o,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn rounded(values: Vec<f64>) -> Vec<f32> {
+    values.into_iter().map(|v| v as f32).collect()
+}
+
+/// The forward pass.
+pub fn forward(conv: &Conv2d, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let mut output = vec![0.0_f64; conv.output_len()];
+    if let Some(bias) = bias {
+        for (index, value) in output.iter_mut().enumerate() {
+            *value = f64::from(bias[index % conv.out_channels]);
+        }
+    }
+    for_each_product(conv, |i, w, o| {
+        output[o] += f64::from(input[i]) * f64::from(weight[w]);
+    });
+    rounded(output)
+}
+
+/// Gradient of the input.
+pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<f32> {
+    let mut grad_input = vec![0.0_f64; conv.input_len()];
+    for_each_product(conv, |i, w, o| {
+        grad_input[i] += f64::from(grad_output[o]) * f64::from(weight[w]);
+    });
+    rounded(grad_input)
+}
+
+/// Gradients of weight and bias.
+pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut grad_weight = vec![0.0_f64; conv.weight_len()];
+    for_each_product(conv, |i, w, o| {
+        grad_weight[w] += f64::from(grad_output[o]) * f64::from(input[i]);
+    });
+    let mut grad_bias = vec![0.0_f64; conv.out_channels];
+    for (index, &g) in grad_output.iter().enumerate() {
+        grad_bias[index % conv.out_channels] += f64::from(g);
+    }
+    (rounded(grad_weight), rounded(grad_bias))
+}
+
+/// Whether `max|a - b| <= tolerance * max|b|`.
+#[cfg(test)]
+pub(super) fn close(got: &[f32], expected: &[f32], tolerance: f32) -> bool {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let error = got.iter().zip(expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
+    error <= tolerance * scale
+}
+
+/// Reproducible values in [-1, 1).
+#[cfg(test)]
+pub(super) fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Geometries around every edge: one pixel, one channel, ragged strides, asymmetric padding,
+/// padding wider than the kernel, dilation, groups, depthwise, more than one block of pixels, and
+/// more than one task of channels.
+#[cfg(test)]
+pub(super) fn cases() -> Vec<Conv2d> {
+    use super::geometry::Padding;
+    type Quad = (usize, usize, usize, usize);
+    type Pair = (usize, usize);
+    let sym = Padding::symmetric;
+    let asymmetric = Padding { top: 0, bottom: 2, left: 1, right: 3 };
+    let table: &[(Quad, Quad, Pair, Padding, Pair, usize)] = &[
+        ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), sym(0, 0), (1, 1), 1),
+        ((0, 4, 4, 2), (3, 3, 2, 3), (1, 1), sym(1, 1), (1, 1), 1),
+        ((2, 5, 7, 3), (3, 3, 3, 4), (1, 1), sym(1, 1), (1, 1), 1),
+        ((1, 9, 8, 3), (7, 7, 3, 5), (2, 2), sym(3, 3), (1, 1), 1),
+        ((2, 8, 9, 2), (3, 2, 2, 3), (2, 3), asymmetric, (1, 1), 1),
+        ((1, 4, 4, 2), (2, 2, 2, 2), (1, 1), sym(5, 4), (1, 1), 1),
+        ((1, 9, 11, 3), (3, 3, 3, 2), (1, 2), sym(2, 2), (2, 3), 1),
+        ((1, 6, 6, 6), (3, 3, 3, 4), (1, 1), sym(1, 1), (1, 1), 2),
+        ((1, 7, 6, 5), (3, 3, 1, 10), (2, 1), sym(1, 1), (1, 1), 5),
+        ((1, 6, 5, 130), (1, 1, 130, 33), (1, 1), sym(0, 0), (1, 1), 1),
+        ((2, 7, 5, 8), (1, 1, 4, 6), (2, 2), sym(0, 0), (1, 1), 2),
+        ((3, 24, 25, 4), (3, 3, 4, 8), (1, 1), sym(1, 1), (1, 1), 1),
+        ((1, 5, 3, 4), (5, 3, 4, 7), (1, 1), sym(0, 0), (1, 1), 1),
+        ((1, 5, 5, 2), (2, 2, 2, 3), (4, 4), sym(0, 0), (1, 1), 1),
+    ];
+    table
+        .iter()
+        .map(|&(x, w, s, p, d, g)| Conv2d::new(x, w, s, p, d, g).expect("legal test geometry"))
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! Convolution and matrix products.
+
+use numpy::{PyArray1, PyArray2, PyArray4, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4};
+use pyo3::prelude::*;
+
+use super::{compute, shape4, slice, wrap};
+use crate::conv::{self, Conv2d, Padding};
+use crate::gemm::{self, MatRef};
+use crate::{Error, Result};
+
+type Pair = (usize, usize);
+type Quad = (usize, usize, usize, usize);
+
+fn geometry(
+    input: Quad,
+    weight: Quad,
+    stride: Pair,
+    (top, bottom, left, right): Quad,
+    dilation: Pair,
+    groups: usize,
+) -> Result<Conv2d> {
+    let padding = Padding { top, bottom, left, right };
+    Conv2d::new(input, weight, stride, padding, dilation, groups)
+}
+
+fn check_grad(conv: &Conv2d, got: Quad) -> Result<()> {
+    let expected = (conv.batch, conv.output.0, conv.output.1, conv.out_channels);
+    match got == expected {
+        true => Ok(()),
+        false => Err(Error::shape(
+            "grad_output",
+            format!("shape {expected:?} (N, H, W, C)"),
+            format!("{got:?}"),
+        )),
+    }
+}
+
+/// Convolution: input (N, H, W, C), weight (kh, kw, C / groups, O), bias (O,).
+/// `padding` is (top, bottom, left, right).
+#[pyfunction]
+fn conv2d<'py>(
+    py: Python<'py>,
+    input: PyReadonlyArray4<'py, f32>,
+    weight: PyReadonlyArray4<'py, f32>,
+    bias: Option<PyReadonlyArray1<'py, f32>>,
+    stride: Pair,
+    padding: Quad,
+    dilation: Pair,
+    groups: usize,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let conv = geometry(shape4(&input), shape4(&weight), stride, padding, dilation, groups)?;
+    let (x, w) = (slice(&input, "input")?, slice(&weight, "weight")?);
+    let b = bias.as_ref().map(|b| slice(b, "bias")).transpose()?;
+    if let Some(b) = b.filter(|b| b.len() != conv.out_channels) {
+        let expected = format!("shape ({},)", conv.out_channels);
+        return Err(Error::shape("bias", expected, format!("({},)", b.len())).into());
+    }
+    let output = compute(py, || Ok(conv::forward(&conv, x, w, b)))?;
+    wrap(py, output, [conv.batch, conv.output.0, conv.output.1, conv.out_channels])
+}
+
+/// Gradient of the input of [`conv2d`]; `input_size` is (H, W).
+#[pyfunction]
+fn conv2d_backward_data<'py>(
+    py: Python<'py>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+    weight: PyReadonlyArray4<'py, f32>,
+    input_size: Pair,
+    stride: Pair,
+    padding: Quad,
+    dilation: Pair,
+    groups: usize,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let (kernel, grad) = (shape4(&weight), shape4(&grad_output));
+    let input = (grad.0, input_size.0, input_size.1, kernel.2.saturating_mul(groups));
+    let conv = geometry(input, kernel, stride, padding, dilation, groups)?;
+    check_grad(&conv, grad)?;
+    let (g, w) = (slice(&grad_output, "grad_output")?, slice(&weight, "weight")?);
+    let result = compute(py, || Ok(conv::backward_data(&conv, g, w)))?;
+    wrap(py, result, [conv.batch, conv.input.0, conv.input.1, conv.in_channels])
+}
+
+/// Gradient of the weight of [`conv2d`]; `kernel_size` is (kh, kw).
+#[pyfunction]
+fn conv2d_backward_weight<'py>(
+    py: Python<'py>,
+    input: PyReadonlyArray4<'py, f32>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Quad,
+    dilation: Pair,
+    groups: usize,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let (x, grad) = (shape4(&input), shape4(&grad_output));
+    let kernel = (kernel_size.0, kernel_size.1, x.3 / groups.max(1), grad.3);
+    let conv = geometry(x, kernel, stride, padding, dilation, groups)?;
+    check_grad(&conv, grad)?;
+    let (x, g) = (slice(&input, "input")?, slice(&grad_output, "grad_output")?);
+    let result = compute(py, || Ok(conv::backward_weight(&conv, x, g)))?;
+    wrap(py, result, [kernel.0, kernel.1, kernel.2, kernel.3])
+}
+
+/// Gradient of the bias of [`conv2d`].
+#[pyfunction]
+fn conv2d_backward_bias<'py>(
+    py: Python<'py>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+) -> PyResult<Bound<'py, PyArray1<f32>>> {
+    let (channels, g) = (shape4(&grad_output).3, slice(&grad_output, "grad_output")?);
+    let result = compute(py, || Ok(conv::backward_bias(channels, g)))?;
+    wrap(py, result, [channels])
+}
+
+/// Matrix product of `a` (or its transpose) and `b` (or its transpose).
+#[pyfunction]
+fn matmul<'py>(
+    py: Python<'py>,
+    a: PyReadonlyArray2<'py, f32>,
+    b: PyReadonlyArray2<'py, f32>,
+    transpose_a: bool,
+    transpose_b: bool,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let (m, k) = oriented(&a, transpose_a);
+    let (depth, n) = oriented(&b, transpose_b);
+    if depth != k {
+        let (expected, got) = (format!("{k} rows to multiply with"), format!("{depth}"));
+        return Err(Error::shape("b", expected, got).into());
+    }
+    let lhs = matrix(&a, "a", transpose_a)?;
+    let rhs = matrix(&b, "b", transpose_b)?;
+    let result = compute(py, || Ok(gemm::product(lhs, rhs)))?;
+    wrap(py, result, [m, n])
+}
+
+fn oriented(array: &PyReadonlyArray2<'_, f32>, transpose: bool) -> Pair {
+    let view = array.as_array();
+    match transpose {
+        false => (view.nrows(), view.ncols()),
+        true => (view.ncols(), view.nrows()),
+    }
+}
+
+fn matrix<'a>(
+    array: &'a PyReadonlyArray2<'_, f32>,
+    argument: &'static str,
+    transpose: bool,
+) -> Result<MatRef<'a>> {
+    let (rows, cols) = oriented(array, false);
+    let matrix = MatRef::new(slice(array, argument)?, rows, cols, cols);
+    Ok(if transpose { matrix.t() } else { matrix })
+}
+
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(conv2d, m)?)?;
+    m.add_function(wrap_pyfunction!(conv2d_backward_data, m)?)?;
+    m.add_function(wrap_pyfunction!(conv2d_backward_weight, m)?)?;
+    m.add_function(wrap_pyfunction!(conv2d_backward_bias, m)?)?;
+    m.add_function(wrap_pyfunction!(matmul, m)?)?;
+    Ok(())
+}

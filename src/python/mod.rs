@@ -1,0 +1,64 @@
+//! The bindings: borrow the arrays, check them, call a kernel with the GIL released, wrap the
+//! result. One file an area; no loops and no unsafe code here.
+
+use numpy::ndarray::{Array, Dimension, IntoDimension};
+use numpy::{Element, IntoPyArray, PyArray, PyReadonlyArray, PyReadonlyArray4};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+mod conv;
+mod runtime;
+
+impl From<crate::Error> for PyErr {
+    fn from(error: crate::Error) -> PyErr {
+        PyValueError::new_err(error.to_string())
+    }
+}
+
+/// Runs a kernel inside our thread pool with the GIL released.
+fn compute<T: Send>(
+    py: Python<'_>,
+    kernel: impl FnOnce() -> crate::Result<T> + Send,
+) -> PyResult<T> {
+    Ok(py.detach(|| crate::parallel::install(kernel))??)
+}
+
+/// The elements of a C-contiguous array. The Python side converts before it calls, so a failure
+/// here names a mistake of ours rather than of the user's.
+fn slice<'a, T: Element, D: Dimension>(
+    array: &'a PyReadonlyArray<'_, T, D>,
+    argument: &'static str,
+) -> crate::Result<&'a [T]> {
+    array
+        .as_slice()
+        .map_err(|_| crate::Error::shape(argument, "a C-contiguous array", "a strided one"))
+}
+
+/// The four extents of an array.
+fn shape4<T: Element>(array: &PyReadonlyArray4<'_, T>) -> (usize, usize, usize, usize) {
+    array.as_array().dim()
+}
+
+/// A kernel's result as a NumPy array of the given shape, without a copy.
+fn wrap<'py, T: Element, I: IntoDimension>(
+    py: Python<'py>,
+    values: Vec<T>,
+    shape: I,
+) -> PyResult<Bound<'py, PyArray<T, I::Dim>>> {
+    match Array::from_shape_vec(shape, values) {
+        Ok(array) => Ok(array.into_pyarray(py)),
+        Err(error) => Err(PyRuntimeError::new_err(format!(
+            "this is a bug in oxidet: a kernel returned an array of the wrong size ({error})"
+        ))),
+    }
+}
+
+/// The private extension module `oxidet._core`.
+#[pymodule]
+#[pyo3(name = "_core")]
+fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    runtime::register(m)?;
+    conv::register(m)?;
+    Ok(())
+}
