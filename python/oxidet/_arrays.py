@@ -30,13 +30,11 @@ def as_array(value: Any, argument: str) -> NDArray[Any]:
 
 
 def as_float32(value: Any, argument: str, ndim: int | None = None, form: str = "") -> F32:
-    """``value`` as a float32 array; ``form`` names its axes in the message, as in "(N, C, H, W)"."""
+    """``value`` as a float32 array; ``form``, as in "(N, C, H, W)", names its axes in messages."""
     array = as_array(value, argument)
     if ndim is not None and array.ndim != ndim:
         named = f" {form}" if form else ""
-        raise ValueError(
-            f"{argument}: expected {ndim} dimensions{named}, got shape {array.shape}"
-        )
+        raise ValueError(f"{argument}: expected {ndim} dimensions{named}, got shape {array.shape}")
     return array.astype(np.float32, copy=False)
 
 

@@ -1,0 +1,28 @@
+"""oxidet: CNN classification and Faster R-CNN detection on the CPU, NumPy in and NumPy out.
+
+The kernels are Rust; the networks are Python. Submodules:
+
+========================  =====================================================================
+``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
+========================  =====================================================================
+"""
+
+from __future__ import annotations
+
+from oxidet import nn
+from oxidet._core import __version__
+from oxidet._precision import get_precision, precision, set_precision
+from oxidet._random import manual_seed
+from oxidet._runtime import get_num_threads, set_num_threads, show_versions
+
+__all__ = [
+    "__version__",
+    "get_num_threads",
+    "get_precision",
+    "manual_seed",
+    "nn",
+    "precision",
+    "set_num_threads",
+    "set_precision",
+    "show_versions",
+]

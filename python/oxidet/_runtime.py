@@ -1,0 +1,71 @@
+"""Threads, versions, and what the machine offers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+
+import numpy as np
+
+from oxidet import _core
+from oxidet._precision import get_precision
+
+
+def get_num_threads() -> int:
+    """Number of threads that kernels use.
+
+    The last :func:`set_num_threads`, else the environment variable ``OXIDET_NUM_THREADS``, else
+    the usable cores (CPU affinity and cgroup quota respected).
+    """
+    return _core.num_threads()
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Set the number of threads for all following kernels of this process, from 1 to 1024.
+
+    Results do not depend on it.
+
+    >>> import oxidet
+    >>> oxidet.set_num_threads(2)
+    >>> oxidet.get_num_threads()
+    2
+    """
+    if isinstance(num_threads, bool) or not isinstance(num_threads, (int, np.integer)):
+        raise TypeError(f"num_threads: expected an integer, got {type(num_threads).__name__}")
+    if num_threads < 1:
+        raise ValueError(f"num_threads: expected an integer from 1 to 1024, got {num_threads}")
+    _core.set_num_threads(int(num_threads))
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def show_versions() -> None:
+    """Print what a bug report needs: CPU, instruction set in use, threads, versions."""
+    rows = {
+        "oxidet": _core.__version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "isa": f"{_core.isa()} (matrix products of the gemm crate)",
+        "threads": str(get_num_threads()),
+        "precision": f"{get_precision()} (all settings run the direct kernels in this version)",
+        "numpy": np.__version__,
+    }
+    for package in ("Pillow", "matplotlib", "tqdm", "typer", "rich", "scikit-learn", "torch"):
+        try:
+            rows[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            rows[package] = "not installed"
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")

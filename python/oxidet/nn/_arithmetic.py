@@ -1,0 +1,215 @@
+"""Primitives that NumPy computes: arithmetic with broadcasting, sums, and changes of shape.
+
+NumPy keeps the memory order of its operands in element-wise results, so channels-last activations
+stay channels-last. Importing this module completes the operators of :class:`Tensor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.tensor import Tensor
+
+Array = NDArray[Any]
+
+
+def _operands(a: Any, b: Any) -> tuple[Array, Array]:
+    """Both operands as arrays; a Python number takes the other's type."""
+    if isinstance(a, np.ndarray):
+        return a, np.asarray(b, a.dtype) if isinstance(b, (int, float)) else np.asarray(b)
+    b = np.asarray(b)
+    return np.asarray(a, b.dtype) if isinstance(a, (int, float)) else np.asarray(a), b
+
+
+def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
+    """Sum a gradient over the axes along which its operand was repeated."""
+    if gradient.shape == shape:
+        return gradient
+    extra = gradient.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1
+    )
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def _add(ctx: Context, a: Any, b: Any) -> Array:
+    a, b = _operands(a, b)
+    ctx.shapes = a.shape, b.shape
+    return np.asarray(a + b)
+
+
+def _add_backward(ctx: Context, grad: Array) -> tuple[Array, Array]:
+    return _unbroadcast(grad, ctx.shapes[0]), _unbroadcast(grad, ctx.shapes[1])
+
+
+def _sub(ctx: Context, a: Any, b: Any) -> Array:
+    a, b = _operands(a, b)
+    ctx.shapes = a.shape, b.shape
+    return np.asarray(a - b)
+
+
+def _sub_backward(ctx: Context, grad: Array) -> tuple[Array, Array | None]:
+    right = _unbroadcast(-grad, ctx.shapes[1]) if ctx.needs_input_grad[1] else None
+    return _unbroadcast(grad, ctx.shapes[0]), right
+
+
+def _mul(ctx: Context, a: Any, b: Any) -> Array:
+    ctx.operands = a, b = _operands(a, b)
+    return np.asarray(a * b)
+
+
+def _mul_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None]:
+    a, b = ctx.operands
+    return (
+        _unbroadcast(grad * b, a.shape) if ctx.needs_input_grad[0] else None,
+        _unbroadcast(grad * a, b.shape) if ctx.needs_input_grad[1] else None,
+    )
+
+
+def _div(ctx: Context, a: Any, b: Any) -> Array:
+    ctx.operands = a, b = _operands(a, b)
+    return np.asarray(a / b)
+
+
+def _div_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None]:
+    a, b = ctx.operands
+    return (
+        _unbroadcast(grad / b, a.shape) if ctx.needs_input_grad[0] else None,
+        _unbroadcast(-grad * a / (b * b), b.shape) if ctx.needs_input_grad[1] else None,
+    )
+
+
+def _sum(ctx: Context, x: Array, *, axis: Any, keepdims: bool, mean: bool) -> Array:
+    result = np.sum(x, axis=axis, keepdims=keepdims)
+    ctx.shape, ctx.axis, ctx.keepdims = x.shape, axis, keepdims
+    ctx.count = x.size // max(result.size, 1) if mean else 1
+    return np.asarray(result / ctx.count if mean else result, dtype=x.dtype)
+
+
+def _sum_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    if ctx.axis is not None and not ctx.keepdims:
+        grad = np.expand_dims(grad, ctx.axis)
+    return (np.broadcast_to(grad / np.float32(ctx.count), ctx.shape),)
+
+
+def _reshape(ctx: Context, x: Array, *, shape: tuple[int, ...]) -> Array:
+    ctx.shape = x.shape
+    try:
+        return x.reshape(shape)
+    except ValueError:
+        raise ValueError(
+            f"shape: expected one that holds {x.size} values (input has shape {x.shape}), "
+            f"got {shape}"
+        ) from None
+
+
+def _reshape_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    return (grad.reshape(ctx.shape),)
+
+
+def _permute(ctx: Context, x: Array, *, dims: tuple[int, ...]) -> Array:
+    ctx.inverse = np.argsort(dims)
+    return x.transpose(dims)
+
+
+def _permute_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    return (grad.transpose(ctx.inverse),)
+
+
+def _getitem(ctx: Context, x: Array, *, index: Any) -> Array:
+    ctx.shape, ctx.index = x.shape, index
+    return np.asarray(x[index])
+
+
+def _getitem_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    full = np.zeros(ctx.shape, np.float32)
+    np.add.at(full, ctx.index, grad)  # an index may name an element more than once
+    return (full,)
+
+
+def _cat(ctx: Context, *arrays: Array, dim: int) -> Array:
+    ctx.dim = dim
+    ctx.ends = np.cumsum([a.shape[dim] for a in arrays])[:-1]
+    return np.concatenate(arrays, axis=dim)
+
+
+def _cat_backward(ctx: Context, grad: Array) -> tuple[Array, ...]:
+    return tuple(np.split(grad, ctx.ends, axis=ctx.dim))
+
+
+add_ = Primitive("add", _add, _add_backward)
+sub_ = Primitive("sub", _sub, _sub_backward)
+mul_ = Primitive("mul", _mul, _mul_backward)
+div_ = Primitive("div", _div, _div_backward)
+sum_ = Primitive("sum", _sum, _sum_backward)
+reshape_ = Primitive("reshape", _reshape, _reshape_backward)
+permute_ = Primitive("permute", _permute, _permute_backward)
+getitem_ = Primitive("getitem", _getitem, _getitem_backward)
+cat_ = Primitive("cat", _cat, _cat_backward)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """Concatenate arrays or tensors along axis ``dim`` (torch.cat)."""
+    if len(tensors) == 0:
+        raise ValueError("tensors: expected at least one array, got none")
+    return cat_(*tensors, dim=dim)
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    """The same values, C-order, in another shape; one length may be -1."""
+    lengths = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return reshape_(x, shape=tuple(int(n) for n in lengths))
+
+
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Join the axes from ``start_dim`` to ``end_dim`` into one, in C, H, W order."""
+    shape = x.shape
+    start, end = start_dim % max(len(shape), 1), end_dim % max(len(shape), 1)
+    if start > end:
+        raise ValueError(f"start_dim: expected an axis up to end_dim={end_dim}, got {start_dim}")
+    joined = int(np.prod(shape[start : end + 1], dtype=np.int64))
+    return reshape_(x, shape=(*shape[:start], joined, *shape[end + 1 :]))
+
+
+def permute(x: Any, *dims: Any) -> Any:
+    """The axes in another order."""
+    order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    return permute_(x, dims=tuple(int(d) for d in order))
+
+
+def _plain_index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(_plain_index(i) for i in index)
+    return index._array if isinstance(index, Tensor) else index
+
+
+def _reduce(mean: bool) -> Any:
+    def method(self: Any, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Any:
+        return sum_(self, axis=dim, keepdims=keepdim, mean=mean)
+
+    method.__doc__ = f"The {'mean' if mean else 'sum'} over all axes, or over ``dim``."
+    method.__name__ = "mean" if mean else "sum"
+    return method
+
+
+Tensor.__add__ = lambda self, other: add_(self, other)
+Tensor.__radd__ = lambda self, other: add_(other, self)
+Tensor.__sub__ = lambda self, other: sub_(self, other)
+Tensor.__rsub__ = lambda self, other: sub_(other, self)
+Tensor.__mul__ = lambda self, other: mul_(self, other)
+Tensor.__rmul__ = lambda self, other: mul_(other, self)
+Tensor.__truediv__ = lambda self, other: div_(self, other)
+Tensor.__rtruediv__ = lambda self, other: div_(other, self)
+Tensor.__neg__ = lambda self: mul_(self, -1.0)
+Tensor.__getitem__ = lambda self, index: getitem_(self, index=_plain_index(index))
+Tensor.sum = _reduce(mean=False)
+Tensor.mean = _reduce(mean=True)
+Tensor.reshape = reshape
+Tensor.view = reshape
+Tensor.flatten = flatten
+Tensor.permute = permute

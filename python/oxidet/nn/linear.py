@@ -1,0 +1,134 @@
+"""Layers whose weights meet every input: Conv2d and Linear."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from oxidet import _random
+from oxidet._arrays import pair
+from oxidet.nn import _convolution
+from oxidet.nn.module import Module
+from oxidet.nn.tensor import Parameter
+
+
+def _positive(value: Any, argument: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{argument}: expected an integer of at least 1, got {value}")
+    return int(value)
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int) -> Any:
+    """torch's default for weights and biases: U(-b, b) with b = 1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    return _random.default.generator.uniform(-bound, bound, shape).astype(np.float32)
+
+
+class Conv2d(Module):
+    """Two-dimensional convolution, as ``torch.nn.Conv2d`` (zero padding).
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        C and O, each a multiple of ``groups``.
+    kernel_size, stride, dilation
+        Integer or pair (rows, columns).
+    padding
+        Integer, pair, pair of pairs, ``"same"`` or ``"valid"``; see ``functional.conv2d``.
+    groups
+        Number of channel groups that do not see each other.
+    bias
+        Whether to add a trainable bias per output channel.
+
+    Weight (O, C / groups, kh, kw) and bias (O,) start uniform within 1 / sqrt(fan_in).
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_channels = _positive(in_channels, "in_channels")
+        self.out_channels = _positive(out_channels, "out_channels")
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.stride = pair(stride, "stride")
+        self.dilation = pair(dilation, "dilation")
+        self.groups = _positive(groups, "groups")
+        self.padding = pair(padding, "padding", 0) if isinstance(padding, int) else padding
+        _convolution._resolve_padding(padding, self.kernel_size, self.stride, self.dilation)
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) % self.groups:
+                raise ValueError(
+                    f"{name}: expected a multiple of groups={groups}, got {getattr(self, name)}"
+                )
+        depth = self.in_channels // self.groups
+        fan_in = depth * self.kernel_size[0] * self.kernel_size[1]
+        # In memory (kh, kw, C / groups, O), the order the kernels read.
+        weight = _uniform((*self.kernel_size, depth, self.out_channels), fan_in)
+        self.weight = Parameter(weight.transpose(3, 2, 0, 1))
+        self.register_parameter(
+            "bias", Parameter(_uniform((self.out_channels,), fan_in)) if bias else None
+        )
+
+    def forward(self, input: Any) -> Any:
+        """(N, C, H, W) -> (N, O, H_out, W_out)."""
+        return _convolution.conv2d(
+            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+    def extra_repr(self) -> str:
+        """Arguments in torch's form: those at their default are left out."""
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}"
+        )
+        if self.padding != (0, 0):
+            text += f", padding={self.padding}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text
+
+
+class Linear(Module):
+    """``x @ weight.T + bias``, as ``torch.nn.Linear``; weight (out, in), bias (out,)."""
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features = _positive(in_features, "in_features")
+        self.out_features = _positive(out_features, "out_features")
+        self.weight = Parameter(_uniform((out_features, in_features), in_features))
+        self.register_parameter(
+            "bias", Parameter(_uniform((out_features,), in_features)) if bias else None
+        )
+
+    def forward(self, input: Any) -> Any:
+        """(..., in) -> (..., out)."""
+        return _convolution.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Arguments in torch's form."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )

@@ -1,0 +1,348 @@
+"""Module: a network or a part of one, with torch's way of naming what is inside it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import as_array
+from oxidet.nn import tape
+from oxidet.nn._repr import assemble
+from oxidet.nn.tensor import Buffer, Parameter, Stored, Tensor
+
+Self = TypeVar("Self", bound="Module")
+
+
+class StateDictError(ValueError, RuntimeError):
+    """A state_dict does not fit a module. A RuntimeError too, as code written for torch expects."""
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict(strict=False)`` did not find, and what it found no place for."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return (
+            f"IncompatibleKeys(missing_keys={self.missing_keys}, "
+            f"unexpected_keys={self.unexpected_keys})"
+        )
+
+
+class Module:
+    """Base class of layers and networks.
+
+    Attributes of type :class:`Parameter`, :class:`Buffer` and :class:`Module` are registered in
+    the order of assignment, which is the order of ``state_dict`` and of ``print``. Assigning an
+    array to a registered parameter or buffer copies its values.
+
+    Calling a module runs ``forward``. In evaluation mode, arrays in mean arrays out: nothing is
+    recorded. In training mode, or with a :class:`Tensor` as input, operations are recorded and
+    tensors come out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> layer = nn.Linear(2, 1)
+    >>> layer.weight = [[1.0, 2.0]]
+    >>> layer.bias = [3.0]
+    >>> layer.eval()(np.array([[4.0, 5.0]], np.float32))
+    array([[17.]], dtype=float32)
+    """
+
+    training: bool
+    # Keys (relative to the module) that a strict load may find missing.
+    _optional_keys: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "training", True)
+        object.__setattr__(self, "_parameters", OrderedDict())
+        object.__setattr__(self, "_buffers", OrderedDict())
+        object.__setattr__(self, "_modules", OrderedDict())
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute the module; every subclass defines this."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        if self.training or not tape.is_grad_enabled():
+            return self.forward(*inputs, **options)
+        if any(isinstance(x, Tensor) for x in (*inputs, *options.values())):
+            return self.forward(*inputs, **options)
+        with tape.no_grad():
+            return self.forward(*inputs, **options)
+
+    # --- registration
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        tables = self.__dict__
+        if "_modules" not in tables:
+            raise AttributeError(
+                f"{type(self).__name__}: call super().__init__() before assigning {name!r}"
+            )
+        if isinstance(value, Parameter):
+            self._register("_parameters", name, value)
+        elif isinstance(value, Buffer):
+            self._register("_buffers", name, value)
+        elif isinstance(value, Module):
+            self._register("_modules", name, value)
+        elif name in tables["_modules"]:
+            if value is not None:
+                raise TypeError(f"{name}: expected a Module or None, got {type(value).__name__}")
+            tables["_modules"][name] = None
+        elif name in tables["_parameters"] or name in tables["_buffers"]:
+            table = tables["_parameters" if name in tables["_parameters"] else "_buffers"]
+            if value is None:
+                table[name] = None
+            elif table[name] is None:
+                raise TypeError(f"{name}: expected a Parameter (the slot is empty), got an array")
+            else:
+                _copy_into(table[name], value, name)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _register(self, table: str, name: str, value: Any) -> None:
+        for other in ("_parameters", "_buffers", "_modules"):
+            if other != table:
+                self.__dict__[other].pop(name, None)
+        self.__dict__.pop(name, None)
+        self.__dict__[table][name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        for table in ("_parameters", "_buffers", "_modules"):
+            entries = self.__dict__.get(table)
+            if entries is not None and name in entries:
+                return entries[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for table in ("_parameters", "_buffers", "_modules"):
+            if name in self.__dict__[table]:
+                del self.__dict__[table][name]
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        tables = (self._parameters, self._buffers, self._modules)
+        return sorted({*super().__dir__(), *(name for table in tables for name in table)})
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Register a parameter, or reserve an empty slot for one."""
+        self._register("_parameters", name, param)
+
+    def register_buffer(self, name: str, value: Any) -> None:
+        """Register an array that is part of the state but not trained."""
+        buffer = value if value is None or isinstance(value, Buffer) else Buffer(value)
+        self._register("_buffers", name, buffer)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Register a child under a name, which need not be a Python identifier."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"module: expected a Module or None, got {type(module).__name__}")
+        if not name or "." in name:
+            raise ValueError(f"name: expected a name without dots, got {name!r}")
+        self._register("_modules", name, module)
+
+    # --- what is inside
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Direct children with their names."""
+        for name, module in self._modules.items():
+            if module is not None:
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """Direct children."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, depth first, each once."""
+        seen: set[int] = set()
+
+        def walk(path: str, module: Module) -> Iterator[tuple[str, Module]]:
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            yield path, module
+            for name, child in module.named_children():
+                yield from walk(f"{path}.{name}" if path else name, child)
+
+        return walk(prefix, self)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a dotted path; the empty path is this module."""
+        module = self
+        for name in target.split(".") if target else ():
+            child = module._modules.get(name)
+            if child is None:
+                raise AttributeError(f"{type(module).__name__} has no submodule {name!r}")
+            module = child
+        return module
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names, each once."""
+        seen: set[int] = set()
+        for path, module in self.named_modules(prefix):
+            for name, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """All buffers with their dotted names."""
+        for path, module in self.named_modules(prefix):
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    yield f"{path}.{name}" if path else name, buffer
+
+    def buffers(self) -> Iterator[Buffer]:
+        """All buffers."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def apply(self: Self, function: Callable[[Module], None]) -> Self:
+        """Call ``function`` on every module, children before parents."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # --- modes and gradients
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Set training mode (or evaluation mode) here and below."""
+        for module in self.modules():
+            object.__setattr__(module, "training", bool(mode))
+        return self
+
+    def eval(self: Self) -> Self:
+        """Set evaluation mode here and below."""
+        return self.train(False)
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Train these parameters, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # --- state
+
+    def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Stored, bool]]:
+        """(key, entry, may be missing), in state_dict order: parameters, buffers, children."""
+        for table in (self._parameters, self._buffers):
+            for name, entry in table.items():
+                if entry is not None:
+                    yield prefix + name, entry, name in self._optional_keys
+        for name, child in self.named_children():
+            yield from child._named_state(f"{prefix}{name}.")
+
+    def state_dict(self) -> OrderedDict[str, NDArray[Any]]:
+        """Parameters and buffers by dotted name, as read-only views of the live values.
+
+        The order is torch's: in each module parameters, then buffers, then children.
+        """
+        return OrderedDict((key, entry.data) for key, entry, _ in self._named_state())
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Copy parameters and buffers from a mapping of names to arrays.
+
+        With ``strict``, missing and unexpected keys are errors; a wrong shape always is. Nothing
+        is written unless everything fits. ``num_batches_tracked`` may be missing, as in files
+        older than that counter.
+
+        Raises
+        ------
+        StateDictError
+            A ValueError (and RuntimeError) that lists missing, unexpected and mismatched keys.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"state_dict: expected a mapping of names to arrays, got "
+                f"{type(state_dict).__name__}"
+            )
+        state_dict = self._adapt_state_dict(state_dict)
+        missing: list[str] = []
+        mismatched: list[str] = []
+        writes: list[tuple[Stored, NDArray[Any]]] = []
+        known: set[str] = set()
+        for key, entry, optional in self._named_state():
+            known.add(key)
+            if key not in state_dict:
+                if not optional:
+                    missing.append(key)
+                continue
+            value = state_dict[key]
+            array = value.data if isinstance(value, Tensor) else as_array(value, key)
+            if array.shape == entry.shape:
+                writes.append((entry, array))
+            else:
+                mismatched.append(
+                    f"size mismatch for {key}: copying a param with shape "
+                    f"torch.Size({list(array.shape)}) from checkpoint, the shape in current model "
+                    f"is torch.Size({list(entry.shape)})."
+                )
+        unexpected = [key for key in state_dict if key not in known]
+        problems = []
+        if strict and missing:
+            problems.append(f"Missing key(s) in state_dict: {_name_some(missing)}. ")
+        if strict and unexpected:
+            problems.append(f"Unexpected key(s) in state_dict: {_name_some(unexpected)}. ")
+        problems += mismatched[:6]
+        if len(mismatched) > 6:
+            problems.append(f"... and {len(mismatched) - 6} more size mismatches.")
+        if problems:
+            head = f"Error(s) in loading state_dict for {type(self).__name__}:"
+            raise StateDictError("\n\t".join([head, *problems]))
+        for entry, array in writes:
+            entry.copy_(array)
+        return IncompatibleKeys(missing, unexpected)
+
+    def _adapt_state_dict(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Rename keys of older files; a subclass whose names changed overrides this."""
+        return state_dict
+
+    # --- text
+
+    def extra_repr(self) -> str:
+        """The module's own arguments, for ``print``."""
+        return ""
+
+    def _child_texts(self) -> list[tuple[str, str]]:
+        return [(name, repr(module)) for name, module in self._modules.items()]
+
+    def __repr__(self) -> str:
+        return assemble(type(self).__name__, self.extra_repr(), self._child_texts())
+
+
+def _copy_into(entry: Stored, value: Any, name: str) -> None:
+    array = np.asarray(value.data if isinstance(value, Tensor) else as_array(value, name))
+    if array.shape != entry.shape:
+        raise ValueError(f"{name}: expected shape {entry.shape}, got {array.shape}")
+    entry.copy_(array)
+
+
+def _name_some(keys: list[str], limit: int = 12) -> str:
+    shown = ", ".join(f'"{key}"' for key in keys[:limit])
+    return shown if len(keys) <= limit else f"{shown} and {len(keys) - limit} more"

@@ -1,0 +1,115 @@
+"""The tape: what was computed from what, and walking it backwards.
+
+Every recorded operation is a :class:`Node` that points at the tensors it was computed from. Nodes
+are numbered in the order they were made, and an operation can only use what exists, so going
+through them by descending number is a topological order: a heap of the nodes reached so far is all
+that ``backward`` needs, however deep the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import heapq
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from oxidet.nn.primitive import Context, Primitive
+    from oxidet.nn.tensor import Tensor
+
+_numbers = itertools.count()
+_recording: contextvars.ContextVar[bool] = contextvars.ContextVar("recording", default=True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on tensors are recorded."""
+    return _recording.get()
+
+
+@contextlib.contextmanager
+def set_grad_enabled(mode: bool) -> Iterator[None]:
+    """Record operations, or do not, inside a ``with`` block (of this thread)."""
+    token = _recording.set(bool(mode))
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def no_grad() -> contextlib.AbstractContextManager[None]:
+    """Do not record operations inside a ``with`` block: ``with no_grad(): ...``.
+
+    >>> from oxidet import nn
+    >>> x = nn.Tensor([1.0], requires_grad=True)
+    >>> with nn.no_grad():
+    ...     (x * 2).requires_grad
+    False
+    """
+    return set_grad_enabled(False)
+
+
+class Node:
+    """One recorded operation: the primitive, what it saved, and the tensors it was given."""
+
+    __slots__ = ("context", "number", "parents", "primitive")
+
+    def __init__(
+        self, primitive: Primitive, context: Context, parents: tuple[Tensor | None, ...]
+    ) -> None:
+        self.number = next(_numbers)
+        self.primitive = primitive
+        self.context: Context | None = context
+        self.parents = parents
+
+    def gradients(self, grad: NDArray[Any]) -> tuple[NDArray[Any] | None, ...]:
+        """Gradients of the parents from the gradient of the result."""
+        if self.context is None:
+            raise RuntimeError(
+                f"backward: the tape behind this {self.primitive.name} was already used and "
+                "freed; pass retain_graph=True to the first backward to keep it"
+            )
+        return self.primitive.backward(self.context, grad)
+
+    def free(self) -> None:
+        """Let go of saved activations and of the tensors further back."""
+        self.context = None
+        self.parents = ()
+
+
+def backward(root: Tensor, grad: NDArray[Any], retain_graph: bool) -> None:
+    """Add the gradient of ``root``, weighted by ``grad``, to every leaf that asks for one.
+
+    Activations are freed as soon as their node has been used, unless ``retain_graph``.
+    """
+    if root._node is None:
+        root._accumulate(grad)
+        return
+    pending: dict[int, NDArray[Any]] = {root._node.number: grad}
+    heap: list[tuple[int, Node]] = [(-root._node.number, root._node)]
+    while heap:
+        _, node = heapq.heappop(heap)
+        gradients = node.gradients(pending.pop(node.number))
+        for parent, gradient in zip(node.parents, gradients, strict=True):
+            if parent is None or not parent.requires_grad or gradient is None:
+                continue
+            if gradient.shape != parent.shape:
+                raise RuntimeError(
+                    f"this is a bug in oxidet: {node.primitive.name} returned a gradient of shape "
+                    f"{gradient.shape} for an input of shape {parent.shape}"
+                )
+            if parent._node is None:
+                parent._accumulate(gradient)
+            elif parent._node.number in pending:
+                # A new array: the first one may belong to somebody else.
+                number = parent._node.number
+                pending[number] = np.add(pending[number], gradient)
+            else:
+                pending[parent._node.number] = gradient
+                heapq.heappush(heap, (-parent._node.number, parent._node))
+        if not retain_graph:
+            node.free()

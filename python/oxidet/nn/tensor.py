@@ -1,0 +1,279 @@
+"""Tensor: an array that remembers how it was computed. Parameter and Buffer: arrays a model keeps.
+
+The arrays inside are never handed out writable. An ordinary tensor is a value and does not change;
+a parameter or buffer changes only through ``copy_`` or ``update_`` (which assignment on a module,
+optimisers and ``load_state_dict`` use), and each change raises its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from oxidet._arrays import as_array, read_only
+from oxidet.nn import tape
+
+Array = NDArray[Any]
+
+
+class Tensor:
+    """A float32 (or integer) array on which operations can be recorded.
+
+    Parameters
+    ----------
+    data
+        Anything NumPy turns into an array of numbers. Floating types become float32; the values
+        are not copied if they already are a float32 array.
+    requires_grad
+        Whether ``backward`` of something computed from this tensor fills its ``grad``.
+
+    Examples
+    --------
+    >>> from oxidet import nn
+    >>> x = nn.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4., 6.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_array", "_grad", "_node", "requires_grad")
+
+    # Arithmetic between an array and a tensor is ours, not NumPy's.
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        array = data._array if isinstance(data, Tensor) else as_array(data, "data")
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32, copy=False)
+        elif requires_grad:
+            raise TypeError(f"requires_grad: expected floating-point data, got dtype {array.dtype}")
+        self._array: Array = array
+        self._grad: Array | None = None
+        self._node: tape.Node | None = None
+        self.requires_grad = bool(requires_grad)
+
+    @classmethod
+    def _wrap(cls, array: Array) -> Tensor:
+        tensor = Tensor.__new__(Tensor)
+        tensor._array = np.asarray(array)
+        tensor._grad = None
+        tensor._node = None
+        tensor.requires_grad = False
+        return tensor
+
+    @classmethod
+    def _from_node(cls, array: Array, node: tape.Node) -> Tensor:
+        tensor = cls._wrap(array)
+        tensor._node = node
+        tensor.requires_grad = True
+        return tensor
+
+    # --- the values
+
+    @property
+    def data(self) -> Array:
+        """The values, as a read-only view."""
+        return read_only(self._array)
+
+    def numpy(self) -> Array:
+        """The values, as a read-only view (also of a tensor that requires a gradient)."""
+        return self.data
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy or (dtype is not None and np.dtype(dtype) != self._array.dtype):
+            return self._array.astype(dtype or self._array.dtype)
+        return self.data
+
+    def detach(self) -> Tensor:
+        """The same values without their history."""
+        return Tensor._wrap(self._array)
+
+    def item(self) -> Any:
+        """The only value, as a Python number."""
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """The values as (nested) lists of Python numbers."""
+        return self._array.tolist()
+
+    def __float__(self) -> float:
+        return float(self._array.item())
+
+    def __int__(self) -> int:
+        return int(self._array.item())
+
+    def __bool__(self) -> bool:
+        return bool(self._array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+        return self._array.shape
+
+    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
+        """The shape, or the length of axis ``dim``."""
+        return self._array.shape if dim is None else self._array.shape[dim]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._array.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self._array.dtype
+
+    def numel(self) -> int:
+        """Number of values."""
+        return self._array.size
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = np.array2string(self._array, separator=", ", prefix="Tensor(")
+        suffix = ", requires_grad=True" if self.requires_grad else ""
+        dtype = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        return f"{type(self).__name__}({values}{dtype}{suffix})"
+
+    # --- gradients
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this tensor was made by the user rather than by a recorded operation."""
+        return self._node is None
+
+    @property
+    def grad(self) -> Array | None:
+        """What ``backward`` accumulated: a read-only array of this tensor's shape, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is None:
+            self._grad = None
+            return
+        array = as_array(value, "grad").astype(np.float32, copy=False)
+        if array.shape != self.shape:
+            raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
+        self._grad = read_only(array)
+
+    def _accumulate(self, gradient: Array) -> None:
+        self._grad = read_only(gradient if self._grad is None else self._grad + gradient)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set ``requires_grad`` and return the tensor."""
+        if self._node is not None and not requires_grad:
+            raise RuntimeError("requires_grad_: expected a leaf; use detach() on a result instead")
+        self.requires_grad = bool(requires_grad)
+        return self
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Compute the gradient of this tensor in every leaf it was computed from.
+
+        ``gradient`` weighs the elements and has this tensor's shape; it may be left out for a
+        single value. The tape is freed on the way unless ``retain_graph``.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward: expected a tensor computed from one with requires_grad=True, "
+                "got one without history"
+            )
+        if gradient is None:
+            if self._array.size != 1:
+                raise ValueError(
+                    f"gradient: expected an array of shape {self.shape} (only a single value "
+                    "needs none), got None"
+                )
+            gradient = np.ones(self.shape, np.float32)
+        else:
+            gradient = as_array(gradient, "gradient").astype(np.float32, copy=False)
+            if gradient.shape != self.shape:
+                raise ValueError(f"gradient: expected shape {self.shape}, got {gradient.shape}")
+        tape.backward(self, gradient, retain_graph)
+
+    # --- arithmetic; the primitives live in oxidet.nn._arithmetic, which completes this class
+
+    __add__: Callable[[Any, Any], Any]
+    __radd__: Callable[[Any, Any], Any]
+    __sub__: Callable[[Any, Any], Any]
+    __rsub__: Callable[[Any, Any], Any]
+    __mul__: Callable[[Any, Any], Any]
+    __rmul__: Callable[[Any, Any], Any]
+    __truediv__: Callable[[Any, Any], Any]
+    __rtruediv__: Callable[[Any, Any], Any]
+    __neg__: Callable[[Any], Any]
+    __getitem__: Callable[[Any, Any], Any]
+    sum: Callable[..., Any]
+    mean: Callable[..., Any]
+    reshape: Callable[..., Any]
+    view: Callable[..., Any]
+    flatten: Callable[..., Any]
+    permute: Callable[..., Any]
+
+
+class Stored(Tensor):
+    """An array that belongs to a model: changes in place, and counts its changes."""
+
+    __slots__ = ("_version",)
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        super().__init__(data, requires_grad)
+        # A copy in the memory order of the original: a convolution keeps its weights as
+        # (kh, kw, C, O) in memory, which its kernels read without rearranging.
+        self._array = np.array(self._array, order="K", copy=True)
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """How often the values were written."""
+        return self._version
+
+    def copy_(self, value: Any) -> Stored:
+        """Overwrite the values; ``value`` has the same shape (or is a single number)."""
+        array = value._array if isinstance(value, Tensor) else as_array(value, "value")
+        if array.shape != self.shape and array.ndim != 0:
+            raise ValueError(f"value: expected shape {self.shape}, got {array.shape}")
+        self._array[...] = array
+        self._version += 1
+        return self
+
+    def update_(self, change: Callable[[Array], None]) -> Stored:
+        """Let ``change`` modify the array in place; for optimisers and running statistics."""
+        change(self._array)
+        self._version += 1
+        return self
+
+
+class Parameter(Stored):
+    """A float32 array that training changes; module attributes of this type are registered.
+
+    Assigning an array to a module's parameter copies the values into it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True) -> None:
+        array = data._array if isinstance(data, Tensor) else as_array(data, "data")
+        super().__init__(array.astype(np.float32, order="K"), requires_grad)
+
+
+class Buffer(Stored):
+    """An array that belongs to a model's state but is not trained, such as a running mean."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data, requires_grad=False)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """``value`` itself if it is a tensor, else a tensor of it."""
+    return value if isinstance(value, Tensor) else Tensor(value)
