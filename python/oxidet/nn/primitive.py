@@ -7,7 +7,7 @@ them wants a gradient. Networks are written once, in terms of primitives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -33,6 +33,10 @@ class Context:
     def recording(self) -> bool:
         """Whether a backward pass may follow; if not, there is nothing to save."""
         return any(self.needs_input_grad)
+
+    if TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for what the forward pass did not save.
