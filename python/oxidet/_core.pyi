@@ -50,3 +50,39 @@ def matmul(a: F32, b: F32, transpose_a: bool, transpose_b: bool) -> F32: ...
 # --- boxes, anchors, creators, evaluation ---
 
 # --- RoI operators ---
+# `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C).
+def roi_pool(
+    input: F32,
+    rois: F32,
+    output_size: Pair,
+    spatial_scale: float,
+    half_to_even: bool,
+    float64_edges: bool,
+) -> F32: ...
+def roi_pool_with_argmax(
+    input: F32,
+    rois: F32,
+    output_size: Pair,
+    spatial_scale: float,
+    half_to_even: bool,
+    float64_edges: bool,
+) -> tuple[F32, NDArray[np.int32]]: ...
+def roi_pool_backward(
+    grad_output: F32, argmax: NDArray[np.int32], rois: F32, input_shape: Quad
+) -> F32: ...
+def roi_align(
+    input: F32,
+    rois: F32,
+    output_size: Pair,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> F32: ...
+def roi_align_backward(
+    grad_output: F32,
+    rois: F32,
+    input_shape: Quad,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> F32: ...

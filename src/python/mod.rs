@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 mod conv;
+mod roi;
 mod runtime;
 
 impl From<crate::Error> for PyErr {
@@ -60,5 +61,6 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     runtime::register(m)?;
     conv::register(m)?;
+    roi::register(m)?;
     Ok(())
 }
