@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
 
@@ -48,6 +50,41 @@ def matmul(a: F32, b: F32, transpose_a: bool, transpose_b: bool) -> F32: ...
 # --- layers: pooling, batch norm, activations, losses, dropout ---
 
 # --- boxes, anchors, creators, evaluation ---
+# Boxes are C-contiguous (R, 4) arrays [min_0, min_1, max_0, max_1]; one kernel serves (y, x) and
+# (x, y). Scores are float64 whatever the boxes are (an exact widening). Suppression: `inclusive`
+# is `iou >= threshold` (chainercv) against `iou > threshold` (torchvision); `rounded` compares
+# with the threshold rounded to the boxes' dtype (chainercv) against in float64 (torchvision).
+# Order: NaN scores first, then descending, ties by ascending index. Indices are int64.
+def box_iou_f32(a: F32, b: F32) -> F32: ...
+def box_iou_f64(a: F64, b: F64) -> F64: ...
+def bbox2loc_f32(src_bbox: F32, dst_bbox: F32) -> F32: ...
+def bbox2loc_f64(src_bbox: F64, dst_bbox: F64) -> F64: ...
+def loc2bbox_f32(src_bbox: F32, loc: F32) -> F32: ...
+def loc2bbox_f64(src_bbox: F64, loc: F64) -> F64: ...
+def clip_boxes_f32(bbox: F32, size: tuple[float, float]) -> F32: ...
+def clip_boxes_f64(bbox: F64, size: tuple[float, float]) -> F64: ...
+def nms_f32(
+    bbox: F32,
+    scores: F64 | None,
+    threshold: float,
+    inclusive: bool,
+    rounded: bool,
+    limit: int | None,
+) -> I64: ...
+def nms_f64(
+    bbox: F64,
+    scores: F64 | None,
+    threshold: float,
+    inclusive: bool,
+    rounded: bool,
+    limit: int | None,
+) -> I64: ...
+def batched_nms_f32(
+    bbox: F32, scores: F64, idxs: I64, threshold: float, inclusive: bool, rounded: bool
+) -> I64: ...
+def batched_nms_f64(
+    bbox: F64, scores: F64, idxs: I64, threshold: float, inclusive: bool, rounded: bool
+) -> I64: ...
 
 # --- RoI operators ---
 # `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C).

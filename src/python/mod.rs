@@ -6,6 +6,7 @@ use numpy::{Element, IntoPyArray, PyArray, PyReadonlyArray, PyReadonlyArray4};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+mod boxes;
 mod conv;
 mod roi;
 mod runtime;
@@ -61,6 +62,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     runtime::register(m)?;
     conv::register(m)?;
+    boxes::register(m)?;
     roi::register(m)?;
     Ok(())
 }
