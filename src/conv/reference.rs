@@ -73,7 +73,7 @@ pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> (Ve
 
 /// Whether `max|a - b| <= tolerance * max|b|`.
 #[cfg(test)]
-pub(super) fn close(got: &[f32], expected: &[f32], tolerance: f32) -> bool {
+pub(crate) fn close(got: &[f32], expected: &[f32], tolerance: f32) -> bool {
     assert_eq!(got.len(), expected.len());
     let scale = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let error = got.iter().zip(expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
@@ -82,7 +82,7 @@ pub(super) fn close(got: &[f32], expected: &[f32], tolerance: f32) -> bool {
 
 /// Reproducible values in [-1, 1).
 #[cfg(test)]
-pub(super) fn values(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn values(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..count)
         .map(|_| {

@@ -1,1 +1,32 @@
-//! (filled in below)
+//! The layers between convolutions, each forward and backward.
+//!
+//! Activations are channels-last, so that whatever treats a pixel's channels alike is a vector loop
+//! over C. Work is split over outputs, or into parts fixed by the shape and added in order: results
+//! do not depend on the number of threads.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`windows`] | which pixels a pooled pixel sees: sliding and adaptive windows |
+//! | [`max_pool`], [`avg_pool`] | the two poolings over such windows |
+//! | [`batch_norm`] | batch statistics, normalisation, gradients |
+//! | [`fold`](mod@fold) | a batch norm folded into the convolution before it |
+//! | `elementwise` | splitting of slices for functions of single elements |
+//! | [`activation`] | ReLU, tanh, sigmoid |
+//! | [`softmax`](mod@softmax) | softmax and log-softmax |
+//! | [`cross_entropy`](mod@cross_entropy) | classification losses |
+//! | [`smooth_l1`](mod@smooth_l1) | the box regression loss |
+//! | [`dropout`](mod@dropout) | dropout from a counter-based generator |
+
+pub mod activation;
+pub mod avg_pool;
+pub mod batch_norm;
+pub mod cross_entropy;
+pub mod dropout;
+mod elementwise;
+pub mod fold;
+pub mod max_pool;
+pub mod smooth_l1;
+pub mod softmax;
+#[cfg(test)]
+mod testing;
+pub mod windows;

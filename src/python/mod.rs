@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 
 mod boxes;
 mod conv;
+mod layers;
+mod pooling;
 mod roi;
 mod runtime;
 
@@ -64,5 +66,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     conv::register(m)?;
     boxes::register(m)?;
     roi::register(m)?;
+    pooling::register(m)?;
+    layers::register(m)?;
     Ok(())
 }
