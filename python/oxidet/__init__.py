@@ -4,12 +4,13 @@ The kernels are Rust; the networks are Python. Submodules:
 
 ========================  =====================================================================
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
+``oxidet.ops``            box and region operators, named as in torchvision.ops
 ========================  =====================================================================
 """
 
 from __future__ import annotations
 
-from oxidet import nn
+from oxidet import nn, ops
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
@@ -21,6 +22,7 @@ __all__ = [
     "get_precision",
     "manual_seed",
     "nn",
+    "ops",
     "precision",
     "set_num_threads",
     "set_precision",

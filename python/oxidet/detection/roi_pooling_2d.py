@@ -1,0 +1,72 @@
+"""RoI max pooling with Chainer's name and arguments."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from oxidet._arrays import pair
+from oxidet.ops._roi_pool import roi_pool_
+
+
+def roi_pooling_2d(
+    x: Any,
+    rois: Any,
+    outh: int,
+    outw: int,
+    spatial_scale: float,
+    *,
+    convention: Literal["gpu", "cpu"] = "gpu",
+) -> Any:
+    """RoI max pooling, as ``chainer.functions.roi_pooling_2d``.
+
+    Chainer's two implementations round differently, so the same weights give slightly different
+    features on a CPU and on a GPU. Published weights were trained on GPUs, hence the default.
+
+    Parameters
+    ----------
+    x
+        (N, C, H, W) float32 features.
+    rois
+        (R, 5) float32 rows (batch_index, x_min, y_min, x_max, y_max) in image pixels: the one
+        place of this package where boxes do not start with y.
+    outh, outw
+        Rows and columns of bins.
+    spatial_scale
+        Feature pixels per image pixel, such as 1/16.
+    convention
+        "gpu": halves round away from zero and bin edges are float32 (Chainer on a GPU,
+        simple-faster-rcnn, torchvision). "cpu": halves round to even and bin edges are float64
+        (Chainer on a CPU).
+
+    Returns
+    -------
+    (R, C, outh, outw) float32, channels-last in memory; 0 for a bin without pixels.
+    Differentiable in ``x``. NaN never is the maximum (on a CPU Chainer propagates it).
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
+        not finite (the row is named).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.detection.roi_pooling_2d import roi_pooling_2d
+    >>> ramp = np.arange(8.0).reshape(1, 1, 1, 8)
+    >>> rois = np.array([[0, 40, 0, 40, 0]])  # 40 / 16 = 2.5
+    >>> roi_pooling_2d(ramp, rois, 1, 1, 1 / 16).item()
+    3.0
+    >>> roi_pooling_2d(ramp, rois, 1, 1, 1 / 16, convention="cpu").item()
+    2.0
+    """
+    if convention not in ("gpu", "cpu"):
+        raise ValueError(f"convention: expected 'gpu' or 'cpu', got {convention!r}")
+    return roi_pool_(
+        x,
+        rois,
+        output_size=pair((outh, outw), "outh, outw"),
+        spatial_scale=spatial_scale,
+        half_to_even=convention == "cpu",
+        float64_edges=convention == "cpu",
+    )

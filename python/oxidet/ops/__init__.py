@@ -1,0 +1,27 @@
+"""Detection operators with torchvision.ops' names, argument order, defaults and results.
+
+Boxes are (x1, y1, x2, y2), image sizes (height, width). Arrays in, arrays out; ``roi_pool`` and
+``roi_align`` also take tensors and are differentiable in the features.
+"""
+
+from __future__ import annotations
+
+from oxidet.ops._boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from oxidet.ops._iou import box_iou
+from oxidet.ops._nms import batched_nms, nms
+from oxidet.ops._roi_align import RoIAlign, roi_align
+from oxidet.ops._roi_pool import RoIPool, roi_pool
+
+__all__ = [
+    "RoIAlign",
+    "RoIPool",
+    "batched_nms",
+    "box_area",
+    "box_convert",
+    "box_iou",
+    "clip_boxes_to_image",
+    "nms",
+    "remove_small_boxes",
+    "roi_align",
+    "roi_pool",
+]

@@ -1,0 +1,111 @@
+"""RoI max pooling: the primitive, the function, the layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from oxidet import _core
+from oxidet._arrays import nchw, nhwc, pair
+from oxidet.nn.module import Module
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.ops._regions import as_rois, rois_of
+
+Array = NDArray[Any]
+
+
+def _roi_pool(
+    ctx: Context,
+    input: Any,
+    rois: Any,
+    *,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    half_to_even: bool,
+    float64_edges: bool,
+) -> Array:
+    x, regions = nhwc(input, "input"), as_rois(rois, "rois")
+    arguments = (x, regions, output_size, spatial_scale, half_to_even, float64_edges)
+    if not ctx.recording:
+        return nchw(_core.roi_pool(*arguments))
+    output, ctx.argmax = _core.roi_pool_with_argmax(*arguments)
+    ctx.rois, ctx.input_shape = regions, x.shape
+    return nchw(output)
+
+
+def _roi_pool_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
+    # No gradient reaches the regions: rounding makes the result piecewise constant in them.
+    if not ctx.needs_input_grad[0]:
+        return None, None
+    g = nhwc(grad, "grad")
+    return nchw(_core.roi_pool_backward(g, ctx.argmax, ctx.rois, ctx.input_shape)), None
+
+
+roi_pool_ = Primitive("roi_pool", _roi_pool, _roi_pool_backward)
+
+
+def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.0) -> Any:
+    """RoI max pooling (Fast R-CNN, section 2.1), as ``torchvision.ops.roi_pool``.
+
+    Corners are scaled and rounded to pixels, halves away from zero; both end pixels belong to the
+    region. Each bin takes the maximum of its pixels; bins may share pixels, and a bin without
+    pixels gives 0. NaN never is the maximum.
+
+    Parameters
+    ----------
+    input
+        (N, C, H, W) float32 features.
+    boxes
+        (R, 5) float32 rows (batch_index, x1, y1, x2, y2) in image pixels, or a list with an
+        (L, 4) array of (x1, y1, x2, y2) for each image.
+    output_size
+        Bins of a region: an integer or a pair (rows, columns).
+    spatial_scale
+        Feature pixels per image pixel, such as 1/16.
+
+    Returns
+    -------
+    (R, C, rows, columns) float32, channels-last in memory. Differentiable in ``input``.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
+        not finite (the row is named).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import ops
+    >>> x = np.arange(48.0).reshape(1, 1, 6, 8)
+    >>> ops.roi_pool(x, np.array([[0, 4, 2, 22, 15]]), (2, 3), spatial_scale=0.25)
+    array([[[[18., 20., 22.],
+             [34., 36., 38.]]]], dtype=float32)
+    """
+    return roi_pool_(
+        input,
+        rois_of(boxes, "boxes"),
+        output_size=pair(output_size, "output_size"),
+        spatial_scale=spatial_scale,
+        half_to_even=False,
+        float64_edges=False,
+    )
+
+
+class RoIPool(Module):
+    """RoI max pooling with fixed options, as ``torchvision.ops.RoIPool``; see :func:`roi_pool`."""
+
+    def __init__(self, output_size: Any, spatial_scale: float) -> None:
+        super().__init__()
+        pair(output_size, "output_size")
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Any, rois: Any) -> Any:
+        """(N, C, H, W) features and (R, 5) regions -> (R, C, rows, columns)."""
+        return roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        """Arguments in torchvision's form."""
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
