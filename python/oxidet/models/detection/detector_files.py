@@ -1,0 +1,88 @@
+"""Detectors by name, and detector files: weights together with what they belong to.
+
+A file written by :func:`save_detector` says which network it is, its class names and how pictures
+are prepared, so :func:`load_detector` needs nothing but the path. Files of other projects hold
+weights alone; there the caller names the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oxidet import weights
+from oxidet.models.detection.faster_rcnn import FasterRCNN
+from oxidet.models.detection.faster_rcnn_resnet import faster_rcnn_resnet
+from oxidet.models.detection.faster_rcnn_small import faster_rcnn_small
+from oxidet.models.detection.faster_rcnn_vgg16 import faster_rcnn_vgg16
+from oxidet.models.detection.preprocessing import Preprocessing
+
+DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
+    "faster_rcnn_resnet": faster_rcnn_resnet,
+    "faster_rcnn_small": faster_rcnn_small,
+    "faster_rcnn_vgg16": faster_rcnn_vgg16,
+}
+
+Recipe = dict[str, Any]
+
+
+def build_detector(model: str, **options: Any) -> FasterRCNN:
+    """A detector by name, with fresh weights and a ``recipe`` from which it can be built again.
+
+    ``options`` are those of the named function in ``oxidet.models.detection``; ``preprocessing``
+    may be a dict of :class:`Preprocessing`'s fields.
+    """
+    if model not in DETECTORS:
+        raise ValueError(f"model: expected one of {sorted(DETECTORS)}, got {model!r}")
+    preprocessing = options.get("preprocessing")
+    if isinstance(preprocessing, Mapping):
+        options["preprocessing"] = Preprocessing(**preprocessing)
+    detector = DETECTORS[model](**options)
+    detector.recipe = {
+        "model": model,
+        **options,
+        "n_fg_class": detector.n_class - 1,
+        "class_names": list(detector.class_names),
+        "preprocessing": detector.preprocessing.to_dict(),
+    }
+    return detector
+
+
+def save_detector(
+    path: str | os.PathLike[str], detector: FasterRCNN, *, dtype: str | None = None
+) -> None:
+    """Write a detector's weights and recipe to ``.npz`` or ``.safetensors``.
+
+    ``dtype="float16"`` halves the file; the detector must come from :func:`build_detector` (or
+    :func:`load_detector`). The file appears whole or not at all.
+    """
+    recipe = getattr(detector, "recipe", None)
+    if recipe is None:
+        raise ValueError(
+            "detector: expected one made by build_detector or load_detector, "
+            f"got a {type(detector).__name__} without recipe"
+        )
+    weights.save(path, detector.state_dict(), dtype=dtype, metadata={"detector": recipe})
+
+
+def load_detector(
+    path: str | os.PathLike[str], model: str | None = None, **options: Any
+) -> FasterRCNN:
+    """A detector with the weights of a file, in evaluation mode.
+
+    Without ``model``, the file must carry its recipe. With it, the file may be any weights that
+    fit the named network, such as a simple-faster-rcnn ``.pth``; ``options`` as in
+    :func:`build_detector`.
+    """
+    state, metadata = weights.load_with_metadata(path)
+    recipe = metadata.get("detector")
+    if model is not None:
+        recipe = {"model": model, **options}
+    elif recipe is None:
+        raise ValueError(
+            f"model: expected a name ({path} does not say which network it is for), got None"
+        )
+    detector = build_detector(**recipe)
+    detector.load_state_dict(state)
+    return detector.eval()

@@ -1,0 +1,110 @@
+"""Region proposal network, Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.
+
+A 3 x 3 convolution slides over the feature map; two 1 x 1 convolutions give every anchor a score
+and a correction. Structure and names are simple-faster-rcnn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet import nn
+from oxidet._arrays import F32
+from oxidet.detection import ProposalCreator, enumerate_shifted_anchor, generate_anchor_base
+from oxidet.nn import functional as F
+from oxidet.nn import init
+
+I32 = NDArray[np.int32]
+
+
+class Proposals(NamedTuple):
+    """What the network says about every anchor, and the boxes made of it.
+
+    With A anchors at each of the S cells: ``rpn_locs`` (N, S * A, 4) and ``rpn_scores``
+    (N, S * A, 2) raw logits (background, foreground), both on the tape; ``rois`` (R, 4)
+    float32 (y_min, x_min, y_max, x_max), ``roi_indices`` (R,) int32 and ``anchor`` (S * A, 4),
+    which are constants.
+    """
+
+    rpn_locs: Any
+    rpn_scores: Any
+    rois: F32
+    roi_indices: I32
+    anchor: F32
+
+
+class RegionProposalNetwork(nn.Module):
+    """Scores and corrects the anchors of a feature map and proposes regions.
+
+    Parameters
+    ----------
+    in_channels, mid_channels
+        Channels of the feature map and of the 3 x 3 convolution.
+    ratios, anchor_scales
+        Height over width of the anchors, and their sizes in units of ``base_size`` pixels.
+    feat_stride
+        Distance of neighbouring cells in pixels of the network's input.
+    proposal_creator_params
+        Keyword arguments of :class:`oxidet.detection.ProposalCreator`.
+    base_size
+        Side of the anchor at scale 1, in pixels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 512,
+        mid_channels: int = 512,
+        ratios: Sequence[float] = (0.5, 1, 2),
+        anchor_scales: Sequence[float] = (8, 16, 32),
+        feat_stride: int = 16,
+        proposal_creator_params: Mapping[str, Any] | None = None,
+        *,
+        base_size: int = 16,
+    ) -> None:
+        super().__init__()
+        self.anchor_base = generate_anchor_base(base_size, ratios, anchor_scales)
+        self.feat_stride = feat_stride
+        self.proposal_layer = ProposalCreator(self, **dict(proposal_creator_params or {}))
+        anchors = len(self.anchor_base)
+        self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, 1, 1)
+        self.score = nn.Conv2d(mid_channels, anchors * 2, 1, 1, 0)
+        self.loc = nn.Conv2d(mid_channels, anchors * 4, 1, 1, 0)
+        for layer in (self.conv1, self.score, self.loc):
+            init.normal_(layer.weight, 0.0, 0.01)
+            init.zeros_(layer.bias)
+
+    def forward(self, x: Any, img_size: tuple[int, int], scale: float = 1.0) -> Proposals:
+        """Propose regions.
+
+        ``x`` is (N, C, H, W), ``img_size`` the (height, width) of the network's input in pixels,
+        ``scale`` the factor by which the original image was scaled to it.
+        """
+        batch, _, height, width = x.shape
+        anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
+        hidden = F.relu(self.conv1(x))
+        # Channels vary fastest in memory, so these reshapes copy nothing.
+        locs = _permute(self.loc(hidden)).reshape(batch, -1, 4)
+        scores = _permute(self.score(hidden)).reshape(batch, -1, 2)
+        foreground = F.softmax(np.asarray(scores), dim=-1)[..., 1]
+        corrections = np.asarray(locs)
+        proposals = [
+            self.proposal_layer(corrections[i], foreground[i], anchor, img_size, scale=scale)
+            for i in range(batch)
+        ]
+        counts = [len(rois) for rois in proposals]
+        return Proposals(
+            rpn_locs=locs,
+            rpn_scores=scores,
+            rois=np.concatenate([np.zeros((0, 4), np.float32), *proposals]),
+            roi_indices=np.repeat(np.arange(batch, dtype=np.int32), counts),
+            anchor=anchor,
+        )
+
+
+def _permute(x: Any) -> Any:
+    """(N, C, H, W) to (N, H, W, C), of an array or a tensor."""
+    return x.transpose(0, 2, 3, 1) if isinstance(x, np.ndarray) else x.permute(0, 2, 3, 1)
