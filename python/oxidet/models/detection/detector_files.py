@@ -7,6 +7,7 @@ weights alone; there the caller names the network.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,8 +25,6 @@ DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
     "faster_rcnn_vgg16": faster_rcnn_vgg16,
 }
 
-Recipe = dict[str, Any]
-
 
 def build_detector(model: str, **options: Any) -> FasterRCNN:
     """A detector by name, with fresh weights and a ``recipe`` from which it can be built again.
@@ -40,8 +39,8 @@ def build_detector(model: str, **options: Any) -> FasterRCNN:
         options["preprocessing"] = Preprocessing(**preprocessing)
     detector = DETECTORS[model](**options)
     detector.recipe = {
-        "model": model,
         **options,
+        "model": model,
         "n_fg_class": detector.n_class - 1,
         "class_names": list(detector.class_names),
         "preprocessing": detector.preprocessing.to_dict(),
@@ -57,13 +56,14 @@ def save_detector(
     ``dtype="float16"`` halves the file; the detector must come from :func:`build_detector` (or
     :func:`load_detector`). The file appears whole or not at all.
     """
-    recipe = getattr(detector, "recipe", None)
-    if recipe is None:
+    if detector.recipe is None:
         raise ValueError(
             "detector: expected one made by build_detector or load_detector, "
             f"got a {type(detector).__name__} without recipe"
         )
-    weights.save(path, detector.state_dict(), dtype=dtype, metadata={"detector": recipe})
+    weights.save(
+        path, detector.state_dict(), dtype=dtype, metadata={"detector": json.dumps(detector.recipe)}
+    )
 
 
 def load_detector(
@@ -75,14 +75,14 @@ def load_detector(
     fit the named network, such as a simple-faster-rcnn ``.pth``; ``options`` as in
     :func:`build_detector`.
     """
-    state, metadata = weights.load_with_metadata(path)
-    recipe = metadata.get("detector")
-    if model is not None:
-        recipe = {"model": model, **options}
-    elif recipe is None:
-        raise ValueError(
-            f"model: expected a name ({path} does not say which network it is for), got None"
-        )
+    recipe: dict[str, Any] = {"model": model, **options}
+    if model is None:
+        written = weights.load_metadata(path).get("detector")
+        if written is None:
+            raise ValueError(
+                f"model: expected a name ({path} does not say which network it is for), got None"
+            )
+        recipe = json.loads(written)
     detector = build_detector(**recipe)
-    detector.load_state_dict(state)
+    detector.load_state_dict(weights.load(path))
     return detector.eval()

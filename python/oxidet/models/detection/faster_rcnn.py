@@ -58,6 +58,8 @@ class FasterRCNN(nn.Module):
     ----------
     nms_thresh, score_thresh
         Thresholds of :meth:`detect`; :meth:`use_preset` sets both.
+    recipe
+        What ``build_detector`` was called with, as plain values; None if it was not.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class FasterRCNN(nn.Module):
                 f"class_names: expected {head.n_class - 1} names, got {len(self.class_names)}"
             )
         self.preprocessing = preprocessing or Preprocessing()
+        self.recipe: dict[str, Any] | None = None
         self.use_preset("evaluate")
 
     @property
