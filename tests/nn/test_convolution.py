@@ -154,9 +154,11 @@ def test_an_empty_batch_is_ordinary() -> None:
     assert F.conv2d(np.zeros((0, 3, 5, 5)), np.zeros((4, 3, 3, 3))).shape == (0, 4, 3, 3)
 
 
-def test_the_number_of_threads_does_not_change_a_bit() -> None:
+@pytest.mark.parametrize("channels", [(16, 24), (70, 48)])
+def test_the_number_of_threads_does_not_change_a_bit(channels: tuple[int, int]) -> None:
     rng = np.random.default_rng(4)
-    x, w = rng.standard_normal((2, 16, 33, 31)), rng.standard_normal((24, 16, 3, 3))
+    x = rng.standard_normal((2, channels[0], 33, 31))
+    w = rng.standard_normal((channels[1], channels[0], 3, 3))
     results = []
     for threads in (1, 2, 3, 8):
         oxidet.set_num_threads(threads)

@@ -128,7 +128,11 @@ def _getitem(ctx: Context, x: Array, *, index: Any) -> Array:
 
 def _getitem_backward(ctx: Context, grad: Array) -> tuple[Array]:
     full = np.zeros(ctx.shape, np.float32)
-    np.add.at(full, ctx.index, grad)  # an index may name an element more than once
+    parts = ctx.index if isinstance(ctx.index, tuple) else (ctx.index,)
+    if any(isinstance(part, (np.ndarray, list)) for part in parts):
+        np.add.at(full, ctx.index, grad)  # an array may name an element more than once
+    else:
+        full[ctx.index] = grad
     return (full,)
 
 
