@@ -1,0 +1,143 @@
+# oxidet. `make help` lists the targets; each does its own set-up in .venv and needs only Rust,
+# Python 3.10 or later (with venv) and make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two pips or two cargos at once in the same folders only wait for each other.
+.NOTPARALLEL:
+
+# Another interpreter: make PYTHON=python3.12 ...
+PYTHON ?=
+VENV := .venv
+STAMPS := $(VENV)/stamps
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+# What the wheel is built from; the folders are there to notice files that are gone.
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-MIT LICENSE-APACHE \
+  $(shell find src python -name __pycache__ -prune -o \
+    \( -type d -o -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name '*.npz' \) -print)
+
+say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
+
+# --- the two commands ---
+
+.PHONY: demo
+demo: $(STAMPS)/demo  ## detect handwritten digits in composed scenes: table, mAP, annotated PNGs
+	$(call say,oxidet demo)
+	$(VENV)/bin/oxidet demo
+
+.PHONY: test
+test: $(STAMPS)/test torch cargo-test  ## all tests but the slow ones, live against torch and torchvision
+	$(call say,pytest)
+	$(PY) -m pytest
+	@$(warn-without-torch)
+
+# --- more of them ---
+
+.PHONY: test-quick
+test-quick: $(STAMPS)/test cargo-test  ## the tests that need no torch
+	$(call say,pytest without the comparisons with torch)
+	$(PY) -m pytest --ignore=tests/parity
+
+.PHONY: test-slow
+test-slow: $(STAMPS)/test torch  ## what takes long: trainings, kill tests, big folders
+	$(call say,pytest: the slow tests)
+	$(PY) -m pytest -m slow
+	@$(warn-without-torch)
+
+.PHONY: lint
+lint: $(STAMPS)/lint  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest
+	$(call say,rustfmt and clippy)
+	cargo fmt --check
+	cargo clippy --locked --quiet --all-targets -- -D warnings
+	cargo clippy --locked --quiet --all-targets --features python -- -D warnings
+	$(call say,cargo doc)
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps
+	$(call say,ruff)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(call say,mypy and stubtest)
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest oxidet._core
+
+.PHONY: bench
+bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside torch's
+	$(call say,kernels)
+	cargo bench --locked --quiet --bench kernels
+	$(call say,layers and networks)
+	$(PY) benches/peers/layers.py
+
+.PHONY: reference
+reference:  ## regenerate tests/golden from the original packages (needs Python 3.8)
+	tests/golden/make_reference.sh
+
+.PHONY: build
+build: $(STAMPS)/build  ## only build the package and install it into .venv
+
+.PHONY: clean
+clean:  ## remove .venv and target
+	rm -rf $(VENV) target
+
+.PHONY: help
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+# --- set-up, with stamp files: a second call finds nothing to do ---
+
+$(STAMPS)/venv:
+	$(call say,virtual environment in $(VENV))
+	@command -v cargo >/dev/null || { \
+	  echo 'oxidet is built with Rust, and cargo is not on the PATH (https://rustup.rs)' >&2; exit 1; }
+	@python=; for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+	  then python=$$candidate; break; fi; done; \
+	[ -n "$$python" ] || { \
+	  echo 'oxidet needs Python 3.10 or later with its venv module, and none was found' \
+	    '(name one: make PYTHON=/path/to/python3 ...)' >&2; exit 1; }; \
+	rm -rf $(VENV); "$$python" -m venv $(VENV)
+	@$(PY) --version
+	$(PIP) install --upgrade 'pip>=23.1'
+	@mkdir -p $(STAMPS); touch $@
+
+$(STAMPS)/build: $(STAMPS)/venv $(SOURCES)
+	$(call say,release build (minutes the first time) and installation)
+	$(PIP) install .
+	@touch $@
+
+# Extras are named on the package that was just installed, which satisfies the requirement; its
+# own build is not repeated.
+$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/build
+
+$(STAMPS)/demo: EXTRAS := images,cli,digits,notebook
+$(STAMPS)/test: EXTRAS := test
+$(STAMPS)/lint: EXTRAS := test,lint
+$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint:
+	$(call say,extras: $(EXTRAS))
+	$(PIP) install 'oxidet[$(EXTRAS)]'
+	@touch $@
+
+# Tried again in every run until it has succeeded.
+.PHONY: torch
+torch: | $(STAMPS)/build
+	@rm -f $(STAMPS)/no-torch; \
+	if [ $(STAMPS)/torch -nt pyproject.toml ]; then exit 0; fi; \
+	printf '\n\033[1m== %s\033[0m\n' 'torch and torchvision, for the comparisons (some GB the first time)'; \
+	if $(PIP) install 'oxidet[parity]' && $(PY) -c 'import torch, torchvision'; then \
+	  touch $(STAMPS)/torch; \
+	else \
+	  rm -f $(STAMPS)/torch; touch $(STAMPS)/no-torch; $(warn-without-torch); \
+	  if [ -n "$${CI:-}" ]; then echo 'With CI set, that is a failure.' >&2; exit 1; fi; \
+	fi
+
+warn-without-torch = if [ -e $(STAMPS)/no-torch ]; then printf '\n\033[1;31m%s\n%s\n%s\033[0m\n' \
+  '**********************************************************************' \
+  'torch and torchvision could not be installed: NOTHING IS COMPARED WITH THEM' \
+  '**********************************************************************' >&2; fi
+
+.PHONY: cargo-test
+cargo-test:
+	$(call say,cargo test)
+	cargo test --locked --quiet
