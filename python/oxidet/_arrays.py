@@ -52,6 +52,57 @@ def nchw(array: NDArray[Any]) -> NDArray[Any]:
     return array.transpose(0, 3, 1, 2)
 
 
+def to_memory(value: Any, argument: str) -> F32:
+    """``value`` as float32 in the order the kernels keep it: contiguous (N, H, W, C) for four axes.
+
+    Any other number of axes stays in C order. For kernels that treat all elements alike.
+    """
+    array = as_float32(value, argument)
+    return nhwc(array, argument) if array.ndim == 4 else np.asarray(array, order="C")
+
+
+def from_memory(array: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of :func:`to_memory`, as a view."""
+    return nchw(array) if array.ndim == 4 else array
+
+
+def vector(value: Any, argument: str, length: int) -> F32:
+    """``value`` as a contiguous float32 array of shape ``(length,)``."""
+    array = as_float32(value, argument)
+    if array.shape != (length,):
+        raise ValueError(f"{argument}: expected shape ({length},), got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def number(
+    value: Any, argument: str, minimum: float | None = None, maximum: float | None = None
+) -> float:
+    """A real number, at least ``minimum`` (and at most ``maximum``); NaN lies in no range."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{argument}: expected a number, got {value!r}")
+    if minimum is not None:
+        expected = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        if not (value >= minimum and (maximum is None or value <= maximum)):
+            raise ValueError(f"{argument}: expected a number {expected}, got {value!r}")
+    return float(value)
+
+
+def choice(value: Any, argument: str, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{argument}: expected one of {choices}, got {value!r}")
+    return str(value)
+
+
+def axis(value: Any, argument: str, ndim: int) -> int:
+    """One of ``ndim`` axes, counted from 0; a negative one counts from the end."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+    if not -ndim <= value < ndim:
+        raise ValueError(f"{argument}: expected an axis of {ndim} dimensions, got {value}")
+    return int(value) % ndim
+
+
 def pair(value: Any, argument: str, minimum: int = 1) -> tuple[int, int]:
     """An integer or a pair of integers, as a pair; each at least ``minimum``."""
     values = (value, value) if isinstance(value, (int, np.integer)) else value

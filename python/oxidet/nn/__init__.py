@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from oxidet.nn import functional
+from oxidet.nn import functional, utils
 from oxidet.nn._repr import get_repr_style, repr_style
+from oxidet.nn.activation import (
+    Dropout,
+    Flatten,
+    Identity,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
 from oxidet.nn.containers import ModuleDict, ModuleList, Sequential
 from oxidet.nn.linear import Conv2d, Linear
+from oxidet.nn.losses import CrossEntropyLoss, MSELoss, NLLLoss, SmoothL1Loss
 from oxidet.nn.module import IncompatibleKeys, Module, StateDictError
+from oxidet.nn.normalization import BatchNorm2d
+from oxidet.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from oxidet.nn.tape import is_grad_enabled, no_grad, set_grad_enabled
 from oxidet.nn.tensor import Buffer, Parameter, Tensor
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
     "Buffer",
     "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Flatten",
+    "Identity",
     "IncompatibleKeys",
     "Linear",
+    "LogSoftmax",
+    "MSELoss",
+    "MaxPool2d",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "NLLLoss",
     "Parameter",
+    "ReLU",
     "Sequential",
+    "Sigmoid",
+    "SmoothL1Loss",
+    "Softmax",
     "StateDictError",
+    "Tanh",
     "Tensor",
     "functional",
     "get_repr_style",
@@ -28,4 +58,5 @@ __all__ = [
     "no_grad",
     "repr_style",
     "set_grad_enabled",
+    "utils",
 ]

@@ -1,12 +1,37 @@
 """Functions on arrays and tensors with torch.nn.functional's names, argument order and defaults.
 
 Called with arrays they return arrays; called with tensors (or parameters, while recording is on)
-they record and return tensors.
+they record and return tensors. The losses take what follows their target (and class weight) by
+keyword only: torch has two retired arguments in between.
 """
 
 from __future__ import annotations
 
+from oxidet.nn._activation import dropout, log_softmax, relu, sigmoid, softmax, tanh
 from oxidet.nn._arithmetic import cat, flatten
 from oxidet.nn._convolution import conv2d, linear
+from oxidet.nn._losses import cross_entropy, mse_loss, nll_loss, smooth_l1_loss
+from oxidet.nn._normalization import batch_norm
+from oxidet.nn._pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 
-__all__ = ["cat", "conv2d", "flatten", "linear"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
+    "batch_norm",
+    "cat",
+    "conv2d",
+    "cross_entropy",
+    "dropout",
+    "flatten",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "relu",
+    "sigmoid",
+    "smooth_l1_loss",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,155 @@
+"""The primitive of batch normalisation, and the running statistics around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet import _core
+from oxidet._arrays import as_float32, number, vector
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.tensor import Stored
+
+Array = NDArray[Any]
+
+
+def _channels_last(value: Any, argument: str) -> Array:
+    """(N, C, ...) as contiguous (N, ..., C) float32."""
+    array = as_float32(value, argument)
+    if array.ndim < 2:
+        raise ValueError(
+            f"{argument}: expected at least 2 dimensions (N, C, ...), got shape {array.shape}"
+        )
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def _batch_norm(
+    ctx: Context,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    mean: Array,
+    var: Array,
+    eps: float,
+    training: bool,
+) -> Array:
+    x = _channels_last(input, "input")
+    channels = x.shape[-1]
+    w = None if weight is None else vector(weight, "weight", channels)
+    b = None if bias is None else vector(bias, "bias", channels)
+    output = _core.batch_norm(x, mean, var, w, b, eps)
+    if ctx.recording:
+        ctx.input, ctx.statistics = x, (mean, var, w, eps, training)
+    return np.moveaxis(output, -1, 1)
+
+
+def _batch_norm_backward(
+    ctx: Context, grad: Array
+) -> tuple[Array | None, Array | None, Array | None]:
+    g = _channels_last(grad, "grad")
+    grad_input, grad_weight, grad_bias = _core.batch_norm_backward(ctx.input, g, *ctx.statistics)
+    need_input, need_weight, need_bias = ctx.needs_input_grad
+    return (
+        np.moveaxis(grad_input, -1, 1) if need_input else None,
+        grad_weight if need_weight else None,
+        grad_bias if need_bias else None,
+    )
+
+
+batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward)
+
+
+def _average(running: Any, statistic: Array, momentum: float) -> None:
+    """Move ``running`` towards ``statistic``; both (C,)."""
+    mixed = (1 - momentum) * np.asarray(running, np.float64) + momentum * statistic
+    if isinstance(running, Stored):
+        running.copy_(mixed)
+    else:
+        running[...] = mixed
+
+
+def batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalise each channel, as ``torch.nn.functional.batch_norm``.
+
+    ``(x - mean) / sqrt(var + eps) * weight + bias``, channel by channel. With ``training``, mean
+    and (biased) variance are those of the batch over all axes but the second, gradients flow
+    through them, and the running statistics move towards them by ``momentum`` (the variance
+    unbiased, times m / (m - 1) for m values a channel). Without, the running statistics are used.
+
+    Parameters
+    ----------
+    input
+        (N, C, ...) float32. Channels-last memory is used without a copy.
+    running_mean, running_var
+        (C,) float32 arrays or buffers, changed in place by ``training``; None in training keeps no
+        statistics.
+    weight, bias
+        (C,) float32, or None for 1 and 0.
+    training, momentum, eps
+        See above; ``eps`` is at least 0.
+
+    Returns
+    -------
+    Float32 of the input's shape. An empty batch gives an empty batch and changes no statistics.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, running statistics are missing outside of training, or training sees
+        a single value per channel (whose variance would be 0).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.nn import functional as F
+    >>> x = np.array([[1.0], [2.0], [3.0], [6.0]])
+    >>> F.batch_norm(x, None, None, training=True).round(4).ravel()
+    array([-1.069 , -0.5345,  0.    ,  1.6036], dtype=float32)
+    """
+    eps = number(eps, "eps", 0)
+    if not training:
+        mean, var = _running(input, running_mean, running_var)
+        return batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=False)
+    momentum = number(momentum, "momentum")
+    x = _channels_last(input, "input")
+    channels = x.shape[-1]
+    count = x.size // max(channels, 1)
+    if count == 1:
+        raise ValueError(
+            f"input: expected more than 1 value per channel when training, got shape "
+            f"{np.shape(input)}"
+        )
+    mean, var = _core.batch_norm_statistics(x)
+    for name, running, statistic in (
+        ("running_mean", running_mean, mean),
+        ("running_var", running_var, var * (count / max(count - 1, 1))),
+    ):
+        if running is not None and count:
+            vector(running, name, channels)
+            _average(running, statistic, momentum)
+    return batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=True)
+
+
+def _running(input: Any, running_mean: Any, running_var: Any) -> tuple[Array, Array]:
+    shape = np.shape(input)
+    if len(shape) < 2:
+        raise ValueError(f"input: expected at least 2 dimensions (N, C, ...), got shape {shape}")
+    for name, running in (("running_mean", running_mean), ("running_var", running_var)):
+        if running is None:
+            raise ValueError(f"{name}: expected an array of shape ({shape[1]},), got None")
+    return (
+        vector(running_mean, "running_mean", shape[1]),
+        vector(running_var, "running_var", shape[1]),
+    )
