@@ -1,0 +1,113 @@
+"""Files that are either the old one or the new one, never half of either.
+
+The new content goes into a temporary file next to its destination, is forced to the disk, and only
+then takes the destination's name. A full disk, an exception or a killed process before that last
+step leaves the previous file as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+
+
+@overload
+def atomic_write(
+    path: str | os.PathLike[str], mode: Literal["wb"] = "wb"
+) -> contextlib.AbstractContextManager[BinaryIO]: ...
+
+
+@overload
+def atomic_write(
+    path: str | os.PathLike[str], mode: Literal["w"], *, newline: str | None = None
+) -> contextlib.AbstractContextManager[TextIO]: ...
+
+
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "wb", *, newline: str | None = None
+) -> contextlib.AbstractContextManager[Any]:
+    """Open a file for writing that replaces ``path`` when the block ends without an exception.
+
+    On an exception the temporary file is removed and ``path`` stays as it was. A process killed
+    inside the block leaves ``path`` as it was too, and beside it a hidden file
+    ``.<name>.<random>.tmp``, which no reader takes for the real one.
+
+    A symbolic link keeps pointing where it did, and its target is replaced. Permissions of a file
+    that is replaced are kept. What is no regular file (a pipe, ``/dev/stdout``) cannot be replaced
+    and is written directly.
+
+    Args:
+        path: The destination. Its directory must exist.
+        mode: ``"wb"`` for bytes, ``"w"`` for text in UTF-8.
+        newline: As in :func:`open`, for text only (``csv`` asks for ``newline=""``).
+
+    Raises:
+        OSError: The file cannot be written: no such directory, no permission, no space left.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "note.txt")
+        >>> with atomic_write(path, "w") as file:
+        ...     _ = file.write("first")
+        >>> try:
+        ...     with atomic_write(path, "w") as file:
+        ...         _ = file.write("sec")
+        ...         raise RuntimeError("the power fails")
+        ... except RuntimeError:
+        ...     print(open(path).read(), os.listdir(os.path.dirname(path)))
+        first ['note.txt']
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode: expected 'wb' or 'w', got {mode!r}")
+    return _atomic_write(Path(os.path.realpath(path)), mode, newline)
+
+
+@contextlib.contextmanager
+def _atomic_write(target: Path, mode: str, newline: str | None) -> Iterator[IO[Any]]:
+    encoding = "utf-8" if mode == "w" else None
+    try:
+        previous = os.stat(target)
+    except FileNotFoundError:
+        previous = None
+    if previous is not None and not stat.S_ISREG(previous.st_mode):
+        with open(target, mode, encoding=encoding, newline=newline) as file:
+            yield file
+        return
+
+    # Not tempfile.mkstemp: its files are private (0600), a new file here obeys the umask.
+    temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(6)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, mode, encoding=encoding, newline=newline) as file:
+            if previous is not None:
+                os.fchmod(descriptor, stat.S_IMODE(previous.st_mode))
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(target.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the new name itself survive a power failure, where the file system can."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:
+        return  # a directory one may write to but not read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

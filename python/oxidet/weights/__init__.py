@@ -1,0 +1,24 @@
+"""Weight files: reading torch's, and reading and writing ``.npz`` and ``.safetensors``.
+
+>>> from oxidet import weights
+>>> state = weights.load("faster_rcnn.pth")           # doctest: +SKIP
+>>> weights.save("faster_rcnn.npz", state)            # doctest: +SKIP
+
+No deep-learning framework is needed, and none of a file's content is ever executed.
+"""
+
+from __future__ import annotations
+
+from ._convert import from_chainercv_faster_rcnn, vgg16_to_faster_rcnn
+from ._files import load, load_checkpoint, load_metadata, save
+from ._source import WeightFileError
+
+__all__ = [
+    "WeightFileError",
+    "from_chainercv_faster_rcnn",
+    "load",
+    "load_checkpoint",
+    "load_metadata",
+    "save",
+    "vgg16_to_faster_rcnn",
+]
