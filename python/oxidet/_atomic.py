@@ -42,26 +42,33 @@ def atomic_write(
     that is replaced are kept. What is no regular file (a pipe, ``/dev/stdout``) cannot be replaced
     and is written directly.
 
-    Args:
-        path: The destination. Its directory must exist.
-        mode: ``"wb"`` for bytes, ``"w"`` for text in UTF-8.
-        newline: As in :func:`open`, for text only (``csv`` asks for ``newline=""``).
+    Parameters
+    ----------
+    path
+        The destination. Its directory must exist.
+    mode
+        ``"wb"`` for bytes, ``"w"`` for text in UTF-8.
+    newline
+        As in :func:`open`, for text only (``csv`` asks for ``newline=""``).
 
-    Raises:
-        OSError: The file cannot be written: no such directory, no permission, no space left.
+    Raises
+    ------
+    OSError
+        The file cannot be written: no such directory, no permission, no space left.
 
-    Example:
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "note.txt")
-        >>> with atomic_write(path, "w") as file:
-        ...     _ = file.write("first")
-        >>> try:
-        ...     with atomic_write(path, "w") as file:
-        ...         _ = file.write("sec")
-        ...         raise RuntimeError("the power fails")
-        ... except RuntimeError:
-        ...     print(open(path).read(), os.listdir(os.path.dirname(path)))
-        first ['note.txt']
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "note.txt")
+    >>> with atomic_write(path, "w") as file:
+    ...     _ = file.write("first")
+    >>> try:
+    ...     with atomic_write(path, "w") as file:
+    ...         _ = file.write("sec")
+    ...         raise RuntimeError("the power fails")
+    ... except RuntimeError:
+    ...     print(open(path).read(), os.listdir(os.path.dirname(path)))
+    first ['note.txt']
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode: expected 'wb' or 'w', got {mode!r}")

@@ -9,9 +9,9 @@ No deep-learning framework is needed, and none of a file's content is ever execu
 
 from __future__ import annotations
 
-from ._convert import from_chainercv_faster_rcnn, vgg16_to_faster_rcnn
-from ._files import load, load_checkpoint, load_metadata, save
-from ._source import WeightFileError
+from oxidet.weights._convert import from_chainercv_faster_rcnn, vgg16_to_faster_rcnn
+from oxidet.weights._files import load, load_checkpoint, load_metadata, save
+from oxidet.weights._source import WeightFileError
 
 __all__ = [
     "WeightFileError",

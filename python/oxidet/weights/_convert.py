@@ -57,16 +57,23 @@ def from_chainercv_faster_rcnn(
     publishes; ``channel_order="rgb"`` leaves them, for a caller that prepares images as chainercv.
     These weights never fit images normalised as torchvision does.
 
-    Args:
-        state: Names to arrays.
-        channel_order: Order of the image channels that the converted network will be given.
-        use_drop: Name fc7 as a head built with dropout does (``head.classifier.3``).
+    Parameters
+    ----------
+    state
+        Names to arrays.
+    channel_order
+        Order of the image channels that the converted network will be given.
+    use_drop
+        Name fc7 as a head built with dropout does (``head.classifier.3``).
 
-    Returns:
-        The state_dict, in the order of the model.
+    Returns
+    -------
+    The state_dict, in the order of the model.
 
-    Raises:
-        ValueError: A key is missing or unknown, named in the message; or ``channel_order`` is.
+    Raises
+    ------
+    ValueError
+        A key is missing or unknown, named in the message; or ``channel_order`` is.
     """
     if channel_order not in ("bgr", "rgb"):
         raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
@@ -105,12 +112,17 @@ def vgg16_to_faster_rcnn(state: Mapping[str, Any], *, use_drop: bool = False) ->
     linear layers ``classifier.1`` and ``classifier.4``. Those expect BGR images in 0..255 minus a
     mean, torchvision's RGB in 0..1, normalised; the weights do not say which.
 
-    Args:
-        state: The state_dict of VGG-16.
-        use_drop: Name fc7 as a head built with dropout does (``head.classifier.3``).
+    Parameters
+    ----------
+    state
+        The state_dict of VGG-16.
+    use_drop
+        Name fc7 as a head built with dropout does (``head.classifier.3``).
 
-    Raises:
-        ValueError: A key is missing, named in the message.
+    Raises
+    ------
+    ValueError
+        A key is missing, named in the message.
     """
     fc6, fc7 = _classifier_keys(use_drop)
     linear = (1, 4) if "classifier.1.weight" in state else (0, 3)

@@ -7,12 +7,12 @@ bfloat16 is the upper half of a float32, so widening is a shift and narrowing a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._source import Source
+from oxidet.weights._source import Source
 
 _MAX_DIMS = 32  # of an array in NumPy 1
 
@@ -54,7 +54,7 @@ def decode(raw: NDArray[np.uint8], kind: str, *, big_endian: bool = False) -> ND
     """The elements in the bytes ``raw``, a flat array whose length the item size divides."""
     if kind == "bool":
         return raw != 0  # any byte counts, where viewing one as a bool may not
-    order = ">" if big_endian else "<"
+    order: Literal["<", ">"] = ">" if big_endian else "<"
     if kind == "bfloat16":
         upper = raw.view(order + "u2").astype(np.uint32)
         upper <<= 16

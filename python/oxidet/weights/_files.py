@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import as_array
-from .._atomic import atomic_write
-from ._elements import to_bfloat16
-from ._npz import read_npz, write_npz
-from ._safetensors import METADATA, read_safetensors, write_safetensors
-from ._source import Source, WeightFileError, brief
-from ._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
-from ._zip import ZipReader
+from oxidet._arrays import as_array
+from oxidet._atomic import atomic_write
+from oxidet.weights._elements import to_bfloat16
+from oxidet.weights._npz import read_npz, write_npz
+from oxidet.weights._safetensors import METADATA, read_safetensors, write_safetensors
+from oxidet.weights._source import Source, WeightFileError, brief
+from oxidet.weights._torch import LEGACY_MAGIC, read_torch_legacy, read_torch_zip
+from oxidet.weights._zip import ZipReader
 
 StateDict = OrderedDict[str, NDArray[Any]]
 
@@ -49,29 +49,39 @@ def load(
     float16 and bfloat16 come back as float32, in which oxidet computes; other types as they are.
     Arrays that share memory in a torch file (tied weights, slices) share it here.
 
-    Args:
-        path: The file.
-        key: The entry of a checkpoint that holds the weights, where the list above does not find
-            them or finds the wrong ones (``"model_ema"``).
-        strip_prefix: Drop ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) where every
-            key begins with it.
-        max_bytes: What the arrays may take together; by default 64 times the size of the file
-            plus 256 MiB, against small files that unpack to huge ones.
+    Parameters
+    ----------
+    path
+        The file.
+    key
+        The entry of a checkpoint that holds the weights, where the list above does not find
+        them or finds the wrong ones (``"model_ema"``).
+    strip_prefix
+        Drop ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) where every
+        key begins with it.
+    max_bytes
+        What the arrays may take together; by default 64 times the size of the file
+        plus 256 MiB, against small files that unpack to huge ones.
 
-    Returns:
-        Names to arrays, in the order of the file.
+    Returns
+    -------
+    Names to arrays, in the order of the file.
 
-    Raises:
-        WeightFileError: (a ValueError) The file is truncated, malformed, of another format, or
-            holds something that is not read. The message names file, expectation and finding.
-        OSError: The file cannot be opened.
+    Raises
+    ------
+    WeightFileError
+        (a ValueError) The file is truncated, malformed, of another format, or
+        holds something that is not read. The message names file, expectation and finding.
+    OSError
+        The file cannot be opened.
 
-    Example:
-        >>> import os, tempfile
-        >>> path = os.path.join(tempfile.mkdtemp(), "small.npz")
-        >>> save(path, {"weight": np.ones((2, 3), np.float32)}, dtype="float16")
-        >>> {name: (array.dtype.name, array.shape) for name, array in load(path).items()}
-        {'weight': ('float32', (2, 3))}
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "small.npz")
+    >>> save(path, {"weight": np.ones((2, 3), np.float32)}, dtype="float16")
+    >>> {name: (array.dtype.name, array.shape) for name, array in load(path).items()}
+    {'weight': ('float32', (2, 3))}
     """
     content, _, source_path = _read(path, max_bytes)
     state = _find_state(content, key, source_path)
@@ -88,8 +98,10 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int | None = Non
     bfloat16 becomes float32, and torch's dtypes and devices become their names. A
     ``collections.Counter`` becomes a dict.
 
-    Raises:
-        WeightFileError: As for :func:`load`.
+    Raises
+    ------
+    WeightFileError
+        As for :func:`load`.
     """
     return _read(path, max_bytes)[0]
 
@@ -97,8 +109,10 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int | None = Non
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the text that :func:`save` was given as ``metadata``; empty where there is none.
 
-    Raises:
-        WeightFileError: As for :func:`load`.
+    Raises
+    ------
+    WeightFileError
+        As for :func:`load`.
     """
     return _read(path, None)[1]
 
@@ -116,18 +130,27 @@ def save(
     of that name intact. Equal arguments give equal files, byte for byte. ``numpy.load`` and the
     safetensors package read the result.
 
-    Args:
-        path: The file; its ending chooses the format.
-        state_dict: Names to arrays of numbers.
-        dtype: Store floating-point arrays in this type: ``"float16"``, ``"float32"``, or, in
-            safetensors, ``"bfloat16"``. Other arrays and ``None`` keep their type. :func:`load`
-            widens the half-width types to float32 again.
-        metadata: Text to keep beside the weights, read by :func:`load_metadata`.
+    Parameters
+    ----------
+    path
+        The file; its ending chooses the format.
+    state_dict
+        Names to arrays of numbers.
+    dtype
+        Store floating-point arrays in this type: ``"float16"``, ``"float32"``, or, in
+        safetensors, ``"bfloat16"``. Other arrays and ``None`` keep their type. :func:`load`
+        widens the half-width types to float32 again.
+    metadata
+        Text to keep beside the weights, read by :func:`load_metadata`.
 
-    Raises:
-        ValueError: Another ending, an unknown dtype, or a finite value that float16 cannot hold.
-        TypeError: A name that is not text, or a value that is not an array of numbers.
-        OSError: The file cannot be written.
+    Raises
+    ------
+    ValueError
+        Another ending, an unknown dtype, or a finite value that float16 cannot hold.
+    TypeError
+        A name that is not text, or a value that is not an array of numbers.
+    OSError
+        The file cannot be written.
     """
     path = os.fspath(path)
     extension = os.path.splitext(path)[1].lower()
@@ -234,7 +257,9 @@ def _find_state(content: Any, key: str | None, path: str) -> StateDict:
     listed = ", ".join(
         f"{brief(name)}: {type(value).__name__}" for name, value in list(content.items())[:20]
     )
-    wanted = f"a dict of tensors under {key!r}" if key else "a dict of tensors, or one that holds it"
+    wanted = (
+        f"a dict of tensors under {key!r}" if key else "a dict of tensors, or one that holds it"
+    )
     raise WeightFileError(
         f"{path}: expected {wanted}, got a dict with {listed or 'nothing'} "
         "(key= names the entry, load_checkpoint reads all of it)"

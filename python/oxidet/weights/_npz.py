@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ._elements import ITEMSIZE, count_bytes, decode
-from ._source import Source, brief
-from ._zip import ZipReader
+from oxidet.weights._elements import ITEMSIZE, count_bytes, decode
+from oxidet.weights._source import Source, brief
+from oxidet.weights._zip import ZipReader
 
 METADATA = "__metadata__"
 _MAX_HEADER = 10_000
-# The header is a Python dict literal of three known items, in any order. Matching it needs no parser
-# of Python, and no pattern here can match one text in two ways, so none takes long to fail.
+# The header is a Python dict literal of three known items, in any order. Matching it needs no
+# parser of Python, and no pattern here matches one text in two ways, so none is slow to fail.
 _ITEM = r"""['"](?:descr|fortran_order|shape)['"]\s*:\s*(?:'[^']*'|"[^"]*"|\w+|\([\dL,\s]*\))"""
 _HEADER = re.compile(rf"\{{\s*{_ITEM}\s*,\s*{_ITEM}\s*,\s*{_ITEM}\s*(?:,\s*)?\}}\s*")
 _DESCR = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?)([a-zA-Z]\d*)['"]""")
@@ -121,4 +121,4 @@ def write_npz(
             info.create_system = 3  # the same bytes from every operating system
             info.external_attr = 0o644 << 16
             with archive.open(info, "w", force_zip64=array.nbytes > 1 << 30) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
+                np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)

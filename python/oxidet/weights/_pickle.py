@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ._source import Source, WeightFileError, brief
+from oxidet.weights._source import Source, WeightFileError, brief
 
 # About ten times the opcodes of a checkpoint with optimiser state for ten thousand tensors.
 _MAX_OPCODES = 4_000_000
@@ -53,7 +53,8 @@ class _DtypeState:
         self.dtype = self.dtype.newbyteorder(order)
 
 
-_SCALAR_CODES = frozenset("b1 i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16".split())
+_SCALAR_SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8), "c": (8, 16)}
+_SCALAR_CODES = {f"{kind}{size}" for kind, sizes in _SCALAR_SIZES.items() for size in sizes}
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> Any:
@@ -129,13 +130,18 @@ PLAIN_GLOBALS: dict[str, Any] = {
 class Unpickler:
     """Runs the pickle at ``offset`` of ``source``, which may go on behind it.
 
-    Args:
-        source: The bytes.
-        offset: Where the pickle begins.
-        allowed: What GLOBAL may name, ``"module.name"`` to value; a :class:`Constructor` may be
-            called, anything else is data. A constructor raises ValueError with what it expected
-            and what came.
-        persistent_load: What BINPERSID makes of its identifier.
+    Parameters
+    ----------
+    source
+        The bytes.
+    offset
+        Where the pickle begins.
+    allowed
+        What GLOBAL may name, ``"module.name"`` to value; a :class:`Constructor` may be
+        called, anything else is data. A constructor raises ValueError with what it expected
+        and what came.
+    persistent_load
+        What BINPERSID makes of its identifier.
     """
 
     def __init__(

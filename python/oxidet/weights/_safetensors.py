@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ._elements import count_bytes, decode
-from ._source import MAX_ENTRIES, Source, WeightFileError, brief
+from oxidet.weights._elements import count_bytes, decode
+from oxidet.weights._source import MAX_ENTRIES, Source, WeightFileError, brief
 
 MAX_HEADER = 100_000_000
 METADATA = "__metadata__"
@@ -102,7 +102,9 @@ def _parse_entry(source: Source, name: str, entry: Any) -> tuple[str, tuple[int,
     """Kind, shape, begin and end of a tensor, checked against each other."""
     fields = ("dtype", "shape", "data_offsets")
     if not isinstance(entry, dict) or any(key not in entry for key in fields):
-        raise source.error(f"expected dtype, shape and data_offsets of {name!r}, got {brief(entry)}")
+        raise source.error(
+            f"expected dtype, shape and data_offsets of {name!r}, got {brief(entry)}"
+        )
     code, shape, offsets = (entry[key] for key in fields)
     kind = _KINDS.get(code) if isinstance(code, str) else None
     if kind is None:
@@ -163,4 +165,4 @@ def write_safetensors(
     for name in laid_out:
         array = state[name]
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        file.write(little.reshape(-1).view(np.uint8))
+        file.write(little.reshape(-1).view(np.uint8).data)

@@ -38,12 +38,16 @@ def brief(value: object) -> str:
 class Source:
     """A binary file with bounds-checked reads and an allowance of memory.
 
-    Args:
-        file: Open for reading, seekable.
-        path: How messages name the file.
-        max_bytes: What all arrays read from the file may take together. By default 64 times the
-            size of the file plus 256 MiB: compressed weights, which are mostly noise, stay far
-            below it.
+    Parameters
+    ----------
+    file
+        Open for reading, seekable.
+    path
+        How messages name the file.
+    max_bytes
+        What all arrays read from the file may take together. By default 64 times the
+        size of the file plus 256 MiB: compressed weights, which are mostly noise, stay far
+        below it.
     """
 
     def __init__(self, file: BinaryIO, path: str, max_bytes: int | None = None) -> None:
@@ -90,7 +94,7 @@ class Source:
         self.spend(length, what)
         array = np.empty(length, np.uint8)
         self._file.seek(offset)
-        view, filled = memoryview(array), 0
+        view, filled = array.data, 0
         while filled < length:
             count = self._file.readinto(view[filled:])  # type: ignore[attr-defined]
             if not count:

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ._elements import ITEMSIZE, count_bytes, decode, dtype_of
-from ._pickle import PLAIN_GLOBALS, Constructor, Unpickler
-from ._source import Source, brief
-from ._zip import ZipReader
+from oxidet.weights._elements import ITEMSIZE, count_bytes, decode, dtype_of
+from oxidet.weights._pickle import PLAIN_GLOBALS, Constructor, Unpickler
+from oxidet.weights._source import Source, brief
+from oxidet.weights._zip import ZipReader
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _LEGACY_PROTOCOL = 1001
@@ -122,7 +122,7 @@ def read_torch_zip(archive: ZipReader) -> Any:
         return storage
 
     program = archive.read(f"{root}/data.pkl", strict_checksum=False)
-    pickled = Source(io.BytesIO(program), source.path)
+    pickled = Source(io.BytesIO(program.tobytes()), source.path)
     build = _TensorBuilder(source)
     return Unpickler(pickled, 0, build.allowed, storage_of).load()
 
@@ -243,14 +243,15 @@ class _TensorBuilder:
         self.allowed["torch.storage.UntypedStorage"] = _StorageType(None)
         for kind in ITEMSIZE:  # as values, dtypes become their names
             self.allowed[f"torch.{kind}"] = f"torch.{kind}"
-        for name, function in {
+        functions: dict[str, Callable[..., Any]] = {
             "torch._utils._rebuild_tensor": self._rebuild_tensor,
             "torch._utils._rebuild_tensor_v2": self._rebuild_tensor,
             "torch._utils._rebuild_tensor_v3": self._rebuild_tensor_v3,
             "torch._utils._rebuild_parameter": _rebuild_parameter,
             "torch.Size": _size,
             "torch.device": _device,
-        }.items():
+        }
+        for name, function in functions.items():
             self.allowed[name] = Constructor(name, function)
 
     def _rebuild_tensor(
@@ -336,4 +337,3 @@ def _device(kind: Any, index: Any = None) -> str:
     if not isinstance(kind, str) or not (index is None or _is_count(index)):
         raise ValueError(f"expected the name of a device, got {brief(kind)}")
     return kind if index is None else f"{kind}:{index}"
-

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._source import MAX_ENTRIES, Source
+from oxidet.weights._source import MAX_ENTRIES, Source
 
 _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
@@ -155,8 +155,8 @@ class ZipReader:
             data = source.read_array(start, entry.size, what)
         else:
             data = self._inflate(entry, source.read(start, entry.stored_size, what))
-        if zlib.crc32(data) != entry.crc:
-            message = f"expected checksum {entry.crc:#010x} of {what}, got {zlib.crc32(data):#010x}"
+        if (checksum := zlib.crc32(data.data)) != entry.crc:
+            message = f"expected checksum {entry.crc:#010x} of {what}, got {checksum:#010x}"
             if strict_checksum:
                 raise source.error(message)
             if not self._warned:
