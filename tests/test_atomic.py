@@ -49,9 +49,14 @@ def test_an_exception_leaves_the_previous_file(tmp_path: Path, error: type) -> N
     for previous in (None, "old"):
         if previous:
             path.write_text(previous)
-        with pytest.raises(error), atomic_write(path) as file:
-            file.write(b"half of it")
-            raise error
+
+        def interrupted() -> None:
+            with atomic_write(path) as file:
+                file.write(b"half of it")
+                raise error
+
+        with pytest.raises(error):
+            interrupted()
         assert names(tmp_path) == (["a"] if previous else [])
         assert previous is None or path.read_text() == previous
 

@@ -5,12 +5,13 @@ The kernels are Rust; the networks are Python. Submodules:
 ========================  =====================================================================
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
+``oxidet.weights``        weight files: torch's, safetensors, npz
 ========================  =====================================================================
 """
 
 from __future__ import annotations
 
-from oxidet import nn, ops
+from oxidet import nn, ops, weights
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
@@ -27,4 +28,5 @@ __all__ = [
     "set_num_threads",
     "set_precision",
     "show_versions",
+    "weights",
 ]

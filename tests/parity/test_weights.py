@@ -56,12 +56,11 @@ def test_torchvision_network(tmp_path: Path, zip_form: bool) -> None:
 
 
 def test_every_dtype(tmp_path: Path, zip_form: bool) -> None:
+    integers = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    floats = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
     state = {
         name: torch.tensor([[0, 1, 2], [3, 100, 1]]).to(getattr(torch, name))
-        for name in (
-            "float16 bfloat16 float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 "
-            "bool complex64 complex128"
-        ).split()
+        for name in (*integers, *floats, "bool")
     }
     state["scalar"] = torch.tensor(1.5)
     state["empty"] = torch.zeros(0, 3, 2)
@@ -96,7 +95,7 @@ def test_data_parallel(tmp_path: Path, zip_form: bool) -> None:
     net = network()
     path = save(torch.nn.DataParallel(net).state_dict(), tmp_path / "d.pth", zip_form)
     assert_states_equal(weights.load(path), net.state_dict())
-    assert list(weights.load(path, strip_prefix=False))[0] == "module.0.weight"
+    assert next(iter(weights.load(path, strip_prefix=False))) == "module.0.weight"
 
 
 def trained() -> tuple[Any, Any, Any]:
@@ -172,7 +171,10 @@ def test_refusals(tmp_path: Path, zip_form: bool, monkeypatch: pytest.MonkeyPatc
     for content, name in [
         (network(), "torch.nn.modules.container.Sequential"),
         ({"state_dict": network().state_dict(), "args": Evil()}, "__builtin__.exec"),
-        ({"w": torch.sparse_coo_tensor([[0]], [1.0], check_invariants=True)}, "torch._utils._rebuild_sparse_tensor"),
+        (
+            {"w": torch.sparse_coo_tensor([[0]], [1.0], check_invariants=True)},
+            "torch._utils._rebuild_sparse_tensor",
+        ),
         ({"path": Path("a")}, "pathlib"),
         ({"f": functools.partial(print)}, "functools.partial"),
         ({"a": np.ones(3)}, "multiarray._reconstruct"),

@@ -116,5 +116,5 @@ def test_vgg16(caffe: bool) -> None:
 
 
 def test_vgg16_refuses_another_network() -> None:
-    with pytest.raises(ValueError, match="VGG-16, got none named 'features.0.weight'"):
+    with pytest.raises(ValueError, match=r"VGG-16, got none named 'features\.0\.weight'"):
         weights.vgg16_to_faster_rcnn({"conv1.weight": np.zeros(1)})

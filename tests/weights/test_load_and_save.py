@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch_writer import simple_legacy, simple_zip
 
 from conftest import relative_error
 from oxidet import nn, weights
+from torch_writer import simple_legacy, simple_zip
 
 STATE = OrderedDict(
     [

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from torch_writer import simple_legacy, simple_zip
 
 from oxidet import weights
+from torch_writer import MAGIC, simple_legacy, simple_zip
 
 ARRAYS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -82,10 +82,12 @@ def assert_reads_or_refuses(path: Path, data: bytes) -> None:
         warnings.filterwarnings("ignore", message=".*expected checksum")
         try:
             state = weights.load(path)
-        except ValueError as error:
-            assert str(path) in str(error)
-            assert type(error) is weights.WeightFileError
-            return
+        except weights.WeightFileError as error:
+            message = str(error)
+            state = {}
+        else:
+            message = str(path)
+    assert message.startswith(str(path))
     for name, array in state.items():
         assert isinstance(name, str)
         assert isinstance(array, np.ndarray)
@@ -121,8 +123,10 @@ def test_every_byte_changed(kind: str, tmp_path: Path) -> None:
             assert_reads_or_refuses(tmp_path / "file", data[:at] + bytes([value]) + data[at + 1 :])
 
 
+BEGINNINGS = [b"PK\3\4", b"PK\5\6", MAGIC, b"\x09" + bytes(7) + b"{"]
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(head=st.sampled_from([b"PK\3\4", b"PK\5\6", simple_legacy({})[:15], b"\x09" + bytes(7) + b"{"]),
-       tail=st.binary(max_size=200))  # fmt: skip
+@given(head=st.sampled_from(BEGINNINGS), tail=st.binary(max_size=200))
 def test_noise_behind_a_known_beginning(head: bytes, tail: bytes, tmp_path: Path) -> None:
     assert_reads_or_refuses(tmp_path / "file", head + tail)

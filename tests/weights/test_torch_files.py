@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from oxidet import weights
 from torch_writer import (
     MAGIC,
     Tensor,
@@ -26,8 +28,6 @@ from torch_writer import (
     tensor_of,
     text,
 )
-
-from oxidet import weights
 
 ARRAYS = {
     "conv.weight": np.arange(36, dtype=np.float32).reshape(4, 3, 3, 1),
@@ -336,7 +336,9 @@ REFUSALS = {
     "empty and endless": (zip_of(one(size=[0, 1 << 62], stride=[1, 1])), "fit in memory"),
     "two types of one storage": (
         zip_of(
-            ordered_dict({"x": X.opcodes(), "y": Tensor("0", [6], [1], 0, 6, "IntStorage").opcodes()})
+            ordered_dict(
+                {"x": X.opcodes(), "y": Tensor("0", [6], [1], 0, 6, "IntStorage").opcodes()}
+            )
         ),
         "one type of storage",
     ),
@@ -347,7 +349,9 @@ REFUSALS = {
     "quantised": (zip_of(glob("torch._utils", "_rebuild_qtensor")), "_rebuild_qtensor"),
     "legacy: code": (legacy_file(pickled(SYSTEM), {}), "'os.system'"),
     "legacy: whole module": (
-        legacy_file(pickled(sequence([text("module"), text("Net"), text(""), text("")]) + b"Q"), {}),
+        legacy_file(
+            pickled(sequence([text("module"), text("Net"), text(""), text("")]) + b"Q"), {}
+        ),
         "whole pickled module",
     ),
     "legacy: other count": (legacy_one(numel=7), "6 elements in storage 0, got 7"),
