@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import assert_close
 
+from conftest import assert_close
 from oxidet import models, nn
 
 torch = pytest.importorskip("torch")
