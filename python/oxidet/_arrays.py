@@ -7,10 +7,13 @@ contiguous, native-endian arrays of the right type.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from oxidet import _core
 
 F32 = NDArray[np.float32]
 
@@ -122,3 +125,69 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def real_pair(value: Any, argument: str) -> tuple[float, float]:
+    """Two finite numbers, such as the (height, width) of an image."""
+    values = as_array(value, argument)
+    if values.shape != (2,) or not np.isfinite(values).all():
+        raise ValueError(f"{argument}: expected two finite numbers (height, width), got {value!r}")
+    return float(values[0]), float(values[1])
+
+
+def floats(**arguments: Any) -> list[NDArray[Any]]:
+    """The arguments as C-contiguous arrays of one float type.
+
+    float32 where NumPy's promotion of their types gives float32 or less, else float64; so integers
+    alone become float64, as they do when NumPy divides them.
+    """
+    arrays = [as_array(value, name) for name, value in arguments.items()]
+    promoted = np.result_type(*(a.dtype for a in arrays))
+    wide = promoted.kind != "f" or promoted.itemsize > 4
+    return [np.ascontiguousarray(a, np.float64 if wide else np.float32) for a in arrays]
+
+
+def boxes(**arguments: Any) -> list[NDArray[Any]]:
+    """The arguments as C-contiguous (R, 4) arrays of one float type, see :func:`floats`.
+
+    An empty one-dimensional array, such as that of an empty list, is no boxes.
+    """
+    return [box_shape(a, name) for a, name in zip(floats(**arguments), arguments, strict=True)]
+
+
+def box_shape(array: NDArray[Any], argument: str) -> NDArray[Any]:
+    """``array`` if its shape is (R, 4); an empty one-dimensional one as (0, 4)."""
+    if array.shape == (0,):
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"{argument}: expected shape (R, 4), got {array.shape}")
+    return array
+
+
+def vector(value: Any, argument: str, length: int) -> NDArray[Any]:
+    """``value`` as an array of shape ``(length,)``."""
+    array = as_array(value, argument)
+    if array.shape != (length,):
+        raise ValueError(f"{argument}: expected shape ({length},), got {array.shape}")
+    return array
+
+
+def labels(value: Any, argument: str, length: int) -> NDArray[Any]:
+    """``value`` as an integer array of shape ``(length,)`` with nothing below 0."""
+    array = vector(value, argument, length)
+    if array.size == 0:
+        return array if array.dtype.kind in "iu" else array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{argument}: expected integers, got dtype {array.dtype}")
+    if array.min() < 0:
+        row = int(np.argmax(array < 0))
+        raise ValueError(
+            f"{argument}: expected labels of 0 or above, got {array[row]} in row {row}"
+        )
+    return array
+
+
+def kernel(name: str, array: NDArray[Any]) -> Callable[..., Any]:
+    """The float32 or float64 form of a kernel, by the type of ``array``."""
+    function: Callable[..., Any] = getattr(_core, f"{name}_f{8 * array.itemsize}")
+    return function

@@ -7,6 +7,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 Pair = tuple[int, int]
 Quad = tuple[int, int, int, int]
 
@@ -178,6 +179,75 @@ def batched_nms_f32(
 def batched_nms_f64(
     bbox: F64, scores: F64, idxs: I64, threshold: float, inclusive: bool, rounded: bool
 ) -> I64: ...
+def anchor_base(base_size: float, ratios: list[float], anchor_scales: list[float]) -> F32: ...
+def shifted_anchors(anchor_base: F64, feat_stride: float, height: int, width: int) -> F32: ...
+def anchor_targets_f32(
+    anchor: F32,
+    bbox: F32,
+    size: tuple[float, float],
+    positive: float,
+    negative: float,
+    unreached: bool,
+) -> tuple[F32, I32]: ...
+def anchor_targets_f64(
+    anchor: F64,
+    bbox: F64,
+    size: tuple[float, float],
+    positive: float,
+    negative: float,
+    unreached: bool,
+) -> tuple[F64, I32]: ...
+def proposals_f32(
+    loc: F32,
+    score: F64,
+    anchor: F32,
+    size: tuple[float, float],
+    min_size: float,
+    limits: tuple[int | None, int | None],
+    threshold: float,
+    inclusive: bool,
+    rounded: bool,
+) -> tuple[F32, I64]: ...
+def proposals_f64(
+    loc: F64,
+    score: F64,
+    anchor: F64,
+    size: tuple[float, float],
+    min_size: float,
+    limits: tuple[int | None, int | None],
+    threshold: float,
+    inclusive: bool,
+    rounded: bool,
+) -> tuple[F64, I64]: ...
+def roi_targets_f32(
+    roi: F32, bbox: F32, positive: float, negative_hi: float, negative_lo: float
+) -> tuple[I64, Bool, Bool]: ...
+def roi_targets_f64(
+    roi: F64, bbox: F64, positive: float, negative_hi: float, negative_lo: float
+) -> tuple[I64, Bool, Bool]: ...
+def voc_match_f32(
+    pred_bbox: F32,
+    pred_label: I64,
+    pred_image: I64,
+    pred_score: F64,
+    gt_bbox: F32,
+    gt_label: I64,
+    gt_image: I64,
+    gt_difficult: Bool,
+    threshold: float,
+) -> list[tuple[NDArray[np.int8], int | None]]: ...
+def voc_match_f64(
+    pred_bbox: F64,
+    pred_label: I64,
+    pred_image: I64,
+    pred_score: F64,
+    gt_bbox: F64,
+    gt_label: I64,
+    gt_image: I64,
+    gt_difficult: Bool,
+    threshold: float,
+) -> list[tuple[NDArray[np.int8], int | None]]: ...
+def voc_average_precision(prec: F64, rec: F64, eleven_points: bool) -> float: ...
 
 # --- RoI operators ---
 # `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C).

@@ -17,8 +17,11 @@ mod nms;
 mod scalar;
 
 pub use clip::clip;
+pub(crate) use clip::clip_one;
 pub use codec::{decode, encode};
+pub(crate) use codec::{decode_one, encode_one};
 pub(crate) use columns::Columns;
+pub(crate) use iou::first_largest;
 pub use iou::{Matches, best_matches, iou_matrix};
 pub use nms::{Cutoff, batched_nms, nms, rank};
 pub use scalar::Scalar;
@@ -49,6 +52,18 @@ pub fn check_ground_truth<T: Scalar>(boxes: &[BBox<T>], argument: &'static str) 
             "finite boxes with min < max on both axes",
             format!("{:?}", boxes[row]),
             row,
+        )),
+    }
+}
+
+/// Refuses a companion of the boxes (scores, labels) of another length.
+pub(crate) fn check_length(argument: &'static str, got: usize, boxes: usize) -> Result<()> {
+    match got == boxes {
+        true => Ok(()),
+        false => Err(Error::shape(
+            argument,
+            format!("shape ({boxes},), one for each box"),
+            format!("({got},)"),
         )),
     }
 }

@@ -16,8 +16,8 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
-use super::{BBox, Columns, Scalar};
-use crate::{Error, Result};
+use super::{BBox, Columns, Scalar, check_length};
+use crate::Result;
 
 /// Kept boxes compared before the first look at whether one of them suppresses.
 const BLOCK: usize = 64;
@@ -113,17 +113,6 @@ fn overlaps<T: Scalar>(kept: &Columns<T>, candidate: &BBox<T>, cutoff: Cutoff<T>
         // No short cut inside a block: that is what lets it run in vector registers.
         kept.iou_between(candidate, start, end).fold(false, |hit, iou| hit | (iou >= cutoff.0))
     })
-}
-
-fn check_length(argument: &'static str, got: usize, boxes: usize) -> Result<()> {
-    match got == boxes {
-        true => Ok(()),
-        false => Err(Error::shape(
-            argument,
-            format!("shape ({boxes},), one for each box"),
-            format!("({got},)"),
-        )),
-    }
 }
 
 #[cfg(test)]

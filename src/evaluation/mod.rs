@@ -1,1 +1,3 @@
-//! (filled in below)
+//! How good are detections: PASCAL VOC's matching and average precision.
+
+pub mod voc;

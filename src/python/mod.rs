@@ -8,9 +8,11 @@ use pyo3::prelude::*;
 
 mod boxes;
 mod conv;
+mod evaluation;
 mod layers;
 mod pooling;
 mod roi;
+mod rpn;
 mod runtime;
 
 impl From<crate::Error> for PyErr {
@@ -65,6 +67,8 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(m)?;
     conv::register(m)?;
     boxes::register(m)?;
+    rpn::register(m)?;
+    evaluation::register(m)?;
     roi::register(m)?;
     pooling::register(m)?;
     layers::register(m)?;

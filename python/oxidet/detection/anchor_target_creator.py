@@ -1,0 +1,99 @@
+"""What the RPN should say about each anchor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from oxidet import _arrays
+from oxidet.detection._sampling import Rng, draw
+
+
+class AnchorTargetCreator:
+    """Assigns ground-truth boxes to anchors and samples anchors to train the RPN on.
+
+    Args:
+        n_sample: anchors to label 1 or 0.
+        pos_iou_thresh: an anchor whose best IoU reaches this is positive.
+        neg_iou_thresh: an anchor whose best IoU is below this is negative.
+        pos_ratio: share of positives at most.
+        ignore_unreached: whether a ground-truth box that overlaps no anchor inside the image is
+            left out when each box forces its best anchors to be positive. The original does not
+            leave it out: its best IoU is 0, so every anchor that does not touch it is positive.
+
+    Ren et al., "Faster R-CNN", 2015, section 3.1.2. As chainercv's and simple-faster-rcnn's
+    ``AnchorTargetCreator``: the same NumPy seed gives the same labels. Three differences, where the
+    original fails or poisons the loss: without ground truth every anchor inside the image is
+    negative, without an anchor inside the image all labels are -1, and a ground-truth box that is
+    not finite or has no size raises ValueError.
+
+    >>> import numpy as np
+    >>> from oxidet.detection import AnchorTargetCreator
+    >>> anchors = np.array([[0, 0, 8, 8], [0, 8, 8, 16], [-8, 0, 8, 8]], np.float32)
+    >>> loc, label = AnchorTargetCreator()(np.array([[0, 0, 8, 9]], np.float32), anchors, (16, 16))
+    >>> label
+    array([ 1,  0, -1], dtype=int32)
+    """
+
+    def __init__(
+        self,
+        n_sample: int = 256,
+        pos_iou_thresh: float = 0.7,
+        neg_iou_thresh: float = 0.3,
+        pos_ratio: float = 0.5,
+        *,
+        ignore_unreached: bool = False,
+    ) -> None:
+        self.n_sample = n_sample
+        self.pos_iou_thresh = pos_iou_thresh
+        self.neg_iou_thresh = neg_iou_thresh
+        self.pos_ratio = pos_ratio
+        self.ignore_unreached = ignore_unreached
+
+    def __call__(
+        self,
+        bbox: ArrayLike,
+        anchor: ArrayLike,
+        img_size: tuple[float, float],
+        *,
+        rng: Rng = None,
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Offsets and labels of all anchors.
+
+        Args:
+            bbox: ground-truth boxes, (R, 4).
+            anchor: anchors, (S, 4).
+            img_size: (height, width) of the image; anchors that leave it take no part.
+            rng: where draws come from; NumPy's global state by default.
+
+        Returns:
+            ``(loc, label)``: offsets from every inside anchor to its best ground-truth box, not
+            normalised, (S, 4), 0 for the others; labels (1 positive, 0 negative, -1 ignored), int32
+            (S,).
+
+        Raises:
+            ValueError: a wrong shape, or a ground-truth box that is not finite or has no size.
+        """
+        boxes, anchors = _arrays.boxes(bbox=bbox, anchor=anchor)
+        size = _arrays.real_pair(img_size, "img_size")
+        loc, label = _arrays.kernel("anchor_targets", anchors)(
+            anchors,
+            boxes,
+            size,
+            float(self.pos_iou_thresh),
+            float(self.neg_iou_thresh),
+            not self.ignore_unreached,
+        )
+        # Surplus positives leave first; what they leave free is filled with negatives.
+        self._limit(label, 1, int(self.pos_ratio * self.n_sample), rng)
+        self._limit(label, 0, self.n_sample - int(np.count_nonzero(label == 1)), rng)
+        return loc, label
+
+    @staticmethod
+    def _limit(label: NDArray[np.int32], value: int, limit: int, rng: Rng) -> None:
+        """Turn all but ``limit`` labels of ``value`` into -1; draws nothing if there are fewer."""
+        index = np.flatnonzero(label == value)
+        if len(index) > limit:
+            label[draw(rng, index, len(index) - limit)] = -1

@@ -1,0 +1,62 @@
+"""Random flips of an image."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from oxidet import _arrays
+
+
+def random_flip(
+    img: ArrayLike,
+    y_random: bool = False,
+    x_random: bool = False,
+    return_param: bool = False,
+    copy: bool = False,
+    *,
+    rng: np.random.Generator | np.random.RandomState | None = None,
+) -> Any:
+    """Flip an image along the chosen axes, each with probability 1/2.
+
+    Args:
+        img: image, (C, H, W).
+        y_random: whether top and bottom may change places. Drawn first.
+        x_random: whether left and right may change places.
+        return_param: also return what was drawn, for :func:`flip_bbox`.
+        copy: return a new array, not a view.
+        rng: where draws come from. By default Python's ``random``, as in chainercv: the same
+            ``random.seed`` gives the same flips.
+
+    Returns:
+        The image; with ``return_param`` a pair of it and ``{"y_flip": bool, "x_flip": bool}``.
+
+    Raises:
+        ValueError: ``img`` is not three-dimensional.
+
+    >>> import numpy as np
+    >>> from oxidet.detection import random_flip
+    >>> rng = np.random.default_rng(1)
+    >>> flipped, param = random_flip(np.zeros((3, 4, 5)), x_random=True, return_param=True, rng=rng)
+    >>> param
+    {'y_flip': False, 'x_flip': False}
+    """
+    image = _arrays.as_array(img, "img")
+    if image.ndim != 3:
+        raise ValueError(f"img: expected shape (C, H, W), got {image.shape}")
+
+    def coin() -> bool:
+        return random.choice([True, False]) if rng is None else bool(rng.random() < 0.5)
+
+    y_flip = coin() if y_random else False
+    x_flip = coin() if x_random else False
+    if y_flip:
+        image = image[:, ::-1, :]
+    if x_flip:
+        image = image[:, :, ::-1]
+    if copy:
+        image = image.copy()
+    return (image, {"y_flip": y_flip, "x_flip": x_flip}) if return_param else image
