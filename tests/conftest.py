@@ -32,6 +32,21 @@ def assert_close(got: Any, expected: Any, tolerance: float = 1e-5, what: str = "
     assert error <= tolerance, f"{what}: error {error:.3g} exceeds {tolerance:.3g}"
 
 
+def golden(name: str) -> dict[str, dict[str, Any]]:
+    """What the originals returned, by case: ``golden("nms")["case1"]["bbox"]``.
+
+    ``tests/golden/make_reference.py`` made the files and describes their keys. Scalars come as
+    Python numbers; keys without a case are under "".
+    """
+    cases: dict[str, dict[str, Any]] = {}
+    with np.load(ROOT / "tests" / "golden" / f"{name}.npz") as stored:
+        for path in stored.files:
+            case, _, key = path.rpartition("/") if path.count("/") < 2 else path.partition("/")
+            value = stored[path]
+            cases.setdefault(case, {})[key] = value if value.ndim else value.item()
+    return cases
+
+
 def check_gradients(
     function: Callable[..., Any], *arrays: np.ndarray, step: float = 1e-2, tolerance: float = 1e-2
 ) -> None:

@@ -29,7 +29,7 @@ def as_array(value: Any, argument: str) -> NDArray[Any]:
             f"{argument}: expected an array of numbers, "
             f"got {type(value).__name__} of dtype {array.dtype}"
         )
-    return array
+    return array if array.flags.aligned else array.copy()
 
 
 def as_float32(value: Any, argument: str, ndim: int | None = None, form: str = "") -> F32:
