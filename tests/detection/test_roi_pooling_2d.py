@@ -9,7 +9,7 @@ import pytest
 
 from conftest import check_gradients
 from oxidet import ops
-from oxidet.detection.roi_pooling_2d import roi_pooling_2d
+from oxidet.detection import roi_pooling_2d
 
 
 def chainer_cpu(x: np.ndarray, rois: np.ndarray, outh: int, outw: int, scale: float) -> np.ndarray:

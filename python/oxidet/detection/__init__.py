@@ -30,6 +30,7 @@ from oxidet.detection.proposal_creator import ProposalCreator
 from oxidet.detection.proposal_target_creator import ProposalTargetCreator
 from oxidet.detection.random_flip import random_flip
 from oxidet.detection.resize_bbox import resize_bbox
+from oxidet.detection.roi_pooling_2d import roi_pooling_2d
 from oxidet.detection.rotate_bbox import rotate_bbox
 from oxidet.detection.translate_bbox import translate_bbox
 
@@ -50,6 +51,7 @@ __all__ = [
     "non_maximum_suppression",
     "random_flip",
     "resize_bbox",
+    "roi_pooling_2d",
     "rotate_bbox",
     "translate_bbox",
 ]

@@ -52,7 +52,7 @@ def roi_pooling_2d(
     Examples
     --------
     >>> import numpy as np
-    >>> from oxidet.detection.roi_pooling_2d import roi_pooling_2d
+    >>> from oxidet.detection import roi_pooling_2d
     >>> ramp = np.arange(8.0).reshape(1, 1, 1, 8)
     >>> rois = np.array([[0, 40, 0, 40, 0]])  # 40 / 16 = 2.5
     >>> roi_pooling_2d(ramp, rois, 1, 1, 1 / 16).item()
