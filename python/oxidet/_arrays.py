@@ -164,8 +164,8 @@ def box_shape(array: NDArray[Any], argument: str) -> NDArray[Any]:
     return array
 
 
-def vector(value: Any, argument: str, length: int) -> NDArray[Any]:
-    """``value`` as an array of shape ``(length,)``."""
+def numbers(value: Any, argument: str, length: int) -> NDArray[Any]:
+    """``value`` as an array of shape ``(length,)``, of whatever type it has."""
     array = as_array(value, argument)
     if array.shape != (length,):
         raise ValueError(f"{argument}: expected shape ({length},), got {array.shape}")
@@ -174,7 +174,7 @@ def vector(value: Any, argument: str, length: int) -> NDArray[Any]:
 
 def labels(value: Any, argument: str, length: int) -> NDArray[Any]:
     """``value`` as an integer array of shape ``(length,)`` with nothing below 0."""
-    array = vector(value, argument, length)
+    array = numbers(value, argument, length)
     if array.size == 0:
         return array if array.dtype.kind in "iu" else array.astype(np.int32)
     if array.dtype.kind not in "iu":

@@ -61,7 +61,7 @@ def non_maximum_suppression(
     (boxes,) = _arrays.boxes(bbox=bbox)
     scores = None
     if score is not None:
-        given = _arrays.vector(score, "score", len(boxes))
+        given = _arrays.numbers(score, "score", len(boxes))
         scores = np.ascontiguousarray(given, np.float64)
     if limit is not None and limit < 0:
         raise ValueError(f"limit: expected None or an integer of 0 or above, got {limit}")

@@ -85,8 +85,8 @@ class ProposalTargetCreator:
         """
         rois, boxes = _arrays.boxes(roi=roi, bbox=bbox)
         labels = _arrays.labels(label, "label", len(boxes))
-        mean = _arrays.vector(loc_normalize_mean, "loc_normalize_mean", 4).astype(np.float32)
-        std = _arrays.vector(loc_normalize_std, "loc_normalize_std", 4).astype(np.float32)
+        mean = _arrays.numbers(loc_normalize_mean, "loc_normalize_mean", 4).astype(np.float32)
+        std = _arrays.numbers(loc_normalize_std, "loc_normalize_std", 4).astype(np.float32)
         rois = np.concatenate((rois, boxes))
         assignment, is_positive, is_negative = _arrays.kernel("roi_targets", rois)(
             rois,
