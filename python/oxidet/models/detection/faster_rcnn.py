@@ -18,6 +18,7 @@ from oxidet import nn
 from oxidet._arrays import F32
 from oxidet.data import ImageError, read_image
 from oxidet.detection import loc2bbox, non_maximum_suppression
+from oxidet.detection.non_maximum_suppression import NmsRule
 from oxidet.detections import Detections
 from oxidet.models.detection.preprocessing import Preprocessing
 from oxidet.models.detection.roi_head import RoIHead
@@ -53,6 +54,9 @@ class FasterRCNN(nn.Module):
         Names of the foreground classes, in the order of their labels; by default "0", "1", ...
     preprocessing
         How images become the network's input.
+    nms_rule
+        ``"torchvision"`` suppresses above the threshold, as simple-faster-rcnn; ``"chainercv"``
+        also at it.
 
     Attributes
     ----------
@@ -72,6 +76,7 @@ class FasterRCNN(nn.Module):
         *,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
+        nms_rule: NmsRule = "torchvision",
     ) -> None:
         super().__init__()
         self.extractor = extractor
@@ -86,6 +91,7 @@ class FasterRCNN(nn.Module):
                 f"class_names: expected {head.n_class - 1} names, got {len(self.class_names)}"
             )
         self.preprocessing = preprocessing or Preprocessing()
+        self.nms_rule = nms_rule
         self.recipe: dict[str, Any] | None = None
         self.use_preset("evaluate")
 
@@ -250,7 +256,7 @@ class FasterRCNN(nn.Module):
             mask = probabilities[:, cls] > score_thresh
             cls_bbox, cls_score = boxes[mask, cls], probabilities[mask, cls]
             keep = non_maximum_suppression(
-                np.ascontiguousarray(cls_bbox), nms_thresh, cls_score, strict=True
+                np.ascontiguousarray(cls_bbox), nms_thresh, cls_score, nms_rule=self.nms_rule
             )
             bbox.append(cls_bbox[keep])
             label.append(np.full(len(keep), cls - 1, np.int32))

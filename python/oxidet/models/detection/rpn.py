@@ -7,7 +7,7 @@ and a correction. Structure and names are simple-faster-rcnn's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,9 @@ class RegionProposalNetwork(nn.Module):
         Keyword arguments of :class:`oxidet.detection.ProposalCreator`.
     base_size
         Side of the anchor at scale 1, in pixels.
+    rank_by
+        What orders the proposals: the foreground ``"probability"``, as simple-faster-rcnn, or the
+        foreground ``"logit"``, as chainercv. They differ, because the background's logit does.
     """
 
     def __init__(
@@ -64,10 +67,14 @@ class RegionProposalNetwork(nn.Module):
         proposal_creator_params: Mapping[str, Any] | None = None,
         *,
         base_size: int = 16,
+        rank_by: Literal["probability", "logit"] = "probability",
     ) -> None:
         super().__init__()
         self.anchor_base = generate_anchor_base(base_size, ratios, anchor_scales)
+        if rank_by not in ("probability", "logit"):
+            raise ValueError(f"rank_by: expected 'probability' or 'logit', got {rank_by!r}")
         self.feat_stride = feat_stride
+        self.rank_by = rank_by
         self.proposal_layer = ProposalCreator(self, **dict(proposal_creator_params or {}))
         anchors = len(self.anchor_base)
         self.conv1 = nn.Conv2d(in_channels, mid_channels, 3, 1, 1)
@@ -89,7 +96,10 @@ class RegionProposalNetwork(nn.Module):
         # Channels vary fastest in memory, so these reshapes copy nothing.
         locs = _permute(self.loc(hidden)).reshape(batch, -1, 4)
         scores = _permute(self.score(hidden)).reshape(batch, -1, 2)
-        foreground = F.softmax(np.asarray(scores), dim=-1)[..., 1]
+        ranking = np.asarray(scores)
+        if self.rank_by == "probability":
+            ranking = F.softmax(ranking, dim=-1)
+        foreground = ranking[..., 1]
         corrections = np.asarray(locs)
         proposals = [
             self.proposal_layer(corrections[i], foreground[i], anchor, img_size, scale=scale)
