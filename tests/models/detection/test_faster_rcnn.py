@@ -104,7 +104,7 @@ def test_presets() -> None:
     assert (model.nms_thresh, model.score_thresh) == (0.3, 0.05)
     model.use_preset("visualize")
     assert (model.nms_thresh, model.score_thresh) == (0.3, 0.7)
-    with pytest.raises(ValueError, match="preset: expected one of .* got 'fast'"):
+    with pytest.raises(ValueError, match=r"preset: expected one of .* got 'fast'"):
         model.use_preset("fast")
 
 
