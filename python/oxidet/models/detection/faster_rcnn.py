@@ -160,7 +160,7 @@ class FasterRCNN(nn.Module):
             model's ``nms_thresh``.
         on_error
             What an unreadable picture does: ``"raise"``, or ``"skip"``, which warns with its name
-            and puts None in its place in the list.
+            and puts None in its place.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class FasterRCNN(nn.Module):
         if isinstance(images, (list, tuple)):
             results = self._predictions(images, score_threshold, nms_threshold, on_error)
             return list(results)
-        results = self._predictions([images], score_threshold, nms_threshold, "raise")
+        results = self._predictions([images], score_threshold, nms_threshold, on_error)
         return next(iter(results))
 
     def iter_predict(
