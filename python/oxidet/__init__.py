@@ -5,13 +5,14 @@ The kernels are Rust; the networks are Python. Submodules:
 ========================  =====================================================================
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
+``oxidet.optim``          optimisers and learning-rate schedules, named as in torch.optim
 ``oxidet.weights``        weight files: torch's, safetensors, npz
 ========================  =====================================================================
 """
 
 from __future__ import annotations
 
-from oxidet import nn, ops, weights
+from oxidet import nn, ops, optim, weights
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
@@ -24,6 +25,7 @@ __all__ = [
     "manual_seed",
     "nn",
     "ops",
+    "optim",
     "precision",
     "set_num_threads",
     "set_precision",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oxidet.nn import functional, utils
+from oxidet.nn import functional, init, utils
 from oxidet.nn._repr import get_repr_style, repr_style
 from oxidet.nn.activation import (
     Dropout,
@@ -54,6 +54,7 @@ __all__ = [
     "Tensor",
     "functional",
     "get_repr_style",
+    "init",
     "is_grad_enabled",
     "no_grad",
     "repr_style",

@@ -1,12 +1,71 @@
-"""Tools for whole layers: folding batch normalisation."""
+"""Tools for whole layers and networks: folding batch normalisation, limiting gradients."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from oxidet import _core
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.normalization import BatchNorm2d
+from oxidet.nn.tensor import Tensor
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> float:
+    """Scale all gradients by one factor, so that their joint norm is at most ``max_norm``.
+
+    As ``torch.nn.utils.clip_grad_norm_``, with the norm summed in float64. Tensors without a
+    gradient count as zero. Gradients below the limit are not touched.
+
+    Parameters
+    ----------
+    parameters
+        Tensors whose ``grad`` is scaled.
+    max_norm
+        The limit.
+    norm_type
+        p of the norm, ``inf`` for the largest absolute value.
+    error_if_nonfinite
+        Raise ValueError where the norm is NaN or infinite, before anything is scaled.
+
+    Returns
+    -------
+    The norm before scaling.
+
+    Examples
+    --------
+    >>> from oxidet import nn
+    >>> weight = nn.Parameter([0.0, 0.0])
+    >>> weight.grad = [3.0, 4.0]
+    >>> nn.utils.clip_grad_norm_([weight], 1.0)
+    5.0
+    >>> weight.grad.round(3)
+    array([0.6, 0.8], dtype=float32)
+    """
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm: expected at least 0, got {max_norm}")
+    norms = [
+        np.linalg.norm(tensor.grad.astype(np.float64).ravel(), norm_type)
+        for tensor in tensors
+        if tensor.grad is not None
+    ]
+    total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+    if error_if_nonfinite and not math.isfinite(total):
+        raise ValueError(f"parameters: expected a finite norm of their gradients, got {total}")
+    factor = max_norm / (total + 1e-6)  # torch's guard against a division by zero
+    if not factor >= 1:  # NaN counts as too large
+        for tensor in tensors:
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad * np.float32(factor)
+    return total
 
 
 def fuse_conv_bn_eval(conv: Conv2d, bn: BatchNorm2d) -> Conv2d:

@@ -1,0 +1,125 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import F32
+from oxidet.nn.tensor import Parameter
+from oxidet.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, in the form of ``torch.optim.SGD``.
+
+    For a parameter p with gradient g, in this order::
+
+        g = g + weight_decay * p
+        v = g                                         (first step)
+        v = momentum * v + (1 - dampening) * g        (further steps)
+        g = g + momentum * v  if nesterov  else  v
+        p = p - lr * g
+
+    The learning rate multiplies the velocity when it is applied, not when it is gathered, so a
+    change of ``lr`` takes effect on past gradients as well. (Caffe and Chainer keep ``lr * v``.)
+
+    Parameters
+    ----------
+    params
+        Parameters, or dicts with a key ``"params"`` and settings that differ from those below.
+    lr
+        Learning rate.
+    momentum
+        Share of the velocity that remains; 0 keeps no velocity.
+    dampening
+        Share of later gradients that does not enter the velocity.
+    weight_decay
+        What part of a parameter is added to its gradient.
+    nesterov
+        Look ahead along the velocity; needs a momentum and no dampening.
+    maximize
+        Go up instead of down.
+
+    Parameters without a gradient are left alone, weight decay included.
+
+    Examples
+    --------
+    Biases at twice the learning rate and without decay, as Caffe's detectors have it:
+
+    >>> from oxidet import nn, optim
+    >>> layer = nn.Linear(3, 2)
+    >>> optimizer = optim.SGD(
+    ...     [
+    ...         {"params": [layer.weight], "weight_decay": 5e-4},
+    ...         {"params": [layer.bias], "lr": 2e-3},
+    ...     ],
+    ...     lr=1e-3,
+    ...     momentum=0.9,
+    ... )
+    >>> layer(nn.Tensor([[1.0, 2.0, 3.0]])).sum().backward()
+    >>> optimizer.step()
+    >>> optimizer.zero_grad()
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        settings = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+        }
+        super().__init__(params, settings)
+
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            if not group[name] >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {group[name]}")
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                "nesterov: expected a momentum above 0 and dampening 0, "
+                f"got {group['momentum']} and {group['dampening']}"
+            )
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
+        # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.
+        lr, momentum, dampening, decay = (
+            float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")
+        )
+        direction: NDArray[Any] = -grad if group["maximize"] else grad
+        if decay:
+            direction = direction + decay * parameter.data
+        if momentum:
+            state = self.state.setdefault(parameter, {})
+            velocity = state.get("momentum_buffer")
+            if velocity is None:
+                velocity = state["momentum_buffer"] = np.empty_like(parameter.data)
+                velocity[...] = direction
+            else:
+                velocity *= momentum
+                velocity += (1 - dampening) * direction
+            direction = direction + momentum * velocity if group["nesterov"] else velocity
+        change = lr * direction
+        parameter.update_(lambda values: np.subtract(values, change, out=values))

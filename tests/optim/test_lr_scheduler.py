@@ -1,0 +1,139 @@
+"""Schedules: values written out by hand, composition, and states that continue exactly."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from oxidet import nn, optim
+from oxidet.optim import lr_scheduler
+from oxidet.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    SequentialLR,
+    StepLR,
+    warmup_cosine,
+    warmup_multistep,
+)
+
+
+def sgd(*rates: float) -> optim.SGD:
+    return optim.SGD([{"params": [nn.Parameter([0.0])], "lr": lr} for lr in rates or (1.0,)])
+
+
+def rates(optimizer: optim.Optimizer, schedule: LRScheduler, steps: int) -> list[list[float]]:
+    got = []
+    for _ in range(steps):
+        got.append([group["lr"] for group in optimizer.param_groups])
+        assert schedule.get_last_lr() == got[-1]
+        schedule.step()
+    return got
+
+
+def sequential(optimizer: optim.Optimizer) -> SequentialLR:
+    parts = [LinearLR(optimizer, 0.5, total_iters=2), StepLR(optimizer, 2, 0.5)]
+    return SequentialLR(optimizer, [*parts, CosineAnnealingLR(optimizer, 2)], [2, 5])
+
+
+Make = Callable[[optim.Optimizer], LRScheduler]
+SCHEDULES: dict[str, tuple[Make, list[float]]] = {
+    "step": (lambda o: StepLR(o, 2), [1, 1, 0.1, 0.1, 0.01, 0.01]),
+    "step gamma": (lambda o: StepLR(o, 1, 0.5), [1, 0.5, 0.25, 0.125]),
+    "multistep": (lambda o: MultiStepLR(o, [4, 1], 0.5), [1, 0.5, 0.5, 0.5, 0.25, 0.25]),
+    "multistep twice": (lambda o: MultiStepLR(o, [2, 2], 0.5), [1, 1, 0.25, 0.25]),
+    "multistep none": (lambda o: MultiStepLR(o, []), [1, 1, 1]),
+    "cosine": (lambda o: CosineAnnealingLR(o, 4), [1, 0.85355339, 0.5, 0.14644661, 0, 0.14644661]),
+    "cosine floor": (lambda o: CosineAnnealingLR(o, 2, 0.5), [1, 0.75, 0.5, 0.75, 1]),
+    "linear": (lambda o: LinearLR(o, 0.2, total_iters=4), [0.2, 0.4, 0.6, 0.8, 1, 1]),
+    "linear down": (lambda o: LinearLR(o, 1, 0, 2), [1, 0.5, 0, 0]),
+    "sequential": (sequential, [0.5, 0.75, 1, 1, 0.5, 1, 0.5, 0]),
+    "warm-up, cosine": (
+        lambda o: warmup_cosine(o, 2, 6, start_factor=0.5),
+        [0.5, 0.75, 1, 0.85355339, 0.5, 0.14644661, 0],
+    ),
+    "warm-up, steps": (
+        lambda o: warmup_multistep(o, 2, [5, 3], gamma=0.5, start_factor=0.5),
+        [0.5, 0.75, 1, 0.5, 0.5, 0.25, 0.25],
+    ),
+    "no warm-up": (lambda o: warmup_cosine(o, 0, 2), [1, 0.5, 0]),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_values(name: str) -> None:
+    make, expected = SCHEDULES[name]
+    optimizer = sgd(1.0, 2.0)
+    got = rates(optimizer, make(optimizer), len(expected))
+    if name == "cosine floor":  # the floor is a rate, not a factor
+        got = [[first, first * 2] for first, _ in got]
+    np.testing.assert_allclose(got, [[x, 2 * x] for x in expected], atol=1e-8)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_resumes_to_the_same_bits(name: str, stop: int) -> None:
+    make, expected = SCHEDULES[name]
+    optimizer = sgd(0.3)
+    schedule = make(optimizer)
+    rates(optimizer, schedule, stop)
+    state = json.loads(json.dumps(schedule.state_dict()))  # plain values
+    optimizer_state = copy.deepcopy(optimizer.state_dict())
+    want = rates(optimizer, schedule, len(expected))
+
+    for order in ("schedule last", "schedule first"):
+        resumed = sgd(0.3)
+        again = make(resumed)
+        if order == "schedule last":
+            resumed.load_state_dict(optimizer_state)
+            again.load_state_dict(state)
+        else:
+            again.load_state_dict(state)
+            resumed.load_state_dict(optimizer_state)
+        assert rates(resumed, again, len(expected)) == want, order
+
+
+def test_a_state_brings_its_settings() -> None:
+    first, second = sgd(), sgd(0.5)
+    state = StepLR(first, 3, 0.5).state_dict()
+    schedule = StepLR(second, 7)
+    schedule.load_state_dict(state)
+    assert (schedule.step_size, schedule.gamma, schedule.base_lrs) == (3, 0.5, [1.0])
+    assert second.param_groups[0]["lr"] == 1.0
+
+
+def test_refusals() -> None:
+    optimizer, other = sgd(), sgd()
+    linear = LinearLR(optimizer)
+    for make, message in [
+        (lambda: StepLR(optimizer, 0), "step_size: expected at least 1, got 0"),
+        (lambda: MultiStepLR(optimizer, [3, -1]), "milestones: expected at least 0, got -1"),
+        (lambda: CosineAnnealingLR(optimizer, 0), "T_max"),
+        (lambda: LinearLR(optimizer, 0), "start_factor"),
+        (lambda: LinearLR(optimizer, 2.0), "start_factor"),
+        (lambda: LinearLR(optimizer, 1, -1), "end_factor"),
+        (lambda: LinearLR(optimizer, total_iters=0), "total_iters"),
+        (lambda: SequentialLR(optimizer, [], []), "one fewer than the 0 schedulers, got 0"),
+        (lambda: SequentialLR(optimizer, [linear], [3]), "one fewer than the 1"),
+        (lambda: SequentialLR(optimizer, [linear] * 3, [3, 2]), "increasing steps"),
+        (lambda: SequentialLR(other, [linear], []), r"schedulers\[0\]: .* same optimizer"),
+        (lambda: warmup_cosine(optimizer, 5, 5), "total_steps: expected more than 5, got 5"),
+        (lambda: warmup_cosine(optimizer, -1, 5), "warmup_steps"),
+        (lambda: warmup_multistep(optimizer, 5, [9, 4]), "at least warmup_steps=5, got 4"),
+        (lambda: linear.load_state_dict({"last_epoch": 1}), "keys .* of LinearLR"),
+        (lambda: linear.load_state_dict(StepLR(other, 1).state_dict()), "keys .* of LinearLR"),
+        (lambda: linear.load_state_dict(LinearLR(sgd(1, 2)).state_dict()), "1 groups, got 2"),
+        (lambda: sequential(other).load_state_dict({"schedulers": []}), "3 schedulers, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got list"):
+        lr_scheduler.StepLR([], 1)  # type: ignore[arg-type]
+    optimizer.add_param_group({"params": [nn.Parameter([1.0])]})
+    with pytest.raises(ValueError, match="the 1 groups that the schedule began with, got 2"):
+        linear.step()
