@@ -3,23 +3,30 @@
 The kernels are Rust; the networks are Python. Submodules:
 
 ========================  =====================================================================
+``oxidet.data``           image reading, VOC and digit data sets, the loader
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
 ``oxidet.optim``          optimisers and learning-rate schedules, named as in torch.optim
+``oxidet.transforms``     resizing, flipping and normalising images and boxes
+``oxidet.visualize``      drawing detections
 ``oxidet.weights``        weight files: torch's, safetensors, npz
 ========================  =====================================================================
 """
 
 from __future__ import annotations
 
-from oxidet import nn, ops, optim, weights
+from oxidet import data, nn, ops, optim, transforms, visualize, weights
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
 from oxidet._runtime import get_num_threads, set_num_threads, show_versions
+from oxidet.detections import Detection, Detections
 
 __all__ = [
+    "Detection",
+    "Detections",
     "__version__",
+    "data",
     "get_num_threads",
     "get_precision",
     "manual_seed",
@@ -30,5 +37,7 @@ __all__ = [
     "set_num_threads",
     "set_precision",
     "show_versions",
+    "transforms",
+    "visualize",
     "weights",
 ]

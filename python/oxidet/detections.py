@@ -1,0 +1,374 @@
+"""What a detector found in one image, in the form that people work with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import F32, as_array, as_float32, pair, read_only
+
+REPR_ROWS = 8
+
+
+class Detection(NamedTuple):
+    """One detected object, as plain Python values."""
+
+    box: tuple[float, float, float, float]
+    """(x1, y1, x2, y2) in pixels of the original image."""
+    label: int
+    """From 0."""
+    name: str
+    """The class name; the label as text where names are not known."""
+    score: float
+
+
+class Detections:
+    """The objects found in one image: boxes, labels and scores, row by row.
+
+    Immutable: the arrays are read-only, and every method returns a new object.
+
+    Args:
+        boxes: ``(R, 4)``, ``(x1, y1, x2, y2)`` in pixels of the original image, edges continuous
+            from 0 to width and height.
+        labels: ``(R,)`` integers from 0, indexing ``class_names``. Background is no label.
+        scores: ``(R,)``. By default all 1, as for ground truth.
+        class_names: Names in label order, if known.
+        image_size: ``(height, width)`` of the original image, if known.
+        image: The image itself, in any form that ``read_image`` takes, for drawing. It is kept as
+            given, not copied.
+        path: Where the image came from.
+
+    Indexing with an integer gives a ``Detection`` (a tuple of plain values), as iterating does.
+    A slice, a boolean mask or integer positions give ``Detections``.
+
+    Raises:
+        ValueError: wrong shape or length, a label outside ``class_names``, NaN or infinity.
+        TypeError: labels that are no integers.
+
+    Example:
+        >>> from oxidet import Detections
+        >>> found = Detections(
+        ...     [[10, 20, 60, 90], [15, 5, 40, 30]], [1, 0], [0.75, 0.5],
+        ...     class_names=("cat", "dog"), image_size=(100, 120),
+        ... )
+        >>> found
+        Detections: 2 objects in 100 x 120 pixels (height x width)
+             score  name     x1     y1     x2     y2
+          0  0.750  dog    10.0   20.0   60.0   90.0
+          1  0.500  cat    15.0    5.0   40.0   30.0
+        >>> len(found[found.scores > 0.6]), found[0].name, found.counts()
+        (1, 'dog', {'cat': 1, 'dog': 1})
+    """
+
+    __slots__ = ("boxes", "class_names", "image", "image_size", "labels", "path", "scores")
+
+    boxes: F32
+    """(R, 4) float32, (x1, y1, x2, y2)."""
+    labels: NDArray[np.int64]
+    """(R,) int64, from 0."""
+    scores: F32
+    """(R,) float32."""
+    class_names: tuple[str, ...] | None
+    image_size: tuple[int, int] | None
+    image: Any
+    path: str | None
+
+    def __init__(
+        self,
+        boxes: Any,
+        labels: Any,
+        scores: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        image_size: tuple[int, int] | None = None,
+        image: Any = None,
+        path: str | None = None,
+    ) -> None:
+        box_array = as_float32(boxes, "boxes")
+        if box_array.size == 0 and box_array.ndim < 2:
+            box_array = box_array.reshape(0, 4)
+        if box_array.ndim != 2 or box_array.shape[1] != 4:
+            raise ValueError(f"boxes: expected shape (R, 4), got {box_array.shape}")
+        count = len(box_array)
+        label_array = as_array(labels, "labels")
+        if label_array.dtype.kind not in "iu" and label_array.size:
+            raise TypeError(f"labels: expected integers, got dtype {label_array.dtype}")
+        score_array = np.ones(count, np.float32) if scores is None else as_float32(scores, "scores")
+        for name, column in (("labels", label_array), ("scores", score_array)):
+            if column.shape != (count,):
+                raise ValueError(f"{name}: expected shape ({count},), got {column.shape}")
+        for name, values in (("boxes", box_array), ("scores", score_array)):
+            if not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0, 0])
+                raise ValueError(f"{name}: expected finite numbers, got {values[row]} in row {row}")
+        names = None if class_names is None else tuple(str(name) for name in class_names)
+        if count and (
+            label_array.min() < 0 or (names is not None and label_array.max() >= len(names))
+        ):
+            limit = "" if names is None else f" to {len(names) - 1}"
+            raise ValueError(
+                f"labels: expected 0{limit}, got {label_array.min()} to {label_array.max()}"
+            )
+        self._set(
+            boxes=_own(box_array, np.float32),
+            labels=_own(label_array, np.int64),
+            scores=_own(score_array, np.float32),
+            class_names=names,
+            image_size=None if image_size is None else pair(tuple(image_size), "image_size"),
+            image=image,
+            path=None if path is None else str(path),
+        )
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"Detections are immutable: {name} cannot be set, use replace()")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Detections are immutable: {name} cannot be deleted")
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[row] for row in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[Any] | NDArray[Any]) -> Detections: ...
+
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index: expected less than {len(self)} rows, got {index}")
+            x1, y1, x2, y2 = (_plain(value) for value in self.boxes[index])
+            label = int(self.labels[index])
+            return Detection((x1, y1, x2, y2), label, self._name(label), _plain(self.scores[index]))
+        if isinstance(index, slice):
+            return self._take(index)
+        rows = as_array(index, "index")
+        if rows.ndim != 1:
+            raise ValueError(f"index: expected one dimension, got shape {rows.shape}")
+        if rows.dtype == np.bool_:
+            if len(rows) != len(self):
+                raise ValueError(f"index: expected a mask of length {len(self)}, got {len(rows)}")
+        elif rows.dtype.kind not in "iu" and rows.size:
+            raise TypeError(f"index: expected integers or a boolean mask, got dtype {rows.dtype}")
+        else:
+            rows = rows.astype(np.int64)
+        return self._take(rows)
+
+    def _take(self, rows: Any) -> Detections:
+        return self.replace(
+            boxes=self.boxes[rows], labels=self.labels[rows], scores=self.scores[rows]
+        )
+
+    def _name(self, label: int) -> str:
+        return str(label) if self.class_names is None else self.class_names[label]
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each row."""
+        return [self._name(int(label)) for label in self.labels]
+
+    @property
+    def areas(self) -> F32:
+        """(R,) float32, the area of each box in square pixels."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        areas: F32 = sides[:, 0] * sides[:, 1]
+        return areas
+
+    def counts(self) -> dict[str, int]:
+        """How many objects there are of each class that occurs, in label order."""
+        labels, counts = np.unique(self.labels, return_counts=True)
+        return {self._name(int(k)): int(n) for k, n in zip(labels, counts, strict=True)}
+
+    def filter(
+        self,
+        min_score: float | None = None,
+        names: str | Iterable[str] | None = None,
+        min_area: float | None = None,
+    ) -> Detections:
+        """The rows that meet every condition given, in their order.
+
+        Args:
+            min_score: Scores of at least this.
+            names: One class name or several.
+            min_area: Areas of at least this many square pixels.
+        """
+        keep = np.ones(len(self), np.bool_)
+        if min_score is not None:
+            keep &= self.scores >= min_score
+        if names is not None:
+            wanted = {names} if isinstance(names, str) else set(names)
+            unknown = wanted - set(self.class_names or wanted)
+            if unknown:
+                raise ValueError(
+                    f"names: expected some of {list(self.class_names or ())}, got {sorted(unknown)}"
+                )
+            keep &= np.array([name in wanted for name in self.names], np.bool_)
+        if min_area is not None:
+            keep &= self.areas >= min_area
+        return self._take(keep)
+
+    def top(self, count: int) -> Detections:
+        """The ``count`` rows of highest score, highest first; equal scores keep their order."""
+        if count < 0:
+            raise ValueError(f"count: expected at least 0, got {count}")
+        return self._take(np.argsort(-self.scores, kind="stable")[:count])
+
+    def replace(self, **changes: Any) -> Detections:
+        """A copy with some of the constructor's arguments changed."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        unknown = changes.keys() - values.keys()
+        if unknown:
+            raise TypeError(f"replace: expected some of {list(values)}, got {sorted(unknown)}")
+        return Detections(**{**values, **changes})
+
+    # -- other forms --------------------------------------------------------------------------
+
+    def to_torchvision(self) -> dict[str, NDArray[Any]]:
+        """``{"boxes": (R, 4) float32 xyxy, "labels": (R,) int64 from 1, "scores": (R,) float32}``.
+
+        NumPy arrays; label 0 is torchvision's background.
+        """
+        return {
+            "boxes": self.boxes.copy(),
+            "labels": self.labels + 1,
+            "scores": self.scores.copy(),
+        }
+
+    @classmethod
+    def from_torchvision(cls, prediction: Mapping[str, Any], **rest: Any) -> Detections:
+        """From a torchvision detector's dictionary; labels count from 1, ``scores`` may be missing.
+
+        ``rest`` goes to the constructor. ``class_names`` has no entry for the background.
+        """
+        labels = as_array(prediction["labels"], "labels")
+        if labels.size and labels.min() < 1:
+            raise ValueError(f"labels: expected at least 1 (0 is background), got {labels.min()}")
+        return cls(
+            prediction["boxes"], labels.astype(np.int64) - 1, prediction.get("scores"), **rest
+        )
+
+    def to_chainercv(self) -> tuple[F32, NDArray[np.int32], F32]:
+        """``(bbox, label, score)``: (R, 4) float32 yxyx, (R,) int32 from 0, (R,) float32."""
+        return self.boxes[:, [1, 0, 3, 2]], self.labels.astype(np.int32), self.scores.copy()
+
+    @classmethod
+    def from_chainercv(cls, bbox: Any, label: Any, score: Any = None, **rest: Any) -> Detections:
+        """From one image's entry of chainercv's or simple-faster-rcnn's ``predict``.
+
+        ``bbox`` is ``(R, 4)``, ``(y_min, x_min, y_max, x_max)``; ``rest`` goes to the constructor.
+        A data set's ground truth is such an entry without scores.
+        """
+        boxes = as_array(bbox, "bbox")
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"bbox: expected shape (R, 4), got {boxes.shape}")
+        return cls(boxes[:, [1, 0, 3, 2]], label, score, **rest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, ready for JSON::
+
+        {"path": str | None, "image_size": [height, width] | None,
+         "class_names": [...] | None,
+         "detections": [{"box": [x1, y1, x2, y2], "label": 0, "name": "cat", "score": 0.9}]}
+        """
+        return {
+            "path": self.path,
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "detections": [{**row._asdict(), "box": list(row.box)} for row in self],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Detections:
+        """The inverse of ``to_dict``, bit by bit."""
+        rows = values["detections"]
+        size = values.get("image_size")
+        return cls(
+            [row["box"] for row in rows],
+            [row["label"] for row in rows],
+            [row["score"] for row in rows],
+            class_names=values.get("class_names"),
+            image_size=None if size is None else (size[0], size[1]),
+            path=values.get("path"),
+        )
+
+    def to_json(self, indent: int | None = None) -> str:
+        """``to_dict`` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Detections:
+        """The inverse of ``to_json``."""
+        return cls.from_dict(json.loads(text))
+
+    # -- comparing, copying, showing ----------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        """Whether rows, names and image size are the same; image and path do not count."""
+        if not isinstance(other, Detections):
+            return NotImplemented
+        return (
+            np.array_equal(self.boxes, other.boxes)
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.scores, other.scores)
+            and self.class_names == other.class_names
+            and self.image_size == other.image_size
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Through the constructor, which makes the arrays read-only again.
+        return _rebuild, ({name: getattr(self, name) for name in self.__slots__},)
+
+    def __repr__(self) -> str:
+        lines = [f"Detections: {self._summary()}"]
+        shown = [self[row] for row in range(min(len(self), REPR_ROWS))]
+        if shown:
+            width = max(4, *(len(row.name) for row in shown))
+            corners = "".join(f"{name:>7}" for name in ("x1", "y1", "x2", "y2"))
+            lines.append(f"     score  {'name':<{width}}{corners}")
+            for number, row in enumerate(shown):
+                corners = "".join(f"{value:7.1f}" for value in row.box)
+                lines.append(f"{number:3d}  {row.score:5.3f}  {row.name:<{width}}{corners}")
+        if len(self) > len(shown):
+            lines.append(f"     ... {len(self) - len(shown)} more")
+        return "\n".join(lines)
+
+    def _summary(self) -> str:
+        text = "1 object" if len(self) == 1 else f"{len(self)} objects"
+        if self.image_size is not None:
+            text += f" in {self.image_size[0]} x {self.image_size[1]} pixels (height x width)"
+        return text if self.path is None else f"{text}, {os.path.basename(self.path)}"
+
+    def _repr_html_(self) -> str:
+        from oxidet.visualize.html import detections_html
+
+        return detections_html(self)
+
+
+def _rebuild(values: dict[str, Any]) -> Detections:
+    return Detections(**values)
+
+
+def _own(array: NDArray[Any], dtype: type) -> NDArray[Any]:
+    """A read-only copy."""
+    return read_only(array.astype(dtype, order="C", copy=True))
+
+
+def _plain(value: np.float32) -> float:
+    """The shortest decimal that is this float32: 0.9 rather than 0.8999999761581421."""
+    return float(str(value))

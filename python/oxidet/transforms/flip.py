@@ -1,0 +1,53 @@
+"""Mirroring an image, alone or with its boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from oxidet._arrays import F32, as_array
+from oxidet.detection import flip_bbox
+from oxidet.transforms.sample import Sample
+
+
+def flip(img: F32, y_flip: bool = False, x_flip: bool = False) -> F32:
+    """A view of ``(C, H, W)`` turned upside down (``y_flip``), left to right (``x_flip``) or both.
+
+    Example:
+        >>> import numpy as np
+        >>> from oxidet.transforms import flip
+        >>> flip(np.array([[[1, 2], [3, 4]]]), x_flip=True).tolist()
+        [[[2, 1], [4, 3]]]
+    """
+    if np.ndim(img) != 3:
+        raise ValueError(f"img: expected 3 dimensions (C, H, W), got shape {np.shape(img)}")
+    return as_array(img, "img")[:, :: -1 if y_flip else 1, :: -1 if x_flip else 1]
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Flip image and boxes left to right and upside down, each with its probability.
+
+    Edges are continuous: ``x`` becomes ``W - x``, as in ``flip_bbox``.
+    """
+
+    x: float = 0.5
+    """Probability of turning left to right."""
+    y: float = 0.0
+    """Probability of turning upside down."""
+
+    def __post_init__(self) -> None:
+        for name, probability in (("x", self.x), ("y", self.y)):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name}: expected a probability from 0 to 1, got {probability!r}")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        # Both are drawn whatever the probabilities, so that changing one keeps the other's flips.
+        y_draw, x_draw = rng.random(2)
+        y_flip, x_flip = bool(y_draw < self.y), bool(x_draw < self.x)
+        size = sample.img.shape[1:]
+        return sample._replace(
+            img=flip(sample.img, y_flip=y_flip, x_flip=x_flip),
+            bbox=flip_bbox(sample.bbox, size, y_flip=y_flip, x_flip=x_flip),
+        )

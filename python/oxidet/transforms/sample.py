@@ -1,0 +1,73 @@
+"""What the transforms of a detector's training data take and return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import F32
+
+
+class Sample(NamedTuple):
+    """One image with its objects. A data set's ``(img, bbox, label, difficult)`` is one already.
+
+    The fourth and fifth element may be left out: ``Sample(img, bbox, label)``.
+    """
+
+    img: F32
+    """(C, H, W) float32."""
+    bbox: F32
+    """(R, 4) float32, (y_min, x_min, y_max, x_max) in pixels of ``img``."""
+    label: NDArray[np.int32]
+    """(R,) int32, from 0."""
+    difficult: NDArray[np.bool_] | None = None
+    """(R,) bool, or None where nobody said."""
+    scale: float = 1.0
+    """Height of ``img`` over height of the original image."""
+
+
+Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class Compose:
+    """Transforms one after another, all drawing from the same Generator.
+
+    A transform is any callable ``transform(sample, rng) -> Sample``. ``Compose`` is one, and is
+    what a ``DataLoader`` takes as ``transform``; it accepts a data set's plain tuple.
+
+    Example:
+        >>> import numpy as np
+        >>> from oxidet.transforms import Compose, OnImage, Sample
+        >>> halve = OnImage(lambda img: img / 2)
+        >>> sample = (np.ones((3, 2, 2), np.float32), np.zeros((0, 4)), np.zeros(0))
+        >>> float(Compose([halve, halve])(sample, np.random.default_rng(0)).img.max())
+        0.25
+    """
+
+    def __init__(self, transforms: Iterable[Transform]) -> None:
+        self.transforms = tuple(transforms)
+
+    def __call__(self, sample: Sample | tuple[Any, ...], rng: np.random.Generator) -> Sample:
+        sample = sample if isinstance(sample, Sample) else Sample(*sample)
+        for transform in self.transforms:
+            sample = transform(sample, rng)
+        return sample
+
+    def __repr__(self) -> str:
+        return f"Compose({list(self.transforms)})"
+
+
+class OnImage:
+    """A function of the image alone, such as a normalisation, as a transform."""
+
+    def __init__(self, function: Callable[[F32], F32]) -> None:
+        self.function = function
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return sample._replace(img=self.function(sample.img))
+
+    def __repr__(self) -> str:
+        return f"OnImage({self.function!r})"

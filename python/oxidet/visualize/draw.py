@@ -1,0 +1,182 @@
+"""Drawing detections into a copy of the picture, readable at any size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from oxidet import _extras
+from oxidet._atomic import atomic_write
+from oxidet.data.image import read_image
+from oxidet.detections import Detections
+from oxidet.visualize.palette import Colour, label_colour, text_colour
+
+Rect = tuple[int, int, int, int]
+
+
+def draw(
+    image: Any,
+    detections: Detections,
+    *,
+    labels: bool = True,
+    scores: bool = True,
+    scale: int = 1,
+    line_width: int | None = None,
+    font_size: int | None = None,
+    palette: Sequence[Colour] | None = None,
+) -> Any:
+    """Draw boxes with captions into a copy of an image.
+
+    Args:
+        image: Anything ``read_image`` takes, or None for the image that the detections carry. It
+            is not changed.
+        detections: What to draw, in pixels of the image.
+        labels: Whether captions give the class name.
+        scores: Whether captions give the score, with two decimals, as in ``cat: 0.93``.
+        scale: Enlarge the picture this many times first, so that captions in a small one are
+            small beside it.
+        line_width: In pixels; by default it grows with the picture.
+        font_size: In pixels; by default it grows with the picture.
+        palette: RGB colours by label, repeated; by default one that works for any colour vision.
+
+    Returns:
+        A Pillow image (extra ``images``), which notebooks show; ``numpy.asarray`` makes it an
+        ``(H, W, 3)`` uint8 array.
+
+    Higher scores are drawn on top. A caption stands outside its box's top left corner if it fits
+    there, else where it hides least of other captions; always inside the picture.
+    """
+    image_module = _extras.require("PIL.Image", extra="images")
+    canvas_module = _extras.require("PIL.ImageDraw", extra="images")
+    if image is None:
+        image = detections.image if detections.image is not None else detections.path
+        if image is None:
+            raise ValueError("image: expected an image, as the detections carry none, got None")
+    if scale < 1:
+        raise ValueError(f"scale: expected at least 1, got {scale}")
+    pixels = np.rint(read_image(image)).astype(np.uint8).transpose(1, 2, 0)
+    picture = image_module.fromarray(np.ascontiguousarray(pixels))
+    if scale > 1:
+        size = (picture.width * scale, picture.height * scale)
+        picture = picture.resize(size, image_module.Resampling.BICUBIC)
+
+    short = min(picture.size)
+    width = max(1, round(short / 240)) if line_width is None else line_width
+    font = _font(min(max(round(short / 32), 11), 36) if font_size is None else font_size)
+    canvas = canvas_module.Draw(picture)
+    ascending = np.argsort(detections.scores, kind="stable")
+    rects = np.rint(detections.boxes * scale).astype(int)
+    colours = [
+        label_colour(int(k)) if palette is None else palette[int(k) % len(palette)]
+        for k in detections.labels
+    ]
+    for row in ascending:
+        _draw_box(canvas, _inside(rects[row], picture.size), width, colours[row])
+
+    taken: list[Rect] = []
+    for row in ascending[::-1]:  # the surest find the best place
+        found = detections[int(row)]
+        parts = [
+            text
+            for text, wanted in ((found.name, labels), (f"{found.score:.2f}", scores))
+            if wanted
+        ]
+        if parts:
+            box = _inside(rects[row], picture.size)
+            _draw_caption(canvas, ": ".join(parts), box, font, colours[row], taken)
+    return picture
+
+
+def save_png(path: str | os.PathLike[str], image: Any) -> None:
+    """Write an image to a PNG file that is either complete or not there.
+
+    ``image`` is a Pillow image, such as ``draw`` returns, or anything else ``read_image`` takes.
+    Needs the extra ``images``. OSError where the file cannot be written; a file that was there
+    before is then still intact.
+    """
+    picture = image
+    if not hasattr(image, "save"):
+        image_module = _extras.require("PIL.Image", extra="images")
+        pixels = np.rint(read_image(image)).astype(np.uint8).transpose(1, 2, 0)
+        picture = image_module.fromarray(np.ascontiguousarray(pixels))
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")
+
+
+def _font(size: int) -> Any:
+    module = _extras.require("PIL.ImageFont", extra="images")
+    try:
+        return module.load_default(size)
+    except TypeError:  # Pillow before 10.1 has one bitmap font of one size
+        return module.load_default()
+
+
+def _inside(rect: Any, size: tuple[int, int]) -> Rect:
+    """Edges (x1, y1, x2, y2) as a rectangle of at least one pixel within the picture."""
+    x1, y1, x2, y2 = (int(value) for value in rect)
+    x1, y1 = min(max(x1, 0), size[0] - 1), min(max(y1, 0), size[1] - 1)
+    return x1, y1, min(max(x2, x1 + 1), size[0]), min(max(y2, y1 + 1), size[1])
+
+
+def _draw_box(canvas: Any, box: Rect, width: int, colour: Colour) -> None:
+    """The frame lies on the box's edge, inwards; a broad one has a thin contrasting line around."""
+    x1, y1, x2, y2 = box
+    if width > 1:
+        canvas.rectangle((x1 - 1, y1 - 1, x2, y2), outline=text_colour(colour), width=1)
+    canvas.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)
+
+
+def _draw_caption(
+    canvas: Any,
+    text: str,
+    box: Rect,
+    font: Any,
+    colour: Colour,
+    taken: list[Rect],
+) -> None:
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    padding = max(1, round((bottom - top) / 5))
+    width, height = right - left + 2 * padding, bottom - top + 2 * padding
+    place = _place(box, (width, height), canvas.im.size, taken)
+    taken.append(place)
+    canvas.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
+    origin = (place[0] + padding - left, place[1] + padding - top)
+    canvas.text(origin, text, font=font, fill=text_colour(colour))
+
+
+def _place(box: Rect, size: tuple[int, int], picture: tuple[int, int], taken: list[Rect]) -> Rect:
+    """Where a caption goes: of a few places by its box, moved into the picture, the first that
+    hides neither another caption nor the box's content, or the one that hides least."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    candidates = [
+        (x1, y1 - height),  # above, flush left
+        (x2 - width, y1 - height),  # above, flush right
+        (x1, y2),  # below
+        (x2 - width, y2),
+        (x2, y1),  # to the right
+        (x1 - width, y1),
+        (x1, y1),  # inside
+        (x1, y2 - height),
+    ]
+    best: tuple[int, Rect] | None = None
+    for x, y in candidates:
+        moved_x = min(max(x, 0), max(picture[0] - width, 0))
+        moved_y = min(max(y, 0), max(picture[1] - height, 0))
+        rect = (moved_x, moved_y, moved_x + width, moved_y + height)
+        hidden = sum(_shared_area(rect, other) for other in taken)
+        cost = 4 * hidden + _shared_area(rect, box)
+        if best is None or cost < best[0]:
+            best = cost, rect
+        if cost == 0:
+            break
+    assert best is not None  # there is always a candidate
+    return best[1]
+
+
+def _shared_area(a: Rect, b: Rect) -> int:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0)

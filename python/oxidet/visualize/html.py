@@ -1,0 +1,58 @@
+"""How detections look in a notebook: the picture, and a table beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import TYPE_CHECKING
+
+from oxidet.data.image import ImageError
+
+if TYPE_CHECKING:
+    from oxidet.detections import Detections
+
+ROWS = 20
+WIDTH = 640  # pixels that the picture takes at most on the page
+SMALL = 400  # pictures with a shorter side below this are enlarged
+
+
+def detections_html(detections: Detections) -> str:
+    """A self-contained HTML fragment. Names and paths are escaped."""
+    picture = _picture(detections)
+    rows = "".join(
+        f"<tr><td>{number}</td><td>{html.escape(row.name)}</td><td>{row.score:.3f}</td>"
+        + "".join(f"<td>{value:.1f}</td>" for value in row.box)
+        + "</tr>"
+        for number, row in enumerate(detections[:ROWS])
+    )
+    more = f"<p>... {len(detections) - ROWS} more</p>" if len(detections) > ROWS else ""
+    head = "".join(f"<th>{name}</th>" for name in ("", "name", "score", "x1", "y1", "x2", "y2"))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    return (
+        f"<div><p>{html.escape(detections._summary())}</p>"
+        '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
+        f"{picture}<div>{table}{more}</div></div></div>"
+    )
+
+
+def _picture(detections: Detections) -> str:
+    """The annotated image as an ``img`` element; nothing if there is none or none can be drawn."""
+    from oxidet.visualize.draw import draw
+
+    if detections.image is None and detections.path is None:
+        return ""
+    try:
+        picture = draw(None, detections)
+        short = min(picture.size)
+        if short < SMALL:
+            picture = draw(None, detections, scale=-(-SMALL // short))
+    except (ImportError, ImageError, OSError):  # no Pillow, or the file has gone: a table will do
+        return ""
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return (
+        f'<img style="max-width:min(100%,{WIDTH}px)" '
+        f'alt="annotated image" src="data:image/png;base64,{data}">'
+    )

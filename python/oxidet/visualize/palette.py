@@ -1,0 +1,64 @@
+"""Colours that people with any kind of colour vision tell apart, and VOC's own colour map."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import F32
+
+Colour = tuple[int, int, int]
+
+# Okabe and Ito, "Color Universal Design" (2008), without black; then the same hues darker or
+# lighter, for the labels from 7 on.
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),  # orange
+    (86, 180, 233),  # sky blue
+    (0, 158, 115),  # bluish green
+    (240, 228, 66),  # yellow
+    (213, 94, 0),  # vermillion
+    (204, 121, 167),  # reddish purple
+    (0, 114, 178),  # blue
+    (255, 213, 128),  # light orange
+    (0, 89, 64),  # dark green
+    (140, 40, 100),  # dark purple
+    (178, 223, 250),  # pale blue
+    (122, 54, 0),  # brown
+    (128, 240, 208),  # mint
+    (250, 190, 220),  # pink
+)
+
+
+def label_colour(label: int) -> Colour:
+    """The colour of a class, by its label from 0; repeats after ``len(PALETTE)``."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def text_colour(behind: Colour) -> Colour:
+    """Black or white, whichever stands out more (WCAG 2 relative luminance)."""
+    channels = np.array(behind, np.float64) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    # Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05); equal at L = 0.179.
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+
+
+def voc_colormap(labels: NDArray[np.integer] | list[int]) -> F32:
+    """PASCAL VOC's colours of labels, ``(N,)`` to ``(N, 3)`` float32 RGB 0..255.
+
+    The bits of a label, three at a time from the lowest, are the next lower bits of red, green and
+    blue, from the highest.
+
+    Example:
+        >>> from oxidet.visualize import voc_colormap
+        >>> voc_colormap([0, 1, 15]).tolist()
+        [[0.0, 0.0, 0.0], [128.0, 0.0, 0.0], [192.0, 128.0, 128.0]]
+    """
+    rest = np.asarray(labels, np.int64)
+    if rest.ndim != 1 or (rest < 0).any():
+        raise ValueError(f"labels: expected non-negative labels (N,), got shape {rest.shape}")
+    colours = np.zeros((len(rest), 3), np.int64)
+    for bit in range(7, -1, -1):
+        colours |= (rest[:, None] >> np.arange(3) & 1) << bit
+        rest = rest >> 3
+    return colours.astype(np.float32)

@@ -1,0 +1,108 @@
+"""chainercv's plot of an image with boxes, on matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from oxidet import _extras
+from oxidet.data.image import read_image
+
+RED = (255, 0, 0)
+
+
+def vis_image(img: Any, ax: Any = None) -> Any:
+    """Show an image in matplotlib axes and return them.
+
+    Args:
+        img: ``(3, H, W)``, RGB, 0..255, or anything else ``read_image`` takes. None shows nothing.
+        ax: Axes to draw into; by default those of a new figure.
+    """
+    if ax is None:
+        ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
+    if img is not None:
+        ax.imshow(np.rint(read_image(img)).astype(np.uint8).transpose(1, 2, 0))
+    return ax
+
+
+def vis_bbox(
+    img: Any,
+    bbox: Any,
+    label: Any = None,
+    score: Any = None,
+    label_names: Sequence[str] | None = None,
+    instance_colors: Any = None,
+    alpha: float = 1.0,
+    linewidth: float = 3.0,
+    sort_by_score: bool = True,
+    ax: Any = None,
+) -> Any:
+    """Plot boxes over an image with matplotlib (extra ``plots``) and return the axes.
+
+    Args:
+        img: ``(3, H, W)``, RGB, 0..255; None plots the boxes alone.
+        bbox: ``(R, 4)``, ``(y_min, x_min, y_max, x_max)`` in pixels.
+        label: ``(R,)`` integers from 0, or None.
+        score: ``(R,)``, or None.
+        label_names: Names in label order, or None: then labels are not written.
+        instance_colors: ``(M, 3)`` RGB 0..255, one for each box, repeated if there are fewer; by
+            default red.
+        alpha: Opacity of the frames, 0 to 1.
+        linewidth: Of the frames, in points.
+        sort_by_score: Whether boxes of higher score are drawn over those of lower score.
+        ax: Axes to draw into; by default those of a new figure.
+
+    A caption at a box's top left corner reads ``name: score``, with two decimals, as far as the
+    two are given.
+
+    Raises:
+        ValueError: ``label`` or ``score`` is not as long as ``bbox``, or a label has no name.
+
+    Reference: chainercv, ``vis_bbox``.
+    """
+    boxes = np.asarray(bbox, np.float64).reshape(-1, 4)
+    for name, column in (("label", label), ("score", score)):
+        if column is not None and len(column) != len(boxes):
+            raise ValueError(f"{name}: expected length {len(boxes)} as bbox, got {len(column)}")
+    if label is not None and label_names is not None:
+        for value in label:
+            if not 0 <= value < len(label_names):
+                raise ValueError(f"label: expected 0 to {len(label_names) - 1}, got {value}")
+    colours = np.asarray([RED] if instance_colors is None else instance_colors, np.float64)
+    if colours.ndim != 2 or colours.shape[1] != 3 or len(colours) == 0:
+        raise ValueError(f"instance_colors: expected shape (M, 3), got {colours.shape}")
+
+    ax = vis_image(img, ax=ax)
+    rectangle = _extras.require("matplotlib.patches", extra="plots").Rectangle
+    order = np.arange(len(boxes))
+    if sort_by_score and score is not None:
+        order = np.argsort(np.asarray(score), kind="stable")
+    for row in order:
+        y1, x1, y2, x2 = boxes[row]
+        colour = tuple(colours[row % len(colours)] / 255)
+        ax.add_patch(
+            rectangle(
+                (x1, y1),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=colour,
+                linewidth=linewidth,
+                alpha=alpha,
+            )
+        )
+        caption = []
+        if label is not None and label_names is not None:
+            caption.append(str(label_names[label[row]]))
+        if score is not None:
+            caption.append(f"{score[row]:.2f}")
+        if caption:
+            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 2}
+            ax.text(x1, y1, ": ".join(caption), style="italic", bbox=behind)
+    if img is None and len(boxes):
+        ax.autoscale_view()
+        if not ax.yaxis_inverted():
+            ax.invert_yaxis()
+    return ax

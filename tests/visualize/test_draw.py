@@ -1,0 +1,176 @@
+"""Drawing: into a copy, inside the picture, and readable."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oxidet.detections import Detections
+from oxidet.visualize import PALETTE, draw, save_png
+from oxidet.visualize.draw import _place, _shared_area
+from oxidet.visualize.palette import text_colour
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def grey(height: int = 200, width: int = 300) -> np.ndarray:
+    return np.full((height, width, 3), 128, np.uint8)
+
+
+def one(box: list[float], label: int = 0, **rest: object) -> Detections:
+    return Detections([box], [label], [0.5], **rest)  # type: ignore[arg-type]
+
+
+def changed(picture: object, before: np.ndarray) -> np.ndarray:
+    return (np.asarray(picture) != before).any(axis=2)
+
+
+def test_frame_lies_on_the_box() -> None:
+    image = grey()
+    out = draw(image, one([50, 60, 150, 120]), labels=False, scores=False, line_width=1)
+    mask = changed(out, image)
+    expected = np.zeros_like(mask)
+    expected[60:120, 50:150] = True
+    expected[61:119, 51:149] = False
+    np.testing.assert_array_equal(mask, expected)
+    assert tuple(np.asarray(out)[60, 50]) == PALETTE[0]
+
+
+def test_the_image_is_not_drawn_into() -> None:
+    for image in (grey(), grey().astype(np.float32), grey().transpose(2, 0, 1)):
+        before = image.copy()
+        draw(image, one([5, 5, 50, 50]))
+        np.testing.assert_array_equal(image, before)
+    picture = Image.fromarray(grey())
+    draw(picture, one([5, 5, 50, 50]))
+    np.testing.assert_array_equal(np.asarray(picture), grey())
+
+
+def test_without_detections_nothing_changes() -> None:
+    out = draw(grey(), Detections([], []))
+    assert (out.mode, out.size) == ("RGB", (300, 200))
+    np.testing.assert_array_equal(np.asarray(out), grey())
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-50, -50, 20, 20],
+        [280, 190, 400, 300],
+        [0, 0, 300, 200],
+        [500, 500, 600, 600],
+        [9, 9, 9, 9],
+    ],
+)
+def test_boxes_beyond_the_picture(box: list[float]) -> None:
+    out = draw(grey(), one(box, class_names=("a rather long name of a class",)))
+    assert changed(out, grey()).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (20, 20), (1500, 2000)])
+def test_pictures_of_any_size(size: tuple[int, int]) -> None:
+    box = [0, 0, size[1], size[0]]
+    assert draw(Image.new("RGB", size[::-1]), one(box)).size == size[::-1]
+
+
+def test_lines_and_letters_grow_with_the_picture() -> None:
+    def ink(factor: int) -> int:
+        image = grey(300 * factor, 400 * factor)
+        out = draw(image, one([100 * factor, 100 * factor, 300 * factor, 200 * factor]))
+        return int(changed(out, image).sum())
+
+    assert ink(4) > 10 * ink(1)  # in proportion it would be 16
+
+
+def test_scale_enlarges_picture_and_boxes() -> None:
+    out = draw(grey(), one([50, 60, 150, 120]), scale=3, scores=False, labels=False, line_width=1)
+    assert out.size == (900, 600)
+    rows, columns = np.nonzero(changed(out, grey(600, 900)))
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (180, 360, 150, 450)
+    with pytest.raises(ValueError, match="scale"):
+        draw(grey(), one([0, 0, 1, 1]), scale=0)
+
+
+def test_surer_detections_are_on_top() -> None:
+    boxes = [[50, 50, 150, 150]] * 2
+    for scores, winner in (([0.9, 0.1], 0), ([0.1, 0.9], 1)):
+        found = Detections(boxes, [0, 1], scores)
+        out = draw(grey(), found, labels=False, scores=False)
+        assert tuple(np.asarray(out)[50, 50]) == PALETTE[winner]
+
+
+def test_image_that_the_detections_carry(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(grey()).save(path)
+    for rest in ({"image": grey()}, {"path": str(path)}):
+        assert draw(None, one([0, 0, 10, 10], **rest)).size == (300, 200)
+    with pytest.raises(ValueError, match="image: expected an image"):
+        draw(None, one([0, 0, 10, 10]))
+
+
+def test_own_palette() -> None:
+    out = draw(
+        grey(),
+        one([9, 9, 99, 99], label=3),
+        labels=False,
+        scores=False,
+        palette=[(1, 2, 3), (4, 5, 6)],
+    )
+    assert tuple(np.asarray(out)[9, 9]) == (4, 5, 6)
+
+
+def test_captions_stay_inside_and_apart() -> None:
+    random = np.random.default_rng(0)
+    picture, size = (640, 480), (60, 14)
+    taken: list[tuple[int, int, int, int]] = []
+    for _ in range(25):
+        x, y = random.integers(-20, 600), random.integers(-20, 460)
+        box = (int(x), int(y), int(x) + 80, int(y) + 60)
+        place = _place(box, size, picture, taken)
+        assert place[0] >= 0
+        assert place[1] >= 0
+        assert place[2] <= 640
+        assert place[3] <= 480
+        taken.append(place)
+    hidden = sum(_shared_area(a, b) for i, a in enumerate(taken) for b in taken[i + 1 :])
+    assert hidden < 0.05 * len(taken) * size[0] * size[1]
+    # Alone, a caption stands on the box's top left corner.
+    assert _place((100, 100, 200, 200), size, picture, []) == (100, 86, 160, 100)
+
+
+def test_text_has_contrast() -> None:
+    def luminance(colour: tuple[int, int, int]) -> float:
+        linear = [
+            c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4
+            for c in colour
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour in PALETTE:
+        bright, dark = sorted((luminance(colour), luminance(text_colour(colour))), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, colour  # WCAG's level AA
+
+
+def test_save_png(tmp_path: Path) -> None:
+    path = tmp_path / "out.png"
+    for image in (grey(), Image.fromarray(grey()), grey().transpose(2, 0, 1)):
+        save_png(path, image)
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), grey())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(tmp_path: Path) -> None:
+    class Unwritable:
+        def save(self, file: io.IOBase, format: str) -> None:
+            file.write(b"half a picture")
+            raise OSError("no space left on device")
+
+    path = tmp_path / "out.png"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="no space left"):
+        save_png(path, Unwritable())
+    assert path.read_bytes() == b"before"
+    assert len(list(tmp_path.iterdir())) == 1
