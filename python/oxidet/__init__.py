@@ -4,6 +4,7 @@ The kernels are Rust; the networks are Python. Submodules:
 
 ========================  =====================================================================
 ``oxidet.data``           image reading, VOC and digit data sets, the loader
+``oxidet.detection``      drop-in tools of chainercv and simple-faster-rcnn, boxes in (y, x) order
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
 ``oxidet.optim``          optimisers and learning-rate schedules, named as in torch.optim
@@ -15,7 +16,7 @@ The kernels are Rust; the networks are Python. Submodules:
 
 from __future__ import annotations
 
-from oxidet import data, nn, ops, optim, transforms, visualize, weights
+from oxidet import data, detection, nn, ops, optim, transforms, visualize, weights
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
@@ -27,6 +28,7 @@ __all__ = [
     "Detections",
     "__version__",
     "data",
+    "detection",
     "get_num_threads",
     "get_precision",
     "manual_seed",

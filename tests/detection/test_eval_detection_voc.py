@@ -132,6 +132,15 @@ def test_equal_scores_keep_their_order() -> None:
         assert prec[0].tolist() == expected  # type: ignore[union-attr]
 
 
+def test_scores_are_ranked_in_float64() -> None:
+    # The better of two scores that float32 cannot tell apart comes second.
+    boxes = [[[50, 50, 60, 60], [0, 0, 9, 9]]]
+    prec, _ = calc_detection_voc_prec_rec(
+        boxes, [[0, 0]], [[0.5, 0.5 + 1e-12]], [[[0, 0, 9, 9]]], [[0]]
+    )
+    assert prec[0].tolist() == [1, 0.5]  # type: ignore[union-attr]
+
+
 def test_no_boxes_at_all() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

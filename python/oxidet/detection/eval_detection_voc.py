@@ -191,7 +191,7 @@ class _Rows:
             )
 
     def companion(
-        self, values: Iterable[ArrayLike], argument: str, check: Any = _arrays.vector
+        self, values: Iterable[ArrayLike], argument: str, check: Any = _arrays.numbers
     ) -> NDArray[Any]:
         """What goes with the boxes, one array for each image, in one array."""
         listed = list(values)
