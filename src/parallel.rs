@@ -35,8 +35,8 @@ pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     Ok(current()?.workers.install(work))
 }
 
-/// Number of threads that kernels use: the last [`set_num_threads`], else `OXIDET_NUM_THREADS`,
-/// else the usable cores (affinity and cgroup quota respected).
+/// Number of threads that kernels use: the last [`set_num_threads`], else `OXIDET_NUM_THREADS`
+/// where that is not empty, else the usable cores (affinity and cgroup quota respected).
 pub fn num_threads() -> Result<usize> {
     match REQUESTED.load(Ordering::Relaxed) {
         0 => default_threads(),
@@ -58,7 +58,7 @@ pub fn set_num_threads(threads: usize) -> Result<()> {
 }
 
 fn default_threads() -> Result<usize> {
-    let Some(text) = std::env::var_os("OXIDET_NUM_THREADS") else {
+    let Some(text) = std::env::var_os("OXIDET_NUM_THREADS").filter(|text| !text.is_empty()) else {
         return Ok(std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS));
     };
     match text.to_str().and_then(|t| t.trim().parse().ok()) {

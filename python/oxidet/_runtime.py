@@ -33,7 +33,7 @@ def set_num_threads(num_threads: int) -> None:
     """
     if isinstance(num_threads, bool) or not isinstance(num_threads, (int, np.integer)):
         raise TypeError(f"num_threads: expected an integer, got {type(num_threads).__name__}")
-    if num_threads < 1:
+    if not 1 <= num_threads <= 1024:
         raise ValueError(f"num_threads: expected an integer from 1 to 1024, got {num_threads}")
     _core.set_num_threads(int(num_threads))
 
