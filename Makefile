@@ -66,7 +66,7 @@ lint: $(STAMPS)/lint  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest
 .PHONY: bench
 bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside torch's
 	$(call say,kernels)
-	cargo bench --locked --quiet --bench kernels
+	cargo bench --locked --quiet
 	$(call say,layers and networks)
 	$(PY) benches/peers/layers.py
 
