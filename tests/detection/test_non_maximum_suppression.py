@@ -45,16 +45,17 @@ small = st.integers(0, 6)
 @given(
     st.lists(st.tuples(small, small, st.integers(1, 5), st.integers(1, 5), small), max_size=40),
     st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.6, 0.7, 1.0]),
-    st.booleans(),
+    st.sampled_from(["chainercv", "torchvision"]),
     st.sampled_from([np.float32, np.float64]),
 )
-def test_the_quadratic_definition(rows: list, thresh: float, strict: bool, dtype: type) -> None:
+def test_the_quadratic_definition(rows: list, thresh: float, rule: str, dtype: type) -> None:
     table = np.array(rows, dtype).reshape(-1, 5)
     bbox = np.concatenate((table[:, :2], table[:, :2] + table[:, 2:4]), axis=1)
     order = np.argsort(-table[:, 4], kind="stable")
+    strict = rule == "torchvision"
     # In float64, as torchvision compares; float32 IoUs widen exactly.
     expected = quadratic(bbox, np.float64(thresh) if strict else thresh, order, strict)
-    got = non_maximum_suppression(bbox, thresh, table[:, 4], strict=strict)
+    got = non_maximum_suppression(bbox, thresh, table[:, 4], nms_rule=rule)  # type: ignore[arg-type]
     assert got.tolist() == expected
 
 
@@ -93,7 +94,8 @@ def test_the_rules_differ_where_the_iou_meets_the_threshold() -> None:
     for thresh, side in ((0.2, 2), (0.7, 7), (0.5, 5)):
         pair = np.float32([[0, 0, 1, 10], [0, 0, 1, side]])
         kept[thresh] = tuple(
-            len(non_maximum_suppression(pair, thresh, strict=strict)) for strict in (False, True)
+            len(non_maximum_suppression(pair, thresh, nms_rule=rule))
+            for rule in ("chainercv", "torchvision")
         )
     assert kept == {0.2: (1, 1), 0.7: (1, 2), 0.5: (1, 2)}
 
@@ -128,6 +130,7 @@ def test_no_boxes() -> None:
         ((np.zeros((2, 5)), 0.5), {}, r"bbox: expected shape \(R, 4\), got \(2, 5\)"),
         ((FOUR, 0.5, [1, 2]), {}, r"score: expected shape \(4,\), got \(2,\)"),
         ((FOUR, 0.5), {"limit": -1}, "limit: expected None or an integer of 0 or above, got -1"),
+        ((FOUR, 0.5), {"nms_rule": "caffe"}, "nms_rule: expected 'chainercv' or 'torchvision'"),
     ],
 )
 def test_bad_input_is_named(arguments, keywords, message) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,20 +40,20 @@ def test_original(name: str) -> None:
         min_size=min_size,
         training=case["training"],
         force_cpu_nms=True,
-        strict=False,
+        nms_rule="chainercv",
     )
     # A whole image away from 0 at most, so an ulp of the image's size is one of the corners'.
     assert_ulp(creator(*call), case["roi"])
 
 
-@pytest.mark.parametrize("strict", [True, False])
-def test_the_steps_one_by_one(strict: bool) -> None:
+@pytest.mark.parametrize("rule", ["torchvision", "chainercv"])
+def test_the_steps_one_by_one(rule: Any) -> None:
     _, (loc, score, anchor, size, _) = stored("test")
     roi = np.clip(loc2bbox(anchor, loc), 0, np.float32([*size, *size]))
     keep = ((roi[:, 2:] - roi[:, :2]) >= 24).all(axis=1).nonzero()[0]
     order = keep[np.argsort(-score[keep], kind="stable")][:200]
-    kept = order[non_maximum_suppression(roi[order], 0.6, strict=strict)][:30]
-    creator = ProposalCreator(nms_thresh=0.6, n_test_pre_nms=200, n_test_post_nms=30, strict=strict)
+    kept = order[non_maximum_suppression(roi[order], 0.6, nms_rule=rule)][:30]
+    creator = ProposalCreator(nms_thresh=0.6, n_test_pre_nms=200, n_test_post_nms=30, nms_rule=rule)
     got, index = creator(loc, score, anchor, size, scale=1.5, return_index=True)
     assert index.tolist() == kept.tolist()
     assert_bits(got, roi[kept])
@@ -125,7 +126,7 @@ def test_the_size_of_the_paper() -> None:
         assert (roi[:, 2:] - roi[:, :2] >= 16).all()
         assert (roi >= 0).all()
         assert (roi[:, 2:] <= (600, 800)).all()
-        assert len(non_maximum_suppression(roi, 0.7, strict=True)) == len(roi)
+        assert len(non_maximum_suppression(roi, 0.7, nms_rule="torchvision")) == len(roi)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ def torch_nms(bbox: np.ndarray, score: np.ndarray, thresh: float) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("thresh", [0.0, 0.2, 0.3, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_strict_suppression(seed: int, thresh: float, dtype: type) -> None:
+def test_suppression(seed: int, thresh: float, dtype: type) -> None:
     rng = np.random.default_rng(seed)
     # Whole numbers and few scores: overlaps that meet the threshold, and ties.
     bbox = np.round(random_boxes(rng, 400, 40)).astype(dtype)
     score = rng.integers(0, 50, 400).astype(dtype)
-    got = non_maximum_suppression(bbox, thresh, score, strict=True)
+    got = non_maximum_suppression(bbox, thresh, score, nms_rule="torchvision")
     assert got.tolist() == torch_nms(bbox, score, thresh).tolist()
 
 

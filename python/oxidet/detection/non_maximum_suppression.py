@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+
+NmsRule = Literal["chainercv", "torchvision"]
+
+
+def is_chainercv(nms_rule: str) -> bool:
+    """Whether an overlap equal to the threshold suppresses; refuses unknown names."""
+    if nms_rule not in ("chainercv", "torchvision"):
+        raise ValueError(f"nms_rule: expected 'chainercv' or 'torchvision', got {nms_rule!r}")
+    return nms_rule == "chainercv"
 
 
 def non_maximum_suppression(
@@ -14,7 +25,7 @@ def non_maximum_suppression(
     score: ArrayLike | None = None,
     limit: int | None = None,
     *,
-    strict: bool = False,
+    nms_rule: NmsRule = "chainercv",
 ) -> NDArray[np.int32]:
     """Indices of the boxes that no better box overlaps.
 
@@ -26,9 +37,9 @@ def non_maximum_suppression(
         thresh: IoU that counts as an overlap.
         score: (R,), any order. NaN ranks first, equal scores by ascending index.
         limit: at most so many indices.
-        strict: suppress at ``IoU > thresh``, compared in float64, as torchvision does; otherwise at
-            ``IoU >= thresh``, with the threshold rounded to the type of the boxes. They differ only
-            where the IoU meets the threshold.
+        nms_rule: "chainercv" suppresses at ``IoU >= thresh``, with the threshold rounded to the
+            type of the boxes; "torchvision" at ``IoU > thresh``, compared in float64. They differ
+            only where the IoU meets the threshold.
 
     Returns:
         int32 indices by descending score. A NaN IoU never suppresses, so boxes with a NaN corner
@@ -54,7 +65,7 @@ def non_maximum_suppression(
         scores = np.ascontiguousarray(given, np.float64)
     if limit is not None and limit < 0:
         raise ValueError(f"limit: expected None or an integer of 0 or above, got {limit}")
-    inclusive = rounded = not strict
+    inclusive = rounded = is_chainercv(nms_rule)
     kept: NDArray[np.int64] = _arrays.kernel("nms", boxes)(
         boxes, scores, float(thresh), inclusive, rounded, limit
     )

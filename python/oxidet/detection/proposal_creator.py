@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
 
 
 class ProposalCreator:
@@ -34,8 +35,8 @@ class ProposalCreator:
         min_size: smallest side of a proposal, in pixels of the image before it was scaled.
         training: the mode, where there is no ``parent_model``; False by default.
         force_cpu_nms: taken for chainercv's sake; there is only the CPU.
-        strict: suppress above the threshold only, as simple-faster-rcnn does; False suppresses at
-            it too, as chainercv. See :func:`oxidet.detection.non_maximum_suppression`.
+        nms_rule: "torchvision" suppresses above the threshold, as simple-faster-rcnn does;
+            "chainercv" also at it. See :func:`oxidet.detection.non_maximum_suppression`.
 
     Ren et al., "Faster R-CNN", 2015, section 3.3.
 
@@ -60,7 +61,7 @@ class ProposalCreator:
         *,
         training: bool | None = None,
         force_cpu_nms: bool = False,
-        strict: bool = True,
+        nms_rule: NmsRule = "torchvision",
     ) -> None:
         if parent_model is not None and not hasattr(parent_model, "training"):
             raise TypeError(
@@ -69,6 +70,7 @@ class ProposalCreator:
             )
         if parent_model is not None and training is not None:
             raise ValueError("training: expected None with a parent_model, which states the mode")
+        is_chainercv(nms_rule)
         self.parent_model = parent_model
         self.nms_thresh = nms_thresh
         self.n_train_pre_nms = n_train_pre_nms
@@ -78,7 +80,7 @@ class ProposalCreator:
         self.min_size = min_size
         self.training = bool(training)
         self.force_cpu_nms = force_cpu_nms
-        self.strict = strict
+        self.nms_rule = nms_rule
 
     @overload
     def __call__(
@@ -138,7 +140,7 @@ class ProposalCreator:
             if training
             else (self.n_test_pre_nms, self.n_test_post_nms)
         )
-        inclusive = rounded = not self.strict
+        inclusive = rounded = is_chainercv(self.nms_rule)
         roi, index = _arrays.kernel("proposals", anchors)(
             offsets,
             scores,
