@@ -122,4 +122,8 @@ class SGD(Optimizer):
                 velocity += (1 - dampening) * direction
             direction = direction + momentum * velocity if group["nesterov"] else velocity
         change = lr * direction
-        parameter.update_(lambda values: np.subtract(values, change, out=values))
+
+        def apply(values: NDArray[Any]) -> None:
+            values -= change
+
+        parameter.update_(apply)

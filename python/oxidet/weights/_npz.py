@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, BinaryIO
@@ -111,6 +110,8 @@ def write_npz(
 ) -> None:
     """Write the arrays in their order: stored, with a fixed date, so that equal states are equal
     files."""
+    import zipfile  # a slow import, and reading does without
+
     arrays = dict(state)
     if metadata:
         text = json.dumps(dict(metadata), sort_keys=True).encode()

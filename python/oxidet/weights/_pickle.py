@@ -16,7 +16,6 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,12 +29,12 @@ _BYTES_PER_MEMBER = 100
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True)
 class Constructor:
     """A function that a pickle may call, under the name by which it asks for it."""
 
-    name: str
-    call: Callable[..., Any]
+    def __init__(self, name: str, call: Callable[..., Any]) -> None:
+        self.name = name
+        self.call = call
 
 
 class _DtypeState:

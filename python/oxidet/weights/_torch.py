@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -42,28 +41,41 @@ _STORAGE_KINDS = {
 }
 
 
-@dataclass(frozen=True)
 class _StorageType:
     """``torch.FloatStorage`` and its kin; ``kind`` is None where the tensor itself names it."""
 
-    kind: str | None
+    def __init__(self, kind: str | None) -> None:
+        self.kind = kind
 
 
-@dataclass(eq=False)
 class _Storage:
     """A run of elements that tensors are views of; read when the first of them is built.
 
-    ``start`` and ``numel`` select a part, as the shared storages of very old files do. ``numel``
-    counts bytes where the type names no element.
+    ``numel`` counts bytes where the type names no element.
     """
 
-    key: str
-    kind: str | None
-    numel: int
-    read: Callable[[], NDArray[np.uint8]]
-    big_endian: bool = False
-    start: int = 0
-    _decoded: dict[str, NDArray[Any]] = field(default_factory=dict)
+    def __init__(
+        self,
+        key: str,
+        kind: str | None,
+        numel: int,
+        read: Callable[[], NDArray[np.uint8]],
+        big_endian: bool = False,
+    ) -> None:
+        self.key = key
+        self.kind = kind
+        self.numel = numel
+        self.read = read
+        self.big_endian = big_endian
+        self.start = 0
+        self._decoded: dict[str, NDArray[Any]] = {}
+
+    def part(self, start: int, numel: int) -> _Storage:
+        """A storage inside this one, as very old files have them; the elements are shared."""
+        part = _Storage(self.key, self.kind, numel, self.read, self.big_endian)
+        part.start = start
+        part._decoded = self._decoded
+        return part
 
     def elements(self, kind: str) -> NDArray[Any]:
         """The whole storage as elements of ``kind``."""
@@ -176,7 +188,7 @@ def read_torch_legacy(source: Source) -> Any:
                 f"expected a view inside the {numel} elements of storage {key}, "
                 f"got {length} at {start}"
             )
-        return _Storage(key, kind, length, root.read, start=start, _decoded=root._decoded)
+        return root.part(start, length)
 
     first = Unpickler(source, object_at, _TensorBuilder(source, dry_run=True).allowed, storage_of)
     first.load()
