@@ -17,6 +17,7 @@ from oxidet.nn.activation import (
 from oxidet.nn.containers import ModuleDict, ModuleList, Sequential
 from oxidet.nn.linear import Conv2d, Linear
 from oxidet.nn.losses import CrossEntropyLoss, MSELoss, NLLLoss, SmoothL1Loss
+from oxidet.nn.mode import evaluating
 from oxidet.nn.module import IncompatibleKeys, Module, StateDictError
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
@@ -52,6 +53,7 @@ __all__ = [
     "StateDictError",
     "Tanh",
     "Tensor",
+    "evaluating",
     "functional",
     "get_repr_style",
     "init",

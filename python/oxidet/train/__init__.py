@@ -1,7 +1,32 @@
-"""Training: losses and steps of the detectors, the loop around them."""
+"""Training: losses and steps of the detectors, the loop around them, and their evaluation."""
 
 from __future__ import annotations
 
+from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
+from oxidet.train.classifier import ClassifierTrainer, accuracy
+from oxidet.train.evaluate import Evaluation, evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, LossTuple, faster_rcnn_optimizer, loc_loss
+from oxidet.train.log import JsonLog, read_log
+from oxidet.train.loop import NonFiniteError, TrainingLoop
+from oxidet.train.progress import Progress
+from oxidet.train.trainer import Trainer, check_ground_truth
 
-__all__ = ["FasterRCNNTrainer", "LossTuple", "faster_rcnn_optimizer", "loc_loss"]
+__all__ = [
+    "ClassifierTrainer",
+    "Evaluation",
+    "FasterRCNNTrainer",
+    "JsonLog",
+    "LossTuple",
+    "NonFiniteError",
+    "Progress",
+    "Trainer",
+    "TrainingLoop",
+    "accuracy",
+    "check_ground_truth",
+    "evaluate_detector",
+    "faster_rcnn_optimizer",
+    "load_checkpoint",
+    "loc_loss",
+    "read_log",
+    "save_checkpoint",
+]

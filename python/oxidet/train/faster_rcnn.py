@@ -67,7 +67,11 @@ class FasterRCNNTrainer(nn.Module):
         self.rng = rng
 
     def forward(
-        self, imgs: Any, bboxes: Sequence[F32], labels: Sequence[I32], scale: float = 1.0
+        self,
+        imgs: Any,
+        bboxes: Sequence[F32],
+        labels: Sequence[I32],
+        scale: float | Sequence[float] = 1.0,
     ) -> LossTuple:
         """The losses of a batch of equally large, preprocessed pictures.
 
@@ -80,7 +84,7 @@ class FasterRCNNTrainer(nn.Module):
         labels
             N arrays (R,) of classes from 0.
         scale
-            Factor by which the original pictures were scaled.
+            Factor by which the original pictures were scaled, one for all or one for each.
 
         Returns
         -------

@@ -7,7 +7,6 @@ Ren et al., "Faster R-CNN: towards real-time object detection with region propos
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, overload
@@ -237,7 +236,7 @@ class FasterRCNN(nn.Module):
         height, width = image.shape[1:]
         prepared = self.preprocessing(image)[None]
         scale = prepared.shape[3] / width
-        with _evaluating(self), nn.no_grad():
+        with nn.evaluating(self), nn.no_grad():
             locs, scores, rois, _ = self.forward(prepared, scale)
         std = np.tile(np.asarray(self.loc_normalize_std, np.float32), self.n_class)
         mean = np.tile(np.asarray(self.loc_normalize_mean, np.float32), self.n_class)
@@ -262,15 +261,3 @@ class FasterRCNN(nn.Module):
             label.append(np.full(len(keep), cls - 1, np.int32))
             score.append(cls_score[keep])
         return np.concatenate(bbox), np.concatenate(label), np.concatenate(score)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every module gets back the mode it was in."""
-    modes = [(module, module.training) for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, _ in modes:
-            object.__setattr__(module, "training", True)

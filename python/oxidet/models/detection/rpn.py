@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oxidet import nn
 from oxidet._arrays import F32
 from oxidet.detection import ProposalCreator, enumerate_shifted_anchor, generate_anchor_base
-from oxidet.models.detection._initialize import normal_init
 from oxidet.nn import functional as F
+from oxidet.nn import init
 
 I32 = NDArray[np.int32]
 
@@ -81,13 +81,17 @@ class RegionProposalNetwork(nn.Module):
         self.score = nn.Conv2d(mid_channels, anchors * 2, 1, 1, 0)
         self.loc = nn.Conv2d(mid_channels, anchors * 4, 1, 1, 0)
         for layer in (self.conv1, self.score, self.loc):
-            normal_init(layer, 0.01)
+            init.normal_(layer.weight, 0.0, 0.01)
+            init.zeros_(layer.bias)
 
-    def forward(self, x: Any, img_size: tuple[int, int], scale: float = 1.0) -> Proposals:
+    def forward(
+        self, x: Any, img_size: tuple[int, int], scale: float | Sequence[float] = 1.0
+    ) -> Proposals:
         """Propose regions.
 
         ``x`` is (N, C, H, W), ``img_size`` the (height, width) of the network's input in pixels,
-        ``scale`` the factor by which the original image was scaled to it.
+        ``scale`` the factor by which the original image was scaled to it, one for all or one for
+        each.
         """
         batch, _, height, width = x.shape
         anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
@@ -100,8 +104,11 @@ class RegionProposalNetwork(nn.Module):
             ranking = F.softmax(ranking, dim=-1)
         foreground = ranking[..., 1]
         corrections = np.asarray(locs)
+        scales = np.broadcast_to(np.asarray(scale, np.float64), batch)
         proposals = [
-            self.proposal_layer(corrections[i], foreground[i], anchor, img_size, scale=scale)
+            self.proposal_layer(
+                corrections[i], foreground[i], anchor, img_size, scale=float(scales[i])
+            )
             for i in range(batch)
         ]
         counts = [len(rois) for rois in proposals]

@@ -1,0 +1,76 @@
+"""The log of a run: one JSON object a line, every line complete, nothing twice after a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class JsonLog:
+    """Appends records to a file, one JSON object a line, each on the disk's way when written.
+
+    Opening keeps the lines up to ``iteration`` and cuts off what follows: the lines of a run that
+    went on after its last checkpoint and is now repeated from there, and a line that a killed
+    process left unfinished.
+
+    NaN and infinity, which JSON does not know, become null.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], iteration: int = 0) -> None:
+        self.path = os.fspath(path)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by close()
+        self._file.truncate(_kept_bytes(self._file, iteration))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        line = json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+        # One write of the whole line: a process killed now leaves all of it or nothing.
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records of a log, oldest first; an unfinished last line is left out."""
+    with open(path, "rb") as file:
+        return [record for _, record in _records(file)]
+
+
+def _records(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(length of the line in bytes, record), as long as lines are whole."""
+    for line in file:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            return
+        yield len(line), record
+
+
+def _kept_bytes(file: Any, iteration: int) -> int:
+    file.seek(0)
+    kept = 0
+    for length, record in _records(file):
+        if not isinstance(record.get("iteration"), int) or record["iteration"] > iteration:
+            break
+        kept += length
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in types that JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (bool, int, str)) or value is None:
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,142 @@
+"""Showing how far something long has come: a bar where there is tqdm, else a line now and then."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BEFORE_FIRST_LINE = 1.0
+
+
+class Progress:
+    """Counts steps towards ``total`` and shows them on standard error.
+
+    With tqdm (extra ``notebook``) and a terminal or notebook to draw on, this is a tqdm bar;
+    otherwise a plain line every few seconds, which reads well in a file too.
+
+    Parameters
+    ----------
+    total
+        Number of steps.
+    description
+        What is being done.
+    initial
+        Steps that were done before.
+    unit
+        What one step is, for the rate.
+    quiet
+        Show nothing.
+
+    Examples
+    --------
+    >>> with Progress(2, "counting", quiet=True) as progress:
+    ...     for _ in range(2):
+    ...         progress.step({"loss": 0.5})
+    """
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        *,
+        initial: int = 0,
+        unit: str = "it",
+        quiet: bool = False,
+    ) -> None:
+        self.total = total
+        self.description = description
+        self.unit = unit
+        self.done = self._initial = initial
+        self._quiet = quiet
+        self._started = time.monotonic()
+        self._next_line = self._started + SECONDS_BEFORE_FIRST_LINE
+        self._written = False
+        self._bar = None if quiet else _make_bar(total, description, initial, unit)
+
+    def step(
+        self, values: Mapping[str, float] | None = None, description: str | None = None
+    ) -> None:
+        """One step is done; show ``values`` beside it."""
+        self.done += 1
+        if description is not None:
+            self.description = description
+        if self._bar is not None:
+            if description is not None:
+                self._bar.set_description(description, refresh=False)
+            if values:
+                self._bar.set_postfix_str(_show(values), refresh=False)
+            self._bar.update(1)
+        elif not self._quiet:
+            now = time.monotonic()
+            finished = self.done == self.total and self._written
+            if now >= self._next_line or finished:
+                self._next_line = now + SECONDS_BETWEEN_LINES
+                self._written = True
+                print(self._line(now, values or {}), file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _line(self, now: float, values: Mapping[str, float]) -> str:
+        rate = (self.done - self._initial) / max(now - self._started, 1e-9)
+        left = duration((self.total - self.done) / max(rate, 1e-9))
+        parts = [
+            f"{self.description}: {self.done}/{self.total}",
+            f"{rate:.3g} {self.unit}/s",
+            f"{left} left",
+        ]
+        return ", ".join(parts + ([_show(values)] if values else []))
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: ``"45 s"``, ``"3:05"``, ``"2:10:09"``.
+
+    >>> duration(45), duration(185), duration(7809)
+    ('45 s', '3:05', '2:10:09')
+    """
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours}:{minutes:02}:{whole % 60:02}"
+    return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"
+
+
+def _show(values: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={value:.3g}" for name, value in values.items())
+
+
+def _make_bar(total: int, description: str, initial: int, unit: str) -> Any:
+    """A tqdm bar, or None where tqdm is missing or there is nothing to draw on."""
+    in_notebook = "ipykernel" in sys.modules
+    if not in_notebook and not sys.stderr.isatty():
+        return None
+    try:
+        tqdm: Any = importlib.import_module("tqdm.auto" if in_notebook else "tqdm")
+    except ImportError:
+        return None
+    return tqdm.tqdm(total=total, desc=description, initial=initial, unit=unit, dynamic_ncols=True)

@@ -1,0 +1,95 @@
+"""The classifier's training loop shares the detector's; here is what is its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oxidet
+from oxidet import nn, weights
+from oxidet.train import ClassifierTrainer, accuracy, read_log
+from oxidet.train.checkpoint import load_checkpoint
+
+
+class Stripes:
+    """Noisy 6x6 images with a bright row (class 0) or column (class 1)."""
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.images = rng.normal(0, 0.3, (length, 1, 6, 6)).astype(np.float32)
+        self.labels = rng.integers(0, 2, length)
+        for image, label, at in zip(
+            self.images, self.labels, rng.integers(0, 6, length), strict=True
+        ):
+            line = image[0, at] if label == 0 else image[0, :, at]
+            line += 2
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.images[index], self.labels[index]
+
+
+def make_model() -> nn.Module:
+    oxidet.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(128, 2)
+    )
+
+
+def noise(image: Any, rng: np.random.Generator) -> Any:
+    return image + rng.normal(0, 0.1, image.shape).astype(np.float32)
+
+
+def make_trainer(out: Path, **changes: Any) -> ClassifierTrainer:
+    options: dict[str, Any] = {"epochs": 4, "lr": 0.1, "augment": noise, "quiet": True, **changes}
+    return ClassifierTrainer(
+        make_model(), Stripes(96), out, validation=Stripes(64, seed=1), **options
+    )
+
+
+def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=20)
+    best = trainer.run()
+    assert best is not None
+    assert best > 0.9
+    model = make_model()
+    model.load_state_dict(weights.load(tmp_path / "best.npz"))
+    assert accuracy(model, Stripes(64, seed=1)) == best
+    assert model.training
+    scores = [r["accuracy"] for r in read_log(tmp_path / "log.jsonl") if r["event"] == "evaluation"]
+    assert max(scores) == best
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_dropout_and_augmentation_resume_to_the_same_bits(tmp_path: Path, stop: int) -> None:
+    make_trainer(tmp_path / "straight", checkpoint_every=1).run()
+    trainer = make_trainer(tmp_path / "stopped", checkpoint_every=1)
+    step = trainer._step
+
+    def counted(batch: list[Any]) -> None:
+        if trainer.iteration == stop:
+            raise RuntimeError("stopped")
+        step(batch)
+
+    trainer._step = counted  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer.run()
+    make_trainer(tmp_path / "stopped", checkpoint_every=1, resume=True).run()
+    states = [load_checkpoint(tmp_path / name / "last.npz") for name in ("straight", "stopped")]
+    for name, array in states[0]["model"].items():
+        assert states[1]["model"][name].tobytes() == array.tobytes(), name
+    assert states[0]["random"] == states[1]["random"]
+
+
+def test_a_detectors_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    state = trainer.state_dict()
+    with pytest.raises(ValueError, match="loop was 'Trainer' and is 'ClassifierTrainer'"):
+        trainer.load_state_dict({**state, "loop": "Trainer"})
+    with pytest.raises(ValueError, match="dataset: expected at least one item"):
+        accuracy(trainer.model, [])

@@ -1,0 +1,349 @@
+"""The detector's training loop: files, resume to the same bits, and what stops it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oxidet
+from oxidet.models.detection import load_detector
+from oxidet.optim import SGD
+from oxidet.train import NonFiniteError, Trainer, read_log
+from oxidet.train.checkpoint import load_checkpoint
+from oxidet.transforms import RandomFlip
+from train.tiny import Rectangles, tiny_detector
+
+LOSSES = ("rpn_loc_loss", "rpn_cls_loss", "roi_loc_loss", "roi_cls_loss")
+
+
+def make_trainer(out: Path, **changes: Any) -> Trainer:
+    options: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 2,
+        "lr": 0.01,
+        "augment": RandomFlip(),
+        "validation": Rectangles(3),
+        "max_grad_norm": 5.0,
+        "checkpoint_every": None,
+        "seed": 4,
+        "quiet": True,
+        **changes,
+    }
+    dataset = options.pop("dataset", Rectangles(8))
+    detector = options.pop("detector", None) or tiny_detector()
+    return Trainer(detector, dataset, out, **options)
+
+
+class Stop(Exception):
+    """Stands for whatever ends a process."""
+
+
+def run_until(trainer: Trainer, iteration: int) -> None:
+    """Run, and break off after ``iteration`` steps without a chance to clean up."""
+    step = trainer._step
+
+    def counted(batch: list[Any]) -> None:
+        if trainer.iteration == iteration:
+            raise Stop
+        step(batch)
+
+    trainer._step = counted  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        trainer.run()
+
+
+def assert_same_run(got: Path, expected: Path) -> None:
+    """Both directories hold the same run, to the bit; only times may differ."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                k: timeless(v)
+                for k, v in value.items()
+                if k not in ("seconds", "images_per_second")
+            }
+        return value
+
+    ours, theirs = (load_checkpoint(out / "last.npz") for out in (got, expected))
+    for name, array in theirs["model"].items():
+        assert ours["model"][name].tobytes() == array.tobytes(), name
+    np.testing.assert_equal(timeless(ours), timeless(theirs))
+    logs = [[timeless(record) for record in read_log(out / "log.jsonl")] for out in (got, expected)]
+    assert logs[0] == logs[1]
+    assert (got / "best.npz").read_bytes() == (expected / "best.npz").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs of four steps that nothing interrupted."""
+    out = tmp_path_factory.mktemp("straight")
+    make_trainer(out).run()
+    return out
+
+
+def test_a_run_leaves_log_checkpoint_and_best_detector(straight: Path) -> None:
+    records = [json.loads(line) for line in (straight / "log.jsonl").read_text().splitlines()]
+    steps = [r for r in records if r["event"] == "step"]
+    assert [r["iteration"] for r in steps] == list(range(1, 9))
+    assert [r["epoch"] for r in steps] == [0] * 4 + [1] * 4
+    for record in steps:
+        total = sum(record[name] for name in LOSSES)
+        assert record["total_loss"] == pytest.approx(total, rel=1e-6)
+        assert record["images_per_second"] > 0
+        assert record["lr"] == 0.01
+    evaluations = [r for r in records if r["event"] == "evaluation"]
+    assert [r["iteration"] for r in evaluations] == [4, 8]
+    assert set(evaluations[0]["ap"]) == {"bright", "dark"}
+
+    position = load_checkpoint(straight / "last.npz")["position"]
+    assert (position["epoch"], position["batch"], position["iteration"]) == (2, 0, 8)
+    assert position["best"] == max(r["mean_ap"] for r in evaluations)
+    detector = load_detector(straight / "best.npz")
+    assert detector.class_names == ("bright", "dark")
+
+
+@pytest.mark.parametrize(
+    ("every", "stop", "resumed_at"), [(None, 6, 4), (1, 2, 2), (3, 7, 6), (1, 5, 5)]
+)
+def test_resume_continues_to_the_same_bits(
+    tmp_path: Path, straight: Path, every: int | None, stop: int, resumed_at: int
+) -> None:
+    run_until(make_trainer(tmp_path, checkpoint_every=every), stop)
+    oxidet.manual_seed(99)
+    np.random.seed(99)
+    resumed = make_trainer(
+        tmp_path, checkpoint_every=every, resume=True, detector=tiny_detector(seed=5), num_workers=0
+    )
+    assert resumed.iteration == resumed_at
+    resumed.run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_an_interrupt_leaves_a_checkpoint_of_where_it_was(tmp_path: Path, straight: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    losses = trainer.losses
+
+    def interrupted(batch: list[Any]) -> Any:
+        if trainer.iteration == 2:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step, which is finished
+        return losses(batch)
+
+    trainer.losses = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    resumed = make_trainer(tmp_path, resume=tmp_path / "last.npz")
+    assert (resumed.epoch, resumed.batch, resumed.iteration) == (0, 3, 3)
+    resumed.run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, straight: Path) -> None:
+    trainer = make_trainer(tmp_path)
+
+    def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    trainer.score = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    make_trainer(tmp_path, resume=True).run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path, straight: Path) -> None:
+    make_trainer(tmp_path).run()
+    before = (tmp_path / "last.npz").read_bytes()
+    assert make_trainer(tmp_path, resume=True).run() is not None
+    assert (tmp_path / "last.npz").read_bytes() == before
+    assert_same_run(tmp_path, straight)
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, straight: Path) -> None:
+    oxidet.set_num_threads(1)
+    make_trainer(tmp_path, num_workers=3).run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_a_directory_with_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1, dataset=Rectangles(2), validation=None).run()
+    assert not (tmp_path / "best.npz").exists()
+    with pytest.raises(FileExistsError, match="resume=True"):
+        make_trainer(tmp_path)
+    make_trainer(tmp_path, epochs=1, dataset=Rectangles(4), validation=None, overwrite=True).run()
+    assert [r["iteration"] for r in read_log(tmp_path / "log.jsonl")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 5}, "seed was 4 and is 5"),
+        ({"batch_size": 1}, "batch_size was 2 and is 1"),
+        ({"dataset": Rectangles(9)}, "items was 8 and is 9"),
+        ({"augment": None}, "augment was 'RandomFlip"),
+    ],
+)
+def test_resume_refuses_another_run(straight: Path, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named.replace("(", r"\(")):
+        make_trainer(straight, resume=True, **change)
+
+
+def broken(index: int, row: int, box: list[float], label: int = 0) -> Any:
+    class Broken(Rectangles):
+        def __getitem__(self, i: int) -> tuple[Any, ...]:
+            img, bbox, labels, difficult = super().__getitem__(i)
+            if i == index:
+                bbox = np.array([[1, 1, 20, 20]] * row + [box], np.float32)
+                labels = np.array([0] * row + [label], np.int32)
+            return img, bbox, labels, difficult
+
+    return Broken(4)
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "named"),
+    [
+        ([1, 2, 3, float("nan")], 0, "bbox"),
+        ([1, 2, float("inf"), 5], 0, "bbox"),
+        ([4, 4, 4, 9], 0, "bbox"),
+        ([9, 4, 4, 9], 1, "bbox"),
+        ([1, 1, 9, 9], 2, "label"),
+        ([1, 1, 9, 9], -1, "label"),
+    ],
+)
+def test_impossible_ground_truth_is_named(
+    tmp_path: Path, box: list[float], label: int, named: str
+) -> None:
+    trainer = make_trainer(tmp_path, dataset=broken(2, 1, box, label), augment=None)
+    with pytest.raises(ValueError, match=rf"{named}: .* in row 1 of image 2"):
+        trainer.run()
+
+
+def test_images_without_objects_are_trained_on(tmp_path: Path) -> None:
+    class Empty(Rectangles):
+        def __getitem__(self, i: int) -> tuple[Any, ...]:
+            img, *_ = super().__getitem__(i)
+            return img, np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+
+    make_trainer(tmp_path, dataset=Empty(2), validation=None, epochs=1).run()
+    [record] = read_log(tmp_path / "log.jsonl")
+    assert record["rpn_loc_loss"] == record["roi_loc_loss"] == 0
+
+
+def test_mixed_sizes_need_batches_of_one(tmp_path: Path) -> None:
+    class Mixed(Rectangles):
+        def __getitem__(self, i: int) -> tuple[Any, ...]:
+            img, bbox, *rest = super().__getitem__(i)
+            return (img, bbox, *rest) if i % 2 else (img[:, :40], bbox.clip(0, 39), *rest)
+
+    with pytest.raises(ValueError, match=r"batch_size: expected 1 .* image "):
+        make_trainer(tmp_path, dataset=Mixed(2), epochs=1).run()
+    make_trainer(tmp_path, dataset=Mixed(2), epochs=1, batch_size=1).run()
+    assert len(read_log(tmp_path / "log.jsonl")) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, batch_size=1, checkpoint_every=1, dataset=Rectangles(4))
+    losses = trainer.losses
+
+    def poisoned(batch: list[Any]) -> Any:
+        values = dict(losses(batch))
+        if trainer.iteration == 2:
+            values["total_loss"] = values["total_loss"] * float("inf")
+        return values
+
+    trainer.losses = poisoned  # type: ignore[method-assign]
+    image = trainer.loader.order(0)[2]
+    with pytest.raises(
+        NonFiniteError, match=rf"iteration 3, image {image}: .*total_loss = (inf|nan)"
+    ):
+        trainer.run()
+    state = load_checkpoint(tmp_path / "last.npz")
+    assert state["position"]["iteration"] == 2
+    assert all(np.isfinite(array).all() for array in state["model"].values())
+
+
+def test_the_gradient_norm_is_limited(tmp_path: Path) -> None:
+    taken = []
+
+    class Spy(SGD):
+        def step(self) -> None:
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            taken.append(np.sqrt(sum(float(np.square(g).sum()) for g in gradients)))
+            super().step()
+
+    detector = tiny_detector()
+    optimizer = Spy(detector.parameters(), lr=0.01)
+    make_trainer(
+        tmp_path, detector=detector, optimizer=optimizer, max_grad_norm=0.5, epochs=1
+    ).run()
+    logged = [r["gradient_norm"] for r in read_log(tmp_path / "log.jsonl") if r["event"] == "step"]
+    assert max(logged) > 0.5
+    np.testing.assert_allclose(taken, np.minimum(logged, 0.5), rtol=1e-5)
+
+
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from train.test_trainer import make_trainer
+make_trainer(Path(sys.argv[1]), checkpoint_every=1, epochs=4, resume=sys.argv[2] == "resume").run()
+"""
+
+
+def start(out: Path, how: str) -> subprocess.Popen[bytes]:
+    tests = str(Path(__file__).resolve().parents[1])
+    return subprocess.Popen([sys.executable, "-c", RUN, str(out), how, tests])
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_still_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL again and again; every time the last checkpoint loads and the run goes on."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert start(straight, "new").wait() == 0
+    rng = np.random.default_rng(11)
+    kills = 0
+    for _ in range(60):
+        resumable = (killed / "last.npz").exists()
+        process = start(killed, "resume" if resumable else "new")
+        log = killed / "log.jsonl"
+        size = log.stat().st_size if log.exists() else 0
+        # Wait for the loop to be at work, then for a random part of a step or two.
+        while process.poll() is None and (not log.exists() or log.stat().st_size <= size):
+            time.sleep(0.005)
+            size = min(size, log.stat().st_size) if log.exists() else size
+        time.sleep(float(rng.uniform(0, 0.3)))
+        process.kill()
+        if process.wait() == 0:
+            break
+        kills += 1
+        if (killed / "last.npz").exists():
+            load_checkpoint(killed / "last.npz")
+    else:
+        pytest.fail("the run did not end in 60 attempts")
+    assert kills >= 3
+    assert_same_run(killed, straight)
+
+
+@pytest.mark.slow
+def test_it_learns(tmp_path: Path) -> None:
+    """A short training from scratch finds the rectangles of images it has not seen."""
+    trainer = make_trainer(
+        tmp_path, dataset=Rectangles(64), validation=_shifted(24), epochs=6, lr=0.02
+    )
+    assert trainer.run() > 0.8
+
+
+def _shifted(length: int) -> Any:
+    class Others(Rectangles):
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            return super().__getitem__(index + 10_000)
+
+    return Others(length)
