@@ -126,7 +126,8 @@ class ResNet(nn.Module):
                 init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif zero_init_residual and isinstance(module, (BasicBlock, Bottleneck)):
                 last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                init.zeros_(last.weight)
+                if last.weight is not None:
+                    init.zeros_(last.weight)
 
     def forward(self, x: Any) -> Any:
         """(N, 3, H, W) -> (N, num_classes)."""

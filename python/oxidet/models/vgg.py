@@ -37,6 +37,16 @@ def make_features(configuration: str, batch_norm: bool = False) -> nn.Sequential
     return nn.Sequential(*layers)
 
 
+def initialize(module: nn.Module) -> None:
+    """torchvision's initial weights of one layer: Kaiming normal (fan out), or N(0, 0.01)."""
+    if isinstance(module, nn.Conv2d):
+        init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        init.normal_(module.weight, 0.0, 0.01)
+    if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+        init.zeros_(module.bias)
+
+
 class VGG(nn.Module):
     """A VGG network for (N, 3, H, W) images; returns (N, num_classes) logits.
 
@@ -63,13 +73,7 @@ class VGG(nn.Module):
             nn.Dropout(p=dropout),
             nn.Linear(4096, num_classes),
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                init.normal_(module.weight, 0.0, 0.01)
-            if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-                init.zeros_(module.bias)
+        self.apply(initialize)
 
     def forward(self, x: Any) -> Any:
         """(N, 3, H, W), H and W at least 32 -> (N, num_classes)."""

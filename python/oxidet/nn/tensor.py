@@ -245,7 +245,7 @@ class Stored(Tensor):
         self._version += 1
         return self
 
-    def update_(self, change: Callable[[Array], None]) -> Stored:
+    def update_(self, change: Callable[[Array], object]) -> Stored:
         """Let ``change`` modify the array in place; for optimisers and running statistics."""
         change(self._array)
         self._version += 1

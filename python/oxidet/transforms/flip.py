@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from oxidet._arrays import F32, as_array
-from oxidet.detection import flip_bbox
+from oxidet.detection.flip_bbox import flip_bbox
 from oxidet.transforms.sample import Sample
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oxidet.detection import resize_bbox
+from oxidet.detection.resize_bbox import resize_bbox
 from oxidet.transforms.resize import Edge, resize
 from oxidet.transforms.sample import Sample
 from oxidet.transforms.size import Rounding, scaled_size

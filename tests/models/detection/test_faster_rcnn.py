@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oxidet.data import ImageError
-from oxidet.detections import Detections
 
 from conftest import assert_close
 from oxidet import nn
+from oxidet.data import ImageError
+from oxidet.detections import Detections
 from oxidet.models.detection import (
     FasterRCNN,
     FasterRCNNSmall,

@@ -7,12 +7,12 @@ from typing import Any
 
 from oxidet import nn
 from oxidet.data import VOC_BBOX_LABEL_NAMES
+from oxidet.models import vgg
+from oxidet.models.detection._initialize import normal_init
 from oxidet.models.detection.faster_rcnn import FasterRCNN
 from oxidet.models.detection.preprocessing import Preprocessing
 from oxidet.models.detection.roi_head import RoIHead
 from oxidet.models.detection.rpn import RegionProposalNetwork
-from oxidet.models.vgg import make_features
-from oxidet.nn import init
 from oxidet.ops import RoIPool
 
 
@@ -87,11 +87,10 @@ class FasterRCNNVGG16(FasterRCNN):
 
 def _extractor() -> nn.Sequential:
     """VGG-16 up to the ReLU behind conv5_3; the first two stages do not train."""
-    features: nn.Sequential = make_features("D")[:30]
+    features: nn.Sequential = vgg.make_features("D")[:30]
     for layer in features:
         if isinstance(layer, nn.Conv2d):
-            init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            init.zeros_(layer.bias)
+            vgg.initialize(layer)
     for layer in features[:10]:
         layer.requires_grad_(False)
     return features
@@ -101,8 +100,7 @@ def _classifier(use_drop: bool) -> nn.Sequential:
     """VGG-16's first two fully connected layers."""
     fc6, fc7 = nn.Linear(512 * 7 * 7, 4096), nn.Linear(4096, 4096)
     for layer in (fc6, fc7):
-        init.normal_(layer.weight, 0.0, 0.01)
-        init.zeros_(layer.bias)
+        normal_init(layer, 0.01)
     if use_drop:
         return nn.Sequential(fc6, nn.ReLU(True), nn.Dropout(), fc7, nn.ReLU(True), nn.Dropout())
     return nn.Sequential(fc6, nn.ReLU(True), fc7, nn.ReLU(True))

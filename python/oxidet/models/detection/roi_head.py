@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
+from oxidet.models.detection._initialize import normal_init
 from oxidet.nn import functional as F
-from oxidet.nn import init
 
 
 class RoIHead(nn.Module):
@@ -46,9 +46,8 @@ class RoIHead(nn.Module):
         self.score = nn.Linear(features, n_class)
         # Assigned last: it has no parameters, and the state_dict order is that of the original.
         self.roi = pool
-        for layer, deviation in ((self.cls_loc, 0.001), (self.score, 0.01)):
-            init.normal_(layer.weight, 0.0, deviation)
-            init.zeros_(layer.bias)
+        normal_init(self.cls_loc, 0.001)
+        normal_init(self.score, 0.01)
 
     def forward(self, x: Any, rois: Any, roi_indices: Any) -> tuple[Any, Any]:
         """Classify and correct regions.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oxidet import nn
 from oxidet._arrays import F32
 from oxidet.detection import ProposalCreator, enumerate_shifted_anchor, generate_anchor_base
+from oxidet.models.detection._initialize import normal_init
 from oxidet.nn import functional as F
-from oxidet.nn import init
 
 I32 = NDArray[np.int32]
 
@@ -81,8 +81,7 @@ class RegionProposalNetwork(nn.Module):
         self.score = nn.Conv2d(mid_channels, anchors * 2, 1, 1, 0)
         self.loc = nn.Conv2d(mid_channels, anchors * 4, 1, 1, 0)
         for layer in (self.conv1, self.score, self.loc):
-            init.normal_(layer.weight, 0.0, 0.01)
-            init.zeros_(layer.bias)
+            normal_init(layer, 0.01)
 
     def forward(
         self, x: Any, img_size: tuple[int, int], scale: float | Sequence[float] = 1.0

@@ -1,0 +1,79 @@
+"""Timing two implementations of one thing side by side.
+
+The rivals take turns, so that whatever else the machine does meets both; the median is reported
+with the quartiles. Nothing is timed before the results were compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Case:
+    """One line of the table."""
+
+    name: str
+    ours: Callable[[], Any]
+    theirs: dict[str, Callable[[], Any]]  # by the name of the rival's variant
+    tolerance: float = 1e-4  # of max|a - b| / max|b|; 0 asks for equality
+    results: Callable[[Any], list[Any]] = field(default=lambda result: [result])  # what to compare
+
+
+@dataclass
+class Timing:
+    """Seconds per call."""
+
+    median: float
+    low: float  # first quartile
+    high: float  # third quartile
+
+    def __str__(self) -> str:
+        return f"{self.median * 1e3:.3g} ({self.low * 1e3:.3g} to {self.high * 1e3:.3g})"
+
+
+def check(case: Case) -> float:
+    """Run every implementation once; the largest error, or SystemExit where one is too large."""
+    ours = case.results(case.ours())
+    worst = 0.0
+    for variant, function in case.theirs.items():
+        theirs = case.results(function())
+        if len(ours) != len(theirs):
+            raise SystemExit(f"{case.name}: {len(ours)} results, {len(theirs)} from {variant}")
+        for a, b in zip(ours, theirs, strict=True):
+            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            if a.shape != b.shape:
+                raise SystemExit(f"{case.name}: shape {a.shape}, {b.shape} from {variant}")
+            scale = np.abs(b).max(initial=0.0) or 1.0
+            error = float(np.abs(a - b).max(initial=0.0) / scale)
+            if not error <= case.tolerance:
+                raise SystemExit(f"{case.name}: differs from {variant} by {error:.2g}")
+            worst = max(worst, error)
+    return worst
+
+
+def measure(case: Case, seconds: float, least_rounds: int = 5) -> dict[str, Timing]:
+    """Time the implementations in turns, for about ``seconds`` each; the first is ``oxidet``."""
+    functions = {"oxidet": case.ours, **case.theirs}
+    for function in functions.values():
+        function()
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    started = time.perf_counter()
+    rounds = 0
+    while rounds < least_rounds or time.perf_counter() - started < seconds * len(functions):
+        for name, function in functions.items():
+            before = time.perf_counter()
+            function()
+            samples[name].append(time.perf_counter() - before)
+        rounds += 1
+    timings = {}
+    for name, values in samples.items():
+        low, median, high = statistics.quantiles(values, n=4)
+        timings[name] = Timing(median, low, high)
+    return timings
