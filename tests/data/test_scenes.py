@@ -99,6 +99,20 @@ def test_a_scene_depends_on_seed_split_and_index_only() -> None:
         assert (a != b).mean() > 0.5
 
 
+def test_the_test_scenes_are_what_they_have_always_been() -> None:
+    # Whoever changes these makes every published figure incomparable.
+    scenes = DigitScenes("test")
+    labels, corners, level = [], [], []
+    for index in range(3):
+        img, bbox, label, _ = scenes[index]
+        labels.append(label.tolist())
+        corners.append(bbox[0].tolist())
+        level.append(float(img.mean()))
+    assert labels == [[7, 2, 5], [8, 0], [4, 7, 1, 8]]
+    assert corners == [[148, 2, 165, 13], [37, 100, 88, 127], [68, 80, 115, 117]]
+    assert level == pytest.approx([155.251, 161.622, 36.293], abs=0.01)
+
+
 def test_threads_give_the_same_scenes() -> None:
     scenes = DigitScenes("test", length=24)
     expected = [scenes[i][0] for i in range(24)]
@@ -109,13 +123,13 @@ def test_threads_give_the_same_scenes() -> None:
 
 def test_digits_come_from_the_split_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = module._glyph_fields
+    original = module.glyph_fields
 
     def spy(split: str) -> object:
         asked.append(split)
         return original(split)
 
-    monkeypatch.setattr(module, "_glyph_fields", spy)
+    monkeypatch.setattr(module, "glyph_fields", spy)
     for index in range(3):
         DigitScenes("validation")[index]
     assert set(asked) == {"validation"}
