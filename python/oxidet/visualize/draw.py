@@ -86,7 +86,8 @@ def draw(
         ]
         if parts:
             box = _inside(rects[row], picture.size)
-            _draw_caption(canvas, ": ".join(parts), box, font, colours[row], taken)
+            caption = ": ".join(parts)
+            _draw_caption(canvas, picture.size, caption, box, font, colours[row], taken)
     return picture
 
 
@@ -107,11 +108,7 @@ def save_png(path: str | os.PathLike[str], image: Any) -> None:
 
 
 def _font(size: int) -> Any:
-    module = _extras.require("PIL.ImageFont", extra="images")
-    try:
-        return module.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one bitmap font of one size
-        return module.load_default()
+    return _extras.require("PIL.ImageFont", extra="images").load_default(size)
 
 
 def _inside(rect: Any, size: tuple[int, int]) -> Rect:
@@ -131,6 +128,7 @@ def _draw_box(canvas: Any, box: Rect, width: int, colour: Colour) -> None:
 
 def _draw_caption(
     canvas: Any,
+    picture: tuple[int, int],
     text: str,
     box: Rect,
     font: Any,
@@ -140,7 +138,7 @@ def _draw_caption(
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     padding = max(1, round((bottom - top) / 5))
     width, height = right - left + 2 * padding, bottom - top + 2 * padding
-    place = _place(box, (width, height), canvas.im.size, taken)
+    place = _place(box, (width, height), picture, taken)
     taken.append(place)
     canvas.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
     origin = (place[0] + padding - left, place[1] + padding - top)
