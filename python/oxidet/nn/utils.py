@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from oxidet import _core
+from oxidet._arrays import F32
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.tensor import Tensor
@@ -52,11 +53,7 @@ def clip_grad_norm_(
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not max_norm >= 0:
         raise ValueError(f"max_norm: expected at least 0, got {max_norm}")
-    norms = [
-        np.linalg.norm(tensor.grad.astype(np.float64).ravel(), norm_type)
-        for tensor in tensors
-        if tensor.grad is not None
-    ]
+    norms = [_norm(tensor.grad, norm_type) for tensor in tensors if tensor.grad is not None]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise ValueError(f"parameters: expected a finite norm of their gradients, got {total}")
@@ -66,6 +63,15 @@ def clip_grad_norm_(
             if tensor.grad is not None:
                 tensor.grad = tensor.grad * np.float32(factor)
     return total
+
+
+def _norm(values: F32, norm_type: float) -> float:
+    """The norm of all elements, in float64."""
+    if norm_type == 2:
+        # Not linalg.norm, which calls BLAS: its threads take longer to wake than this takes, and
+        # the sum would depend on their number.
+        return math.sqrt(np.square(values, dtype=np.float64).sum())
+    return float(np.linalg.norm(values.astype(np.float64).ravel(), norm_type))
 
 
 def fuse_conv_bn_eval(conv: Conv2d, bn: BatchNorm2d) -> Conv2d:

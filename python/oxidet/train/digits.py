@@ -137,8 +137,8 @@ def train_digit_detector(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    epochs: int = 10,
-    scenes: int = 2000,
+    epochs: int = 7,
+    scenes: int = 2500,
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
@@ -151,12 +151,13 @@ def train_digit_detector(
     detector = build_detector("faster_rcnn_small", class_names=DigitScenes.class_names)
     trainer = Trainer(
         detector,
-        DigitScenes("train", length=scenes),
+        # More digits than in the scenes to be judged by: a step costs the same and teaches more.
+        DigitScenes("train", length=scenes, digits=(4, 14)),
         out,
         validation=DigitScenes("validation", length=200),
         epochs=epochs,
         batch_size=4,
-        lr=0.02,
+        lr=0.03,
         weight_decay=1e-4,
         schedule=warm_up_and_cool_down,
         max_grad_norm=10.0,

@@ -41,7 +41,7 @@ class FasterRCNNSmall(FasterRCNN):
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        channels, size, features = 64, 7, 192
+        channels, size, features = 64, 7, 256
         extractor = nn.Sequential(
             nn.Conv2d(3, 24, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(24),
