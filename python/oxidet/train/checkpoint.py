@@ -29,6 +29,14 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 
     ``path`` ends in ``.npz``. Until the new file is complete on the disk, ``path`` is the previous
     one: a full disk (OSError) or a killed process leaves that intact. Tuples come back as lists.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "last.npz")
+    >>> save_checkpoint(path, {"epoch": 3, "model": {"weight": np.array([0.5, 1.5])}})
+    >>> load_checkpoint(path)
+    {'epoch': 3, 'model': {'weight': array([0.5, 1.5])}}
     """
     arrays: dict[str, NDArray[Any]] = {}
     tree = _encode(state, "", arrays)

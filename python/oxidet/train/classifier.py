@@ -126,6 +126,15 @@ def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:
     """Share of a data set's items ``(img, label)`` whose highest logit is their label's.
 
     The model computes in evaluation mode and is left in the mode it was in.
+
+    Examples
+    --------
+    >>> flat = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> flat[1].weight = np.array([[1, 1, 0, 0], [0, 0, 1, 1]])
+    >>> flat[1].bias = np.zeros(2)
+    >>> upper, lower = np.array([[[1, 1], [0, 0]]]), np.array([[[0, 0], [1, 1]]])
+    >>> accuracy(flat, [(upper, 0), (lower, 1), (lower, 0)])
+    0.6666666666666666
     """
     if len(dataset) == 0:
         raise ValueError("dataset: expected at least one item, got none")

@@ -172,7 +172,7 @@ def train_digit_detector(
     return path
 
 
-def test_scenes() -> DigitScenes:
+def judged_scenes() -> DigitScenes:
     """The 200 scenes of test digits that the published figure is of."""
     return DigitScenes("test", length=200)
 
@@ -183,8 +183,8 @@ def measure_lenet(model: LeNet5) -> float:
 
 
 def measure_detector(path: str | os.PathLike[str], *, quiet: bool = False) -> Evaluation:
-    """Average precision on :func:`test_scenes` of a detector file."""
-    return evaluate_detector(load_detector(path), test_scenes(), quiet=quiet)
+    """Average precision on :func:`judged_scenes` of a detector file."""
+    return evaluate_detector(load_detector(path), judged_scenes(), quiet=quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

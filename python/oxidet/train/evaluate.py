@@ -69,6 +69,17 @@ def evaluate_detector(
         Threads that read ahead.
     quiet
         False shows progress.
+
+    Examples
+    --------
+    >>> from oxidet.models.detection import Preprocessing, build_detector
+    >>> detector = build_detector(
+    ...     "faster_rcnn_small", n_fg_class=1, preprocessing=Preprocessing(48, 48)
+    ... )
+    >>> item = (np.zeros((3, 48, 48), np.float32), np.array([[8.0, 10, 28, 30]]), np.array([0]))
+    >>> result = evaluate_detector(detector, [item], score_threshold=1.0)
+    >>> result.mean_ap, result.objects
+    (0.0, 1)
     """
     if len(dataset) == 0:
         raise ValueError("dataset: expected at least one image, got none")

@@ -17,6 +17,18 @@ class JsonLog:
     process left unfinished.
 
     NaN and infinity, which JSON does not know, become null.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "log.jsonl")
+    >>> log = JsonLog(path)
+    >>> log.write({"iteration": 1, "total_loss": 0.5})
+    >>> log.write({"iteration": 2, "total_loss": float("nan")})
+    >>> log.close()
+    >>> JsonLog(path, iteration=1).close()  # resumed from a checkpoint of iteration 1
+    >>> read_log(path)
+    [{'iteration': 1, 'total_loss': 0.5}]
     """
 
     def __init__(self, path: str | os.PathLike[str], iteration: int = 0) -> None:

@@ -76,8 +76,6 @@ class Trainer(TrainingLoop):
         Scale the gradients of a step down to this Euclidean norm where it is larger.
     augment
         A transform of the original image and boxes, such as ``oxidet.transforms.RandomFlip()``.
-    rpn_sigma, roi_sigma, anchor_target_creator, proposal_target_creator
-        Passed on to :class:`FasterRCNNTrainer`.
     evaluate_every
         Epochs between evaluations; the last epoch always has one.
     use_07_metric
@@ -94,6 +92,32 @@ class Trainer(TrainingLoop):
         Threads that prepare images ahead.
     quiet
         No progress bar.
+    objective_options
+        ``rpn_sigma``, ``roi_sigma``, ``anchor_target_creator`` and ``proposal_target_creator`` of
+        :class:`FasterRCNNTrainer`.
+
+    Examples
+    --------
+    One step on two images with a bright square each:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from oxidet.models.detection import Preprocessing, build_detector
+    >>> from oxidet.train import Trainer, read_log
+    >>> image = np.zeros((3, 48, 48), np.float32)
+    >>> image[:, 8:28, 10:30] = 255
+    >>> item = (image, np.array([[8, 10, 28, 30]], np.float32), np.array([0], np.int32))
+    >>> detector = build_detector(
+    ...     "faster_rcnn_small", n_fg_class=1, preprocessing=Preprocessing(48, 48)
+    ... )
+    >>> out = Path(tempfile.mkdtemp())
+    >>> trainer = Trainer(detector, [item, item], out, epochs=1, batch_size=2, quiet=True)
+    >>> trainer.run()
+    >>> sorted(path.name for path in out.iterdir())
+    ['last.npz', 'log.jsonl']
+    >>> [(record["iteration"], record["total_loss"] > 0) for record in read_log(out / "log.jsonl")]
+    [(1, True)]
     """
 
     def __init__(
@@ -222,6 +246,14 @@ def check_ground_truth(bbox: Any, label: Any, n_fg_class: int, name: str) -> Non
     ValueError
         A coordinate is NaN or infinite, a box has no height or width, a label is no class, or
         boxes and labels differ in number. The message names the row.
+
+    Examples
+    --------
+    >>> check_ground_truth([[0, 0, 9, 9], [4, 4, 4, 9]], [0, 1], 20, "image 7")
+    Traceback (most recent call last):
+        ...
+    ValueError: bbox: expected finite y_min < y_max and x_min < x_max, got (4.0, 4.0, 4.0, 9.0) in \
+row 1 of image 7
     """
     bbox, label = np.asarray(bbox), np.asarray(label)
     if bbox.ndim != 2 or bbox.shape[1] != 4:
