@@ -137,7 +137,7 @@ def train_digit_detector(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    epochs: int = 7,
+    epochs: int = 8,
     scenes: int = 2500,
     resume: bool = False,
     overwrite: bool = False,
