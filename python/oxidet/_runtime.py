@@ -49,8 +49,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def show_versions() -> None:
-    """Print what a bug report needs: CPU, instruction set in use, threads, versions."""
+def versions() -> dict[str, str]:
+    """What a bug report needs, by name: CPU, instruction set in use, threads, versions."""
     rows = {
         "oxidet": _core.__version__,
         "python": sys.version.split()[0],
@@ -66,6 +66,12 @@ def show_versions() -> None:
             rows[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             rows[package] = "not installed"
+    return rows
+
+
+def show_versions() -> None:
+    """Print what a bug report needs: CPU, instruction set in use, threads, versions."""
+    rows = versions()
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")

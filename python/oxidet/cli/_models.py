@@ -1,0 +1,70 @@
+"""The detectors that ``--weights`` and ``--model`` name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oxidet.models.detection import DETECTORS, FasterRCNN, load_detector
+from oxidet.models.detection.preprocessing import NORMALIZATIONS
+from oxidet.pretrained import PRETRAINED
+from oxidet.weights import load_metadata
+
+KNOWN = f"one of {', '.join(sorted(DETECTORS))}"
+
+
+def resolve(weights: str) -> Path:
+    """The file that ``--weights`` means: a path, or the name of weights that come with oxidet.
+
+    A file of that name in the working directory is written ``./digits``.
+    """
+    return PRETRAINED[weights].path if weights in PRETRAINED else Path(weights)
+
+
+def known_model(model: str) -> str:
+    """``model``, if it is the name of a detector."""
+    if model not in DETECTORS:
+        raise ValueError(f"--model: expected {KNOWN}, got {model!r}")
+    return model
+
+
+def load_named_detector(
+    weights: str,
+    model: str | None = None,
+    normalization: str | None = None,
+    class_names: str | None = None,
+) -> FasterRCNN:
+    """The detector in a file, or the one that comes with oxidet under a name.
+
+    The other arguments are for files that do not say which network they belong to.
+    """
+    path = resolve(weights)
+    if model is None:
+        for option, value in (("--normalization", normalization), ("--class-names", class_names)):
+            if value is not None:
+                raise ValueError(f"{option}: expected together with --model")
+        written = load_metadata(path)
+        if "checkpoint" in written:
+            raise ValueError(
+                f"--weights: expected a detector, got the checkpoint of a run ({path}); its "
+                "best.npz is one"
+            )
+        if "detector" not in written:
+            raise ValueError(
+                f"--model: expected {KNOWN}, as {path} does not say which network it is for"
+            )
+        return load_detector(path)
+    if normalization is not None and normalization not in NORMALIZATIONS:
+        names = ", ".join(sorted(NORMALIZATIONS))
+        raise ValueError(f"--normalization: expected one of {names}, got {normalization!r}")
+    options: dict[str, Any] = {}
+    if class_names is not None:
+        classes = [name.strip() for name in class_names.split(",")]
+        options = {"n_fg_class": len(classes), "class_names": classes}
+    detector = load_detector(path, known_model(model), **options)
+    if normalization is not None:
+        # Only this; the rest of the network's own preprocessing stays.
+        known: Any = normalization
+        detector.preprocessing = replace(detector.preprocessing, normalization=known)
+    return detector

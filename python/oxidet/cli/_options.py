@@ -1,0 +1,81 @@
+"""Options that several commands share, with one wording each."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+import oxidet
+
+
+class CoordinateForm(str, Enum):
+    """``coordinates`` of ``oxidet.data.VOCBboxDataset``."""
+
+    voc = "voc"
+    inclusive = "inclusive"
+    edges = "edges"
+
+
+Coordinates = Annotated[
+    CoordinateForm,
+    typer.Option(
+        "--coordinates",
+        metavar="FORM",
+        help="How the numbers of VOC files become pixel edges: voc (from 1, as chainercv reads "
+        "them), inclusive (from 1, last pixel included) or edges (as they are).",
+    ),
+]
+
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="FILE|digits",
+        help="A detector written by oxidet, a checkpoint of another project (name its network with "
+        "--model), or 'digits' for the shipped detector of handwritten digits.",
+    ),
+]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The network that the weights are for, where the file does not say so: "
+        "faster_rcnn_vgg16 (simple-faster-rcnn's), faster_rcnn_resnet or faster_rcnn_small.",
+    ),
+]
+
+Normalization = Annotated[
+    str | None,
+    typer.Option(
+        "--normalization",
+        metavar="NAME",
+        help="With --model: what the weights expect pixels to be normalised by: torchvision "
+        "(default), caffe (simple-faster-rcnn's caffe_pretrain) or chainercv.",
+    ),
+]
+
+ClassNames = Annotated[
+    str | None,
+    typer.Option(
+        "--class-names",
+        metavar="A,B,...",
+        help="With --model: names of the classes in label order; by default VOC's 20.",
+    ),
+]
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, max=1024, metavar="N", help="Threads to compute with; default: cores."
+    ),
+]
+
+
+def set_threads(threads: int | None) -> None:
+    """Apply ``--threads``."""
+    if threads is not None:
+        oxidet.set_num_threads(threads)

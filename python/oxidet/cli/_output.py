@@ -1,0 +1,167 @@
+"""What the commands print: tables on stdout; progress, notes, warnings and errors on stderr.
+
+A terminal gets colours, bars and tables that fit it. Anything else gets plain text in which
+nothing is folded or cut off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from oxidet._atomic import atomic_write
+from oxidet.data import ItemError
+
+T = TypeVar("T")
+
+UNLIMITED = 10_000  # columns of what is no terminal
+LONGEST = 600  # characters of an error's line
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on the standard streams as they are now."""
+    out = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out = Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=UNLIMITED)
+    return out
+
+
+def table(*columns: str, left: Iterable[str] = (), title: str | None = None) -> Table:
+    """An empty table with headed columns, numbers right-aligned except in the columns ``left``."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    words = set(left)
+    for column in columns:
+        if column in words:
+            made.add_column(column, overflow="fold")
+        else:
+            made.add_column(column, justify="right", no_wrap=True)
+    return made
+
+
+def grid() -> Table:
+    """An empty table of names and values without head or lines."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    return made
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "image"), count(2, "image")
+    ('1 image', '2 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def show(renderable: RenderableType, *, stderr: bool = False) -> None:
+    """Print a table or the like; without the spaces that fill up its lines, unless in colour."""
+    out = console(stderr)
+    if out.is_terminal:
+        out.print(renderable)
+        return
+    with out.capture() as capture:
+        out.print(renderable)
+    print(*(line.rstrip() for line in capture.get().splitlines()), sep="\n", file=out.file)
+
+
+def say(text: str = "", *, style: str = "", stderr: bool = False) -> None:
+    """Print a line."""
+    console(stderr).print(Text(text, style=style), soft_wrap=True)
+
+
+def error(message: str) -> None:
+    """Print one line on stderr that begins with ``error:``."""
+    _labelled("error", "bold red", message)
+
+
+def warning(message: str) -> None:
+    """Print one line on stderr that begins with ``warning:``."""
+    _labelled("warning", "yellow", message)
+
+
+def note(message: str) -> None:
+    """Print one line on stderr that begins with ``note:``."""
+    _labelled("note", "cyan", message)
+
+
+def _labelled(label: str, style: str, message: str) -> None:
+    line = Text.assemble((f"{label}:", style), f" {one_line(message)}")
+    console(stderr=True).print(line, soft_wrap=True)
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks, not longer than a person reads."""
+    line = printable(" ".join(message.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Text, or a path, with control characters and undecodable bytes written as escapes.
+
+    >>> printable("ok"), printable("a\\x1b[31m.png")
+    ('ok', 'a\\\\x1b[31m.png')
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in os.fspath(text)
+    )
+
+
+def describe(problem: BaseException) -> str:
+    """What an exception says, for a person who does not read tracebacks."""
+    if isinstance(problem, OSError) and problem.strerror:
+        name = problem.filename
+        reason = problem.strerror
+        return f"{os.fsdecode(name)}: {reason}" if isinstance(name, (str, bytes)) else reason
+    if isinstance(problem, ItemError) and problem.__cause__ is not None:
+        return describe(problem.__cause__)
+    if isinstance(problem, MemoryError):
+        return "not enough memory"
+    if isinstance(problem, (ValueError, TypeError, ImportError, OSError, ArithmeticError)) and str(
+        problem
+    ):
+        return str(problem)
+    return f"{type(problem).__name__}: {problem} (--debug shows where)"
+
+
+def write_text(file: str, text: str) -> None:
+    """Write a file that appears whole or not at all, or, for ``"-"``, to standard output."""
+    if file == "-":
+        print(text, end="")
+        return
+    Path(file).resolve().parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file, "w") as stream:
+        stream.write(text)
+
+
+def progress() -> Progress:
+    """A progress display on stderr that vanishes when done; silent where there is no terminal."""
+    out = console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        disable=not out.is_terminal,
+    )
+
+
+def track(items: Sequence[T], description: str) -> Iterator[T]:
+    """The items, with a progress bar while they are taken."""
+    with progress() as bar:
+        task = bar.add_task(description, total=len(items))
+        for item in items:
+            yield item
+            bar.advance(task)

@@ -1,0 +1,62 @@
+"""The weights that come with the package: small networks for handwritten digits.
+
+Both were trained by this package alone, on scikit-learn's scans of digits; ``docs/training.md`` has
+the commands, and ``oxidet.data.load_digits`` the split.
+
+::
+
+    from oxidet import pretrained
+    detector = pretrained.digit_detector()
+    detector.predict("scene.png")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from oxidet import weights
+from oxidet.models import LeNet5
+from oxidet.models.detection import FasterRCNN, load_detector
+
+__all__ = ["PRETRAINED", "Pretrained", "digit_classifier", "digit_detector"]
+
+
+class Pretrained(NamedTuple):
+    """One of the weight files in the package."""
+
+    path: Path
+    description: str
+
+
+_FOLDER = Path(__file__).parent
+
+#: By the name that the command line's ``--weights`` takes.
+PRETRAINED = {
+    "digits": Pretrained(
+        _FOLDER / "faster_rcnn_small_digits.npz",
+        "small Faster R-CNN for handwritten digits in pictures of 192 x 256 pixels",
+    ),
+    "lenet5": Pretrained(
+        _FOLDER / "lenet5_digits.npz",
+        "LeNet-5 for single handwritten digits, see oxidet.data.lenet_input",
+    ),
+}
+
+
+def digit_detector() -> FasterRCNN:
+    """The small Faster R-CNN, trained on scenes of handwritten digits (``DigitScenes``).
+
+    In evaluation mode; ``predict`` takes pictures. Labels are the digits themselves.
+    """
+    return load_detector(PRETRAINED["digits"].path)
+
+
+def digit_classifier() -> LeNet5:
+    """LeNet-5, trained on the digit scans; in evaluation mode.
+
+    Takes (N, 1, 32, 32) float32 as ``oxidet.data.lenet_input`` makes it, returns (N, 10) logits.
+    """
+    model = LeNet5()
+    model.load_state_dict(weights.load(PRETRAINED["lenet5"].path))
+    return model.eval()

@@ -1,0 +1,196 @@
+"""The command itself: help, version, errors in one line, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import oxidet
+
+COMMANDS = ("detect", "train", "eval", "demo", "info")
+ESCAPE = "\x1b"
+
+
+def test_help_names_every_command(oxidet_command):
+    code, out, err = oxidet_command("--help")
+    assert code == 0
+    assert err == ""
+    assert all(f"\n  {command} " in out for command in COMMANDS)
+    assert "..." not in out.split("Commands:")[1]  # nothing cut off at 80 columns
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_examples_and_fits_80_columns(oxidet_command, command):
+    code, out, _ = oxidet_command(command, "--help")
+    assert code == 0
+    assert f"\n    oxidet {command}" in out.split("Examples:")[1]
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_no_command_shows_the_help(oxidet_command):
+    code, out, err = oxidet_command()
+    assert code == 2
+    assert "Commands:" in out + err
+    assert "error" not in err
+
+
+def test_version(oxidet_command):
+    assert oxidet_command("--version") == (0, f"oxidet {oxidet.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["destroy"], "destroy"),
+        (["detect"], "IMAGE"),
+        (["detect", "a.png"], "--weights"),
+        (["detect", "a.png", "--weights", "w.npz", "--score-threshold", "2"], "--score-threshold"),
+        (["detect", "a.png", "--weights", "w.npz", "--score-threshold", "x"], "--score-threshold"),
+        (["detect", "a.png", "--weights", "w.npz", "--threads", "0"], "--threads"),
+        (["detect", "a.png", "--weights", "w.npz", "--colour"], "--colour"),
+        (["train", "--out", "run"], "--data"),
+        (["train", "--data", "d", "--out", "r", "--epochs", "0"], "--epochs"),
+        (["train", "--data", "d", "--out", "r", "--format", "coco"], "--format"),
+        (["eval", "--weights", "w.npz"], "--data"),
+        (["demo", "--scenes", "0"], "--scenes"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_argument(oxidet_command, arguments, expected):
+    code, out, err = oxidet_command(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert err.endswith(" --help)\n")
+
+
+def test_debug_shows_the_traceback(oxidet_command, tmp_path):
+    arguments = ["info", "--weights", tmp_path / "missing.npz"]
+    code, _, err = oxidet_command(*arguments)
+    assert (code, err.count("\n")) == (1, 1)
+    for position in (0, len(arguments)):
+        with pytest.raises(FileNotFoundError):
+            oxidet_command(*arguments[:position], "--debug", *arguments[position:])
+
+
+def test_debug_behind_two_dashes_is_an_image(oxidet_command, random_detector):
+    code, _, err = oxidet_command("detect", "--weights", random_detector, "--", "--debug")
+    assert code == 1
+    assert err == "error: --debug: no such file or folder\n"
+
+
+def test_an_unforeseen_exception_is_one_line(oxidet_command, monkeypatch):
+    def fail() -> None:
+        raise KeyError("nobody\nthought of this")
+
+    monkeypatch.setattr("oxidet.cli.info.versions", fail)
+    code, out, err = oxidet_command("info")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: KeyError: ")
+    assert err.count("\n") == 1
+    assert "--debug" in err
+
+
+def test_an_interrupt_exits_with_130(oxidet_command, monkeypatch):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("oxidet.cli.info.versions", interrupt)
+    assert oxidet_command("info") == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_one_line_says_what_to_install(oxidet_command, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = oxidet_command("info")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "oxidet[cli]" in err
+
+
+# --- as a process
+
+OXIDET = (sys.executable, "-m", "oxidet")
+
+
+def run_process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*OXIDET, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(),
+        **options,
+    )
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The package that is under test, and no terminal settings."""
+    package = str(Path(oxidet.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    unwanted = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "TERM": "xterm-256color", **changes}
+
+
+def test_python_m_oxidet_detects(random_detector, make_image, tmp_path):
+    image = make_image(tmp_path / "a.png")
+    result = run_process("detect", image, "--weights", random_detector, "--score-threshold", 0.05)
+    assert result.returncode == 0
+    assert str(image) in result.stdout
+    assert ESCAPE not in result.stdout + result.stderr
+    assert all(line == line.rstrip() for line in result.stdout.splitlines())
+
+
+def test_exit_code_of_a_failing_process(tmp_path):
+    result = run_process("detect", "x.png", "--weights", tmp_path / "missing.npz")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == f"error: {tmp_path / 'missing.npz'}: No such file or directory\n"
+
+
+def test_a_reader_that_leaves_early_causes_no_traceback():
+    process = subprocess.Popen(
+        [*OXIDET, "info"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.wait(timeout=60)
+    process.stderr.close()
+    assert errors == ""
+    assert process.returncode == 1
+
+
+def test_control_c_ends_training_with_130_and_a_checkpoint(voc, tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*OXIDET, "train", "--data", voc, "--out", out, "--epochs", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 90
+    while not (out / "last.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "error: interrupted"
+    assert "--resume continues it" in errors
+    assert (out / "last.npz").exists()
