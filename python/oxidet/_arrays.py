@@ -24,6 +24,9 @@ def as_array(value: Any, argument: str) -> NDArray[Any]:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"{argument}: expected an array of numbers, got {error}") from None
+    if array.dtype == object and any(isinstance(row, (list, tuple)) for row in array.flat):
+        # ragged, before NumPy 1.24
+        raise ValueError(f"{argument}: expected an array of numbers, got rows of unequal length")
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{argument}: expected an array of numbers, "
