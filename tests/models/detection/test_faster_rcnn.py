@@ -185,6 +185,8 @@ def test_lists_streams_and_pictures_that_are_none(
     np.testing.assert_array_equal(results[0].boxes, results[2].boxes)
     with pytest.warns(UserWarning, match=r"bad\.png"):
         assert len(list(detector.iter_predict([bad, good], on_error="skip"))) == 1
+    with pytest.warns(UserWarning, match=r"skipped: .*nowhere\.png"):
+        assert detector.predict(tmp_path / "nowhere.png", on_error="skip") is None
     assert detector.predict([]) == []
 
 

@@ -205,7 +205,7 @@ class FasterRCNN(nn.Module):
         for image in images:
             try:
                 pixels = read_image(image)
-            except ImageError as error:
+            except (ImageError, OSError) as error:
                 if on_error == "raise":
                     raise
                 warnings.warn(f"skipped: {error}", stacklevel=3)
