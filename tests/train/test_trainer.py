@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import oxidet
+from oxidet import weights
 from oxidet.models.detection import load_detector
 from oxidet.optim import SGD
 from oxidet.train import NonFiniteError, Trainer, read_log
@@ -181,6 +182,14 @@ def test_a_directory_with_a_run_is_not_overwritten_by_accident(tmp_path: Path) -
     assert [r["iteration"] for r in read_log(tmp_path / "log.jsonl")] == [1, 2]
 
 
+def test_a_detector_without_recipe_leaves_weights_alone(tmp_path: Path) -> None:
+    detector = tiny_detector()
+    detector.recipe = None
+    make_trainer(tmp_path, detector=detector, epochs=1).run()
+    assert weights.load_metadata(tmp_path / "best.npz") == {}
+    tiny_detector(seed=1).load_state_dict(weights.load(tmp_path / "best.npz"))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -235,6 +244,21 @@ def test_images_without_objects_are_trained_on(tmp_path: Path) -> None:
     make_trainer(tmp_path, dataset=Empty(2), validation=None, epochs=1).run()
     [record] = read_log(tmp_path / "log.jsonl")
     assert record["rpn_loc_loss"] == record["roi_loc_loss"] == 0
+
+
+def test_validation_without_objects_has_no_best(tmp_path: Path) -> None:
+    image = np.full((3, 48, 64), 128, np.float32)
+    nothing = [(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))]
+    trainer = make_trainer(tmp_path, dataset=Rectangles(2), validation=nothing, epochs=1)
+    assert trainer.run() is None
+    assert not (tmp_path / "best.npz").exists()
+    assert read_log(tmp_path / "log.jsonl")[-1]["mean_ap"] is None
+    assert (
+        make_trainer(
+            tmp_path, dataset=Rectangles(2), validation=nothing, epochs=1, resume=True
+        ).best
+        is None
+    )
 
 
 def test_mixed_sizes_need_batches_of_one(tmp_path: Path) -> None:

@@ -241,7 +241,8 @@ class TrainingLoop:
                         "seconds": self.seconds,
                     }
                 )
-                best = self.best is None or score.value > self.best
+                # NaN, the score of data without objects, is not better than anything.
+                best = score.value > (-np.inf if self.best is None else self.best)
                 if best:
                     self.best = score.value
                     self.save_best(self.out / BEST)

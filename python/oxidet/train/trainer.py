@@ -51,7 +51,8 @@ class Trainer(TrainingLoop):
     Parameters
     ----------
     detector
-        The detector, made by ``build_detector`` or ``load_detector``.
+        The detector; one made by ``build_detector`` or ``load_detector`` has a recipe, which
+        ``best.npz`` then carries (otherwise it holds weights alone).
     dataset
         Items ``(img, bbox, label[, difficult])``: images (3, H, W) float32 RGB 0..255, boxes
         (R, 4) (y_min, x_min, y_max, x_max) in pixels, labels (R,) from 0. All of an item's
@@ -178,7 +179,7 @@ class Trainer(TrainingLoop):
             resume=resume,
             overwrite=overwrite,
             quiet=quiet,
-            config={"detector": getattr(detector, "recipe", None), "augment": repr(augment)},
+            config={"detector": detector.recipe, "augment": repr(augment)},
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
@@ -212,7 +213,7 @@ class Trainer(TrainingLoop):
 
     def save_best(self, path: Path) -> None:
         """Write a detector file, or weights alone if the detector has no recipe."""
-        if hasattr(self.detector, "recipe"):
+        if self.detector.recipe is not None:
             save_detector(path, self.detector)
         else:
             weights.save(path, self.detector.state_dict())
