@@ -45,3 +45,28 @@ def test_outside_a_hold_and_afterwards_all_is_as_usual() -> None:
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert not interrupt.torn
+
+
+def test_a_third_interrupt_does_not_mend_what_is_torn() -> None:
+    interrupt = SafeInterrupt()
+
+    def impatiently() -> None:
+        try:
+            with interrupt.hold():
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+
+    with interrupt, pytest.raises(KeyboardInterrupt):
+        impatiently()
+    assert interrupt.torn
+
+
+def test_a_process_that_ignores_interrupts_goes_on_ignoring_them() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert interrupted_while_held(2)[0] == ["step", "step", "end of the hold", "after the hold"]
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

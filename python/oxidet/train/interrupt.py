@@ -15,7 +15,8 @@ class SafeInterrupt:
 
     An interrupt that comes while held raises KeyboardInterrupt when the hold ends; a second one
     raises at once and leaves :attr:`torn` True. Elsewhere in the block, and in threads other than
-    the main one (which receive no signals), everything is as usual.
+    the main one (which receive no signals), everything is as usual. A process that ignores Ctrl-C,
+    such as one that a script started in the background, goes on ignoring it.
 
     >>> with SafeInterrupt() as interrupt:
     ...     with interrupt.hold():
@@ -44,12 +45,13 @@ class SafeInterrupt:
         if self._held and not self._pending:
             self._pending = True
             return
-        self.torn = self._held
+        self.torn = self.torn or self._held
         if callable(self._previous):
             self._previous(number, frame)
 
     def __enter__(self) -> SafeInterrupt:
-        if threading.current_thread() is threading.main_thread():
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and callable(signal.getsignal(signal.SIGINT)):
             self._previous = signal.signal(signal.SIGINT, self._receive)
         return self
 
