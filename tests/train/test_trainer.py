@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import pytest
 
 import oxidet
 from oxidet import weights
+from oxidet.data import ItemError
 from oxidet.models.detection import load_detector
 from oxidet.optim import SGD
+from oxidet.optim.lr_scheduler import CosineAnnealingLR
 from oxidet.train import NonFiniteError, Trainer, read_log
 from oxidet.train.checkpoint import load_checkpoint
 from oxidet.transforms import RandomFlip
@@ -41,6 +44,10 @@ def make_trainer(out: Path, **changes: Any) -> Trainer:
     dataset = options.pop("dataset", Rectangles(8))
     detector = options.pop("detector", None) or tiny_detector()
     return Trainer(detector, dataset, out, **options)
+
+
+def cosine(optimizer: Any, steps: int) -> CosineAnnealingLR:
+    return CosineAnnealingLR(optimizer, steps)
 
 
 class Stop(Exception):
@@ -182,6 +189,63 @@ def test_a_directory_with_a_run_is_not_overwritten_by_accident(tmp_path: Path) -
     assert [r["iteration"] for r in read_log(tmp_path / "log.jsonl")] == [1, 2]
 
 
+def test_overwriting_leaves_nothing_of_the_old_run_to_resume(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+    run_until(make_trainer(tmp_path, overwrite=True), 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+    with pytest.raises(FileNotFoundError):
+        make_trainer(tmp_path, resume=True)
+
+
+def test_resume_wins_over_overwrite(tmp_path: Path, straight: Path) -> None:
+    run_until(make_trainer(tmp_path, checkpoint_every=1), 5)
+    make_trainer(tmp_path, resume=True, overwrite=True).run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_two_runs_cannot_share_a_directory(tmp_path: Path) -> None:
+    trainer, second = make_trainer(tmp_path), make_trainer(tmp_path)
+    losses = trainer.losses
+
+    def meanwhile(batch: list[Any]) -> Any:
+        with pytest.raises(BlockingIOError, match=r"log\.jsonl: .* got one in use"):
+            second.run()
+        return losses(batch)
+
+    trainer.losses = meanwhile  # type: ignore[method-assign]
+    trainer.run()
+    assert len(read_log(tmp_path / "log.jsonl")) == 10
+
+
+@pytest.mark.parametrize("what", ["dataset", "validation"])
+def test_an_unreadable_item_costs_no_finished_step(
+    tmp_path: Path, straight: Path, what: str
+) -> None:
+    broken = True
+
+    class Unreadable(Rectangles):
+        def __getitem__(self, i: int) -> tuple[Any, ...]:
+            if broken and i == bad:
+                raise ValueError("not an image")
+            return super().__getitem__(i)
+
+    items = Unreadable(8 if what == "dataset" else 3)
+    trainer = make_trainer(tmp_path, **{what: items})
+    bad = trainer.loader.order(0)[6] if what == "dataset" else 1
+    with pytest.raises(ItemError, match=f"item {bad} of Unreadable: ValueError: not an image"):
+        trainer.run()
+    broken = False
+    resumed = make_trainer(tmp_path, resume=True, **{what: items})
+    assert resumed.iteration == (3 if what == "dataset" else 4)
+    resumed.run()
+    assert_same_run(tmp_path, straight)
+
+
+def test_validation_data_without_items_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="validation: expected at least one item"):
+        make_trainer(tmp_path, validation=[])
+
+
 def test_a_detector_without_recipe_leaves_weights_alone(tmp_path: Path) -> None:
     detector = tiny_detector()
     detector.recipe = None
@@ -197,11 +261,35 @@ def test_a_detector_without_recipe_leaves_weights_alone(tmp_path: Path) -> None:
         ({"batch_size": 1}, "batch_size was 2 and is 1"),
         ({"dataset": Rectangles(9)}, "items was 8 and is 9"),
         ({"augment": None}, "augment was 'RandomFlip"),
+        ({"lr": 0.02}, "lr was [0.01, 0.02] and is [0.02, 0.04]"),
+        ({"max_grad_norm": None}, "max_grad_norm was 5.0 and is None"),
+        ({"schedule": cosine}, "schedule was None and is 'CosineAnnealingLR'"),
     ],
 )
 def test_resume_refuses_another_run(straight: Path, change: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(named)):
         make_trainer(straight, resume=True, **change)
+
+
+def test_a_run_can_be_prolonged_unless_its_schedule_has_an_end(tmp_path: Path) -> None:
+    small = {"dataset": Rectangles(2), "validation": None}
+    make_trainer(tmp_path / "plain", epochs=1, **small).run()
+    make_trainer(tmp_path / "plain", epochs=2, resume=True, **small).run()
+    assert len(read_log(tmp_path / "plain" / "log.jsonl")) == 2
+    make_trainer(tmp_path / "cosine", epochs=1, schedule=cosine, **small).run()
+    with pytest.raises(ValueError, match="epochs was 1 and is 2"):
+        make_trainer(tmp_path / "cosine", epochs=2, schedule=cosine, resume=True, **small)
+
+
+def test_an_augmentation_without_a_repr_of_its_own_can_be_resumed(tmp_path: Path) -> None:
+    def make() -> Any:
+        return lambda sample, rng: sample
+
+    small = {"dataset": Rectangles(2), "validation": None, "epochs": 1}
+    first, second = make(), make()
+    make_trainer(tmp_path, augment=first, **small).run()
+    assert repr(first) != repr(second)  # they contain addresses
+    assert make_trainer(tmp_path, augment=second, resume=True, **small).iteration == 1
 
 
 def broken(index: int, row: int, box: list[float], label: int = 0) -> Any:

@@ -14,7 +14,7 @@ from oxidet._arrays import F32
 from oxidet.data import DataLoader, stack
 from oxidet.nn import functional as F
 from oxidet.optim import SGD
-from oxidet.train.loop import Score, TrainingLoop
+from oxidet.train.loop import Score, TrainingLoop, check_validation
 
 ImageTransform = Callable[[F32, np.random.Generator], F32]
 
@@ -73,6 +73,7 @@ class ClassifierTrainer(TrainingLoop):
         num_workers: int = 1,
         quiet: bool = False,
     ) -> None:
+        check_validation(validation)
         self.validation = validation
         self.label_smoothing = label_smoothing
         loader = DataLoader(
@@ -100,7 +101,7 @@ class ClassifierTrainer(TrainingLoop):
             resume=resume,
             overwrite=overwrite,
             quiet=quiet,
-            config={"augment": repr(augment), "label_smoothing": label_smoothing},
+            config={"augment": augment, "label_smoothing": label_smoothing},
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:

@@ -18,6 +18,9 @@ class JsonLog:
 
     NaN and infinity, which JSON does not know, become null.
 
+    Only one process at a time may have a log open: BlockingIOError where another has. The lock goes
+    with the process, however it ends.
+
     Examples
     --------
     >>> import os, tempfile
@@ -34,6 +37,13 @@ class JsonLog:
     def __init__(self, path: str | os.PathLike[str], iteration: int = 0) -> None:
         self.path = os.fspath(path)
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by close()
+        try:
+            _lock(self._file)
+        except BlockingIOError:
+            self._file.close()
+            raise BlockingIOError(
+                f"{self.path}: expected a log that no other process writes to, got one in use"
+            ) from None
         self._file.truncate(_kept_bytes(self._file, iteration))
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -52,6 +62,20 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a log, oldest first; an unfinished last line is left out."""
     with open(path, "rb") as file:
         return [record for _, record in _records(file)]
+
+
+def _lock(file: Any) -> None:
+    """Keep others from locking the same file until it is closed; BlockingIOError if one has."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise
+        # A file system without locks: better unprotected than not at all.
 
 
 def _records(file: Any) -> Iterator[tuple[int, dict[str, Any]]]:

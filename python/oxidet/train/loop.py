@@ -7,8 +7,10 @@ and resumed ends with the same bits as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oxidet import _random, nn
-from oxidet.data import DataLoader
+from oxidet.data import DataLoader, ItemError
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.interrupt import SafeInterrupt
 from oxidet.train.log import JsonLog
@@ -97,13 +99,19 @@ class TrainingLoop:
             "seed": loader.seed,
             "batch_size": loader.batch_size,
             "items": len(loader.dataset),
+            "max_grad_norm": max_grad_norm,
+            **_optimizer_settings(optimizer),
+            "schedule": None if schedule is None else type(schedule).__name__,
+            # A schedule goes from the first step to the last; without one, a run can be prolonged.
+            "epochs": None if schedule is None else epochs,
             **(config or {}),
         }
         # As it comes back from a checkpoint: lists for tuples.
-        self.config: dict[str, Any] = json.loads(json.dumps(settings))
+        self.config: dict[str, Any] = json.loads(json.dumps(settings, default=_described))
         self.epoch = self.batch = self.iteration = 0
         self.seconds = 0.0
         self.best: float | None = None
+        self._replaces = overwrite and not resume
         if resume:
             self.resume(self.out / LAST if resume is True else resume)
         elif (self.out / LAST).exists() and not overwrite:
@@ -146,31 +154,36 @@ class TrainingLoop:
 
         Raises
         ------
+        ItemError
+            An item of the data cannot be prepared. A checkpoint of that moment is written first.
         NonFiniteError
             A loss or gradient is infinite or NaN. The last checkpoint is of before.
         OSError
-            A checkpoint cannot be written. The previous one is intact.
+            A checkpoint cannot be written, and the previous one is intact; or another process is
+            training in the same directory.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        self._log = JsonLog(self.out / LOG, self.iteration)
         steps = self.epochs * len(self.loader)
-        self._progress = Progress(
-            steps, self._title(), initial=self.iteration, unit="step", quiet=self.quiet
-        )
-        try:
-            with SafeInterrupt() as self._interrupt:
-                try:
-                    while self.epoch < self.epochs:
-                        self._train_epoch()
-                        self._finish_epoch()
-                except KeyboardInterrupt:
-                    if not self._interrupt.torn:
-                        self.save()
-                    raise
-        finally:
-            self._progress.close()
-            self._log.close()
-            self.loader.close()
+        with (
+            self.loader,
+            contextlib.closing(JsonLog(self.out / LOG, self.iteration)) as self._log,
+            Progress(
+                steps, self._title(), initial=self.iteration, unit="step", quiet=self.quiet
+            ) as self._progress,
+            SafeInterrupt() as self._interrupt,
+        ):
+            if self._replaces:  # or a resume would continue the old run
+                for name in (LAST, BEST):
+                    (self.out / name).unlink(missing_ok=True)
+                self._replaces = False
+            try:
+                while self.epoch < self.epochs:
+                    self._train_epoch()
+                    self._finish_epoch()
+            except (KeyboardInterrupt, ItemError):
+                if not self._interrupt.torn:
+                    self.save()
+                raise
         return self.best
 
     def _title(self) -> str:
@@ -319,6 +332,29 @@ class TrainingLoop:
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Go to where a checkpoint was written; :meth:`run` continues from there."""
         self.load_state_dict(load_checkpoint(path))
+
+
+def check_validation(dataset: Any) -> None:
+    """Refuse a validation data set without items before an epoch is spent, not after it."""
+    if dataset is not None and len(dataset) == 0:
+        raise ValueError("validation: expected at least one item, or None, got none")
+
+
+def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
+    """What the optimiser began with: of each setting, the values that occur in its groups."""
+    settings: dict[str, Any] = {"optimizer": type(optimizer).__name__}
+    for name in optimizer.defaults:
+        values = {group.get(f"initial_{name}", group[name]) for group in optimizer.param_groups}
+        settings[name] = sorted(values, key=repr)
+    return settings
+
+
+def _described(value: Any) -> Any:
+    """What JSON has no form for: NumPy's numbers as numbers, other objects by their repr."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    # Without the address, which is another in the process that resumes.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def _brief(record: Mapping[str, Any]) -> str:

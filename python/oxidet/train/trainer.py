@@ -16,7 +16,7 @@ from oxidet.detection import resize_bbox
 from oxidet.models.detection import FasterRCNN, Preprocessing, save_detector
 from oxidet.train.evaluate import evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
-from oxidet.train.loop import Score, TrainingLoop
+from oxidet.train.loop import Score, TrainingLoop, check_validation
 from oxidet.transforms import Compose, Sample, Transform
 
 
@@ -148,6 +148,7 @@ class Trainer(TrainingLoop):
         quiet: bool = False,
         **objective_options: Any,
     ) -> None:
+        check_validation(validation)
         self.detector = detector
         self.dataset = dataset
         self.validation = validation
@@ -179,7 +180,7 @@ class Trainer(TrainingLoop):
             resume=resume,
             overwrite=overwrite,
             quiet=quiet,
-            config={"detector": detector.recipe, "augment": repr(augment)},
+            config={"detector": detector.recipe, "augment": augment},
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
