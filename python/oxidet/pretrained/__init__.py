@@ -1,7 +1,7 @@
 """The weights that come with the package: small networks for handwritten digits.
 
-Both were trained by this package alone, on scikit-learn's scans of digits; ``docs/training.md`` has
-the commands, and ``oxidet.data.load_digits`` the split.
+Both were trained by this package alone, on scikit-learn's scans of digits;
+``docs/shipped-weights.md`` has the commands, and ``oxidet.data.load_digits`` the split.
 
 ::
 
