@@ -28,12 +28,16 @@ def test_a_run_its_continuation_and_its_replacement(oxidet_command, voc, tmp_pat
     assert "--resume" in err
     assert "--overwrite" in err
 
-    code, _, err = oxidet_command(*options, "--epochs", 2, "--resume", "--seed", 4)
+    code, _, err = oxidet_command(*options, "--epochs", 1, "--resume", "--seed", 4)
     assert code == 1
     assert "seed was 3 and is 4" in err
 
-    assert oxidet_command(*options, "--epochs", 2, "--resume", "--seed", 3).code == 0
-    assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 4
+    code, _, err = oxidet_command(*options, "--epochs", 2, "--resume", "--seed", 3)
+    assert code == 1  # its learning rates were those of one epoch
+    assert "epochs was 1 and is 2" in err
+
+    assert oxidet_command(*options, "--epochs", 1, "--resume", "--seed", 3).code == 0
+    assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 2
     assert oxidet_command(*options, "--epochs", 1, "--overwrite").code == 0
     assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 2
 
