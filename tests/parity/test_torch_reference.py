@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ pytest.importorskip("torchvision")
 
 from parity import torch_faster_rcnn as reference  # noqa: E402
 from parity import torch_training as training  # noqa: E402
+from parity import torch_weights as weights  # noqa: E402
 
 CONVOLUTIONS = {  # extractor index: (out, in)
     0: (64, 3),
@@ -37,6 +40,14 @@ DENSE = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_torch_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def vgg() -> reference.FasterRCNN:
     with torch.device("meta"):
@@ -45,8 +56,8 @@ def vgg() -> reference.FasterRCNN:
 
 @pytest.fixture
 def tiny() -> reference.FasterRCNN:
-    image = reference.random_image(160, 224)
-    return reference.spread_out(reference.tiny_faster_rcnn(), image)
+    image = weights.random_image(160, 224)
+    return weights.spread_out(reference.tiny_faster_rcnn(), image)
 
 
 def test_state_dict(vgg: reference.FasterRCNN) -> None:
@@ -93,7 +104,7 @@ def test_offsets() -> None:
     loc = training.bbox2loc(src, dst)
     np.testing.assert_allclose(loc, [[0.3, -0.175, 0.33647224, -0.1625189]], rtol=1e-6)
     np.testing.assert_allclose(reference.loc2bbox(src, loc), dst, rtol=1e-6)
-    np.testing.assert_allclose(training.bbox_iou(src, dst), [[0.44554454]], rtol=1e-6)
+    np.testing.assert_allclose(reference.bbox_iou(src, dst), [[0.44554454]], rtol=1e-6)
 
 
 def test_smooth_l1() -> None:
@@ -127,7 +138,7 @@ def test_preprocess_sizes_round() -> None:
 
 
 def test_spread_out_scores_rank_anchors_and_classes(tiny: reference.FasterRCNN) -> None:
-    image = reference.random_image(160, 224)
+    image = weights.random_image(160, 224)
     with torch.no_grad():
         trace = tiny.eval().trace(torch.from_numpy(image[None]))
     assert trace.features.shape == (1, 16, 10, 14)
@@ -165,7 +176,7 @@ def test_predict(tiny: reference.FasterRCNN) -> None:
 
 
 def test_steps_follow_recorded_choices(tiny: reference.FasterRCNN) -> None:
-    image = reference.random_image(160, 224)
+    image = weights.random_image(160, 224)
     bbox = np.array([[20, 30, 120, 140], [60, 100, 150, 220]], np.float32)
     label = np.array([0, 3], np.int32)
     follower = reference.tiny_faster_rcnn()

@@ -4,9 +4,7 @@ Written from the description of simple-faster-rcnn's behaviour alone, without a 
 that agreement means something. Boxes are (y_min, x_min, y_max, x_max). The tensors of the
 ``state_dict`` have simple-faster-rcnn's names, which are oxidet's too.
 
-``FasterRCNN.trace`` returns every intermediate result. ``spread_out`` makes random weights whose
-scores rank proposals and classes clearly; with ordinary random initialisation all anchors score
-about the same, and the order of proposals is noise.
+``FasterRCNN.trace`` returns every intermediate result.
 """
 
 from __future__ import annotations
@@ -39,6 +37,15 @@ def loc2bbox(src: np.ndarray, loc: np.ndarray) -> np.ndarray:
     centre = loc[:, :2] * size + (src[:, :2] + np.float32(0.5) * size)
     half = np.float32(0.5) * (np.exp(loc[:, 2:]) * size)
     return np.concatenate([centre - half, centre + half], axis=1).astype(loc.dtype)
+
+
+def bbox_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of every pair."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = np.prod(high - low, axis=2) * (low < high).all(axis=2)
+    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
+    return shared / (area_a[:, None] + area_b - shared)
 
 
 def anchor_base(
@@ -124,7 +131,7 @@ class Proposals:
     n_test_post_nms: int = 300
     min_size: float = 16
 
-    def __call__(
+    def candidates(
         self,
         loc: np.ndarray,
         score: np.ndarray,
@@ -132,9 +139,9 @@ class Proposals:
         img_size: tuple[int, int],
         scale: float,
         training: bool,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and scores that enter NMS, best first."""
         n_pre = self.n_train_pre_nms if training else self.n_test_pre_nms
-        n_post = self.n_train_post_nms if training else self.n_test_post_nms
         roi = loc2bbox(anchor, loc)
         roi[:, 0::2] = np.clip(roi[:, 0::2], 0, img_size[0])
         roi[:, 1::2] = np.clip(roi[:, 1::2], 0, img_size[1])
@@ -142,7 +149,11 @@ class Proposals:
         keep = np.flatnonzero((sides >= self.min_size * scale).all(axis=1))
         keep = keep[np.argsort(-score[keep], kind="stable")]
         keep = keep[:n_pre] if n_pre > 0 else keep
-        roi, score = roi[keep], score[keep]
+        return roi[keep], score[keep]
+
+    def select(self, roi: np.ndarray, score: np.ndarray, training: bool) -> np.ndarray:
+        """The proposals among the candidates."""
+        n_post = self.n_train_post_nms if training else self.n_test_post_nms
         kept = torchvision.ops.nms(torch.tensor(roi), torch.tensor(score), self.nms_thresh).numpy()
         return roi[kept[:n_post] if n_post > 0 else kept]
 
@@ -206,16 +217,18 @@ class FasterRCNN(nn.Module):
         locs, scores = self.rpn(features)
         probs = F.softmax(scores, dim=2)[..., 1]
         anchors = shifted_anchors(self.anchor_base, self.feat_stride, *features.shape[2:])
-        rois = [
-            self.proposals(loc, prob, anchors, img_size, scale, self.training)
-            for loc, prob in zip(locs.detach().numpy(), probs.detach().numpy(), strict=True)
-        ]
+        rois = []
+        for loc, prob in zip(locs.detach().numpy(), probs.detach().numpy(), strict=True):
+            entering = self.proposals.candidates(loc, prob, anchors, img_size, scale, self.training)
+            rois.append(self.proposals.select(*entering, self.training))
         indices = np.repeat(np.arange(len(rois)), [len(r) for r in rois]).astype(np.int32)
         return locs, scores, probs, anchors, np.concatenate(rois), indices
 
-    def trace(self, x: torch.Tensor, scale: float = 1.0) -> Trace:
-        """Run, and keep what was computed on the way."""
-        features = self.extractor(x)
+    def trace(
+        self, x: torch.Tensor, scale: float = 1.0, features: torch.Tensor | None = None
+    ) -> Trace:
+        """Run, and keep what was computed on the way. ``features`` of ``x`` if already known."""
+        features = self.extractor(x) if features is None else features
         locs, scores, probs, anchors, rois, indices = self.propose(
             features, tuple(x.shape[2:]), scale
         )
@@ -340,67 +353,3 @@ def preprocess(
     mean = np.array([0.485, 0.456, 0.406]).reshape(3, 1, 1)
     std = np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1)
     return ((resized - mean) / std).astype(np.float32)
-
-
-# --- weights
-
-
-def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A normalised (3, H, W) image of coarse to fine random blobs, about zero mean, unit spread."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((3, height, width))
-    for cell in (4, 16, 64):
-        grid = rng.standard_normal((3, max(height // cell, 2), max(width // cell, 2)))
-        image += resize(grid, (height, width))
-    return (image / image.std()).astype(np.float32)
-
-
-def spread_out(model: FasterRCNN, image: np.ndarray, seed: int = 0) -> FasterRCNN:
-    """Random weights under which proposals and classes score clearly differently on ``image``.
-
-    Layer by layer: weights are normal, then each output channel is scaled and shifted so that over
-    this image (for the head: over its proposals) it has a given mean and spread. Inside the
-    network both are 1: most units are then in the linear part of their ReLU, and a rounding error
-    is not amplified from layer to layer. The anchors' logits have mean 0 and spread 0.7, so that
-    their difference spreads by 1 and no probability saturates; class logits 1.5. Offsets are
-    small, 0.05 for anchors and 0.5 (times the normalisation's 0.1 and 0.2) for classes: an error in
-    them is multiplied by boxes of up to 724 pixels.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def fill(layer: nn.Module, inputs: torch.Tensor, spread: float, mean: float) -> torch.Tensor:
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)):
-            return layer(inputs)
-        layer.weight.normal_(generator=generator)
-        layer.bias.zero_()
-        outputs = layer(inputs)
-        axes = [axis for axis in range(outputs.ndim) if axis != 1]
-        std, centre = torch.std_mean(outputs, dim=axes)
-        factor = spread / std.clamp(min=1e-3 * std.max())
-        layer.weight.mul_(factor.reshape(-1, *[1] * (layer.weight.ndim - 1)))
-        layer.bias.copy_(mean - centre * factor)
-        return layer(inputs)
-
-    def run(layers: nn.Sequential, inputs: torch.Tensor) -> torch.Tensor:
-        for layer in layers:
-            inputs = fill(layer, inputs, 1.0, 1.0)
-        return inputs
-
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        x = torch.from_numpy(image[None])
-        features = run(model.extractor, x)
-        hidden = F.relu(fill(model.rpn.conv1, features, 1.0, 1.0))
-        fill(model.rpn.score, hidden, 0.7, 0.0)
-        fill(model.rpn.loc, hidden, 0.05, 0.0)
-        *_, rois, indices = model.propose(features, tuple(x.shape[2:]), 1.0)
-        hidden = run(model.head.classifier, model.head.pool(features, rois, indices))
-        fill(model.head.cls_loc, hidden, 0.5, 0.0)
-        fill(model.head.score, hidden, 1.5, 0.0)
-    return model.train(training)
-
-
-def arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """The state_dict as arrays."""
-    return {key: value.detach().numpy() for key, value in model.state_dict().items()}

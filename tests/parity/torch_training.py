@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from parity.torch_faster_rcnn import LOC_MEAN, LOC_STD, FasterRCNN
+from parity.torch_faster_rcnn import LOC_MEAN, LOC_STD, FasterRCNN, bbox_iou
 
 
 def bbox2loc(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
@@ -25,15 +25,6 @@ def bbox2loc(src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     src_size = np.maximum(src_size, np.finfo(src_size.dtype).eps)
     shift, zoom = (dst_centre - src_centre) / src_size, np.log(dst_size / src_size)
     return np.concatenate([shift, zoom], axis=1)
-
-
-def bbox_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(high - low, axis=2) * (low < high).all(axis=2)
-    area_a, area_b = np.prod(a[:, 2:] - a[:, :2], axis=1), np.prod(b[:, 2:] - b[:, :2], axis=1)
-    return shared / (area_a[:, None] + area_b - shared)
 
 
 def anchor_targets(
