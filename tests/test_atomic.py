@@ -70,8 +70,9 @@ def test_every_step_may_fail(tmp_path: Path, step: str, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="No space left"), atomic_write(path) as file:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path) as file:
         file.write(b"new")
+    assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a"]
 
@@ -155,13 +156,38 @@ def test_a_pipe_is_written_directly(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("redirected", [False, True])
+def test_standard_output_by_name(tmp_path: Path, redirected: bool) -> None:
+    """As a pipe, and as a file that the shell has opened: what was printed before stays."""
+    code = """
+import sys
+from oxidet._atomic import atomic_write
+print("before", flush=True)
+with atomic_write("/dev/stdout", "w") as file:
+    file.write("through")
+"""
+    command = [sys.executable, "-c", code]
+    if redirected:
+        with open(tmp_path / "out", "a") as out:
+            subprocess.run(command, stdout=out, check=True)
+        assert (tmp_path / "out").read_text() == "before\nthrough"
+    else:
+        assert subprocess.check_output(command, text=True) == "before\nthrough"
+
+
 def test_long_names_and_wrong_places(tmp_path: Path) -> None:
     longest = tmp_path / ("n" * 255)
     with atomic_write(longest) as file:
         file.write(b"x")
     assert longest.read_bytes() == b"x"
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "no" / "folder"):
+    widest = tmp_path / ("\N{GRINNING FACE}" * 63)  # of four bytes each
+    with atomic_write(widest) as file:
+        file.write(b"x")
+    assert widest.read_bytes() == b"x"
+    missing = tmp_path / "no" / "folder"
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(missing):
         pass
+    assert caught.value.filename == str(missing)
     with pytest.raises(IsADirectoryError), atomic_write(tmp_path):
         pass
     with pytest.raises(ValueError, match="mode: expected 'wb' or 'w', got 'a'"):

@@ -39,8 +39,8 @@ def atomic_write(
     ``.<name>.<random>.tmp``, which no reader takes for the real one.
 
     A symbolic link keeps pointing where it did, and its target is replaced. Permissions of a file
-    that is replaced are kept. What is no regular file (a pipe, ``/dev/stdout``) cannot be replaced
-    and is written directly.
+    that is replaced are kept. What is no regular file (a pipe, ``/dev/stdout``) cannot be replaced;
+    what is written goes straight to its end.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ def atomic_write(
     Raises
     ------
     OSError
-        The file cannot be written: no such directory, no permission, no space left.
+        The file cannot be written: no such directory, no permission, no space left. It names
+        ``path``, where the system's own error would name the temporary file or none.
 
     Examples
     --------
@@ -72,37 +73,52 @@ def atomic_write(
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode: expected 'wb' or 'w', got {mode!r}")
-    return _atomic_write(Path(os.path.realpath(path)), mode, newline)
+    return _atomic_write(os.fspath(path), mode, newline)
 
 
 @contextlib.contextmanager
-def _atomic_write(target: Path, mode: str, newline: str | None) -> Iterator[IO[Any]]:
+def _atomic_write(path: str, mode: str, newline: str | None) -> Iterator[IO[Any]]:
     encoding = "utf-8" if mode == "w" else None
     try:
-        previous = os.stat(target)
+        previous = os.stat(path)
     except FileNotFoundError:
         previous = None
-    if previous is not None and not stat.S_ISREG(previous.st_mode):
-        with open(target, mode, encoding=encoding, newline=newline) as file:
+    # /dev/stdout is a regular file where the output is redirected to one, and must not be replaced.
+    device = os.path.dirname(os.path.abspath(path)) in ("/dev", "/dev/fd")
+    if previous is not None and (device or not stat.S_ISREG(previous.st_mode)):
+        with open(path, mode.replace("w", "a"), encoding=encoding, newline=newline) as file:
             yield file
         return
 
-    # Not tempfile.mkstemp: its files are private (0600), a new file here obeys the umask.
-    temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    target = Path(os.path.realpath(path))
+    # Not tempfile.mkstemp: its files are private (0600), a new file here obeys the umask. Of the
+    # name no more than fits into the 255 bytes of a file name, four to a character.
+    temporary = target.with_name(f".{target.name[:48]}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(descriptor, mode, encoding=encoding, newline=newline) as file:
-            if previous is not None:
-                os.fchmod(descriptor, stat.S_IMODE(previous.st_mode))
-            yield file
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        with _removed_on_failure(temporary):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with open(descriptor, mode, encoding=encoding, newline=newline) as file:
+                if previous is not None:
+                    os.fchmod(descriptor, stat.S_IMODE(previous.st_mode))
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = path, None
         raise
     _sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def _sync_directory(directory: Path) -> None:
