@@ -27,6 +27,9 @@ def test_a_tree_survives(tmp_path: Path) -> None:
         "scalar": np.array(5, np.int64),
         "empty": {"dict": {}, "list": [], "array": np.zeros((0, 4), np.float32)},
         "reserved": {"__array__": "model/a.weight"},
+        "half": np.arange(3, dtype=np.float16),
+        "a": {"b": np.arange(2)},
+        "a/b": np.arange(5),
     }
     path = tmp_path / "c.npz"
     save_checkpoint(path, state)
@@ -37,6 +40,7 @@ def test_a_tree_survives(tmp_path: Path) -> None:
         (loaded["random"]["state"]["key"], state["random"]["state"]["key"]),
         (loaded["scalar"], state["scalar"]),
         (loaded["empty"]["array"], state["empty"]["array"]),
+        (loaded["half"], state["half"]),
     ):
         assert got.dtype == want.dtype
         assert got.shape == want.shape
@@ -58,6 +62,8 @@ def test_numpy_reads_it_without_pickle(tmp_path: Path) -> None:
         ({"a": {"b": float("nan")}}, ValueError, "a/b"),
         ({"a": [1, object()]}, TypeError, "a/1"),
         ({"a": {1, 2}}, TypeError, "set"),
+        ({"a": {(1, 2): 3}}, TypeError, r"a: .* got \(1, 2\)"),
+        ({"a": {0.5: 3}}, TypeError, "got 0.5"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(
@@ -78,6 +84,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     weights.save(tmp_path / "l.npz", {}, metadata={"checkpoint": later})
     with pytest.raises(ValueError, match="format 1, got 99"):
         load_checkpoint(tmp_path / "l.npz")
+    for text in ("", "[]", "null", "{}", '{"format": 1}', "[" * 100_000):
+        weights.save(tmp_path / "d.npz", {}, metadata={"checkpoint": text})
+        with pytest.raises(ValueError, match=r"d\.npz: expected a training checkpoint, got none"):
+            load_checkpoint(tmp_path / "d.npz")
+    for state in ({"a": {"__array__": "gone"}}, {"__items__": 3}, {"__items__": [[[], 1]]}):
+        text = json.dumps({"format": 1, "state": state})
+        weights.save(tmp_path / "d.npz", {}, metadata={"checkpoint": text})
+        with pytest.raises(ValueError, match=r"d\.npz: .* got a damaged one"):
+            load_checkpoint(tmp_path / "d.npz")
     (tmp_path / "t.npz").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(ValueError, match=r"t\.npz"):
         load_checkpoint(tmp_path / "t.npz")

@@ -29,6 +29,16 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 
     ``path`` ends in ``.npz``. Until the new file is complete on the disk, ``path`` is the previous
     one: a full disk (OSError) or a killed process leaves that intact. Tuples come back as lists.
+    The keys of dicts are text or integers.
+
+    Raises
+    ------
+    TypeError
+        The tree holds something else. The message says where.
+    ValueError
+        A number is NaN or infinite (in arrays they are allowed).
+    OSError
+        The file cannot be written.
 
     Examples
     --------
@@ -57,13 +67,21 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     text = weights.load_metadata(path).get("checkpoint")
     if text is None:
         raise ValueError(f"{os.fspath(path)}: expected a training checkpoint, got weights alone")
-    content = json.loads(text)
-    if content["format"] != FORMAT:
+    try:
+        content = json.loads(text)
+        version, tree = content["format"], content["state"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError(f"{os.fspath(path)}: expected a training checkpoint, got none") from None
+    if version != FORMAT:
+        raise ValueError(f"{os.fspath(path)}: expected checkpoint format {FORMAT}, got {version}")
+    # As they are, where load() would widen float16.
+    arrays = weights.load_checkpoint(path)
+    try:
+        state: dict[str, Any] = _decode(tree, arrays)
+    except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"{os.fspath(path)}: expected checkpoint format {FORMAT}, got {content['format']}"
-        )
-    arrays = weights.load(path, strip_prefix=False)
-    state: dict[str, Any] = _decode(content["state"], arrays)
+            f"{os.fspath(path)}: expected a checkpoint whose parts fit together, got a damaged one"
+        ) from None
     return state
 
 
@@ -71,9 +89,14 @@ def _encode(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray):
+        while path in arrays:  # {"a": {"b": ...}, "a/b": ...}
+            path += "'"
         arrays[path] = value
         return {ARRAY: path}
     if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, (str, int)):
+                raise TypeError(f"{path}: expected text and integers as keys, got {key!r}")
         entries = [[key, _encode(value[key], _below(path, key), arrays)] for key in value]
         reserved = {ARRAY, ITEMS} & value.keys()
         plain = all(isinstance(key, str) for key in value) and not reserved
