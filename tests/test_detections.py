@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import json
 import pickle
 from typing import Any
@@ -242,9 +244,13 @@ def test_html_escapes_and_shows_the_picture(tmp_path: Any) -> None:
     assert "dog&amp;co" in page
     assert "<b>" not in page
     assert "<img" not in page
-    pytest.importorskip("PIL")
+    PIL = pytest.importorskip("PIL.Image")
     image = np.zeros((100, 120, 3), np.uint8)
     assert "data:image/png;base64," in make(image=image)._repr_html_()
+    # Not the whole of a photograph: notebooks keep what they show.
+    encoded = make(image=np.zeros((2000, 3000, 3), np.uint8))._repr_html_().split("base64,")[1]
+    picture = PIL.open(io.BytesIO(base64.b64decode(encoded.split('"')[0])))
+    assert picture.size == (1280, 853)
     # A file that has gone, or is no image, leaves the table.
     assert "<table" in make(path=str(tmp_path / "gone.jpg"))._repr_html_()
     (tmp_path / "text.jpg").write_text("no image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from oxidet.detections import Detections
 from oxidet.visualize import PALETTE, draw, save_png
-from oxidet.visualize.draw import _place, _shared_area
+from oxidet.visualize.draw import _font, _place, _shared_area, legible_scale
 from oxidet.visualize.palette import text_colour
 
 Image = pytest.importorskip("PIL.Image")
@@ -94,6 +95,40 @@ def test_scale_enlarges_picture_and_boxes() -> None:
         draw(grey(), one([0, 0, 1, 1]), scale=0)
 
 
+def test_captions_keep_their_proportion_in_large_pictures() -> None:
+    def caption_height(factor: int) -> int:
+        image = grey(300 * factor, 400 * factor)
+        # A box at the lower edge: what is drawn above it is the caption.
+        found = one([0, 280 * factor, 400 * factor, 300 * factor], class_names=("cat",))
+        rows = np.flatnonzero(changed(draw(image, found), image).any(axis=1))
+        return 280 * factor - int(rows[0])
+
+    assert caption_height(10) > 7 * caption_height(1)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((192, 256), 3), ((400, 1), 10), ((1, 30_000), 1), ((1, 1), 400), ((3000, 4000), 1)],
+)
+def test_small_pictures_are_enlarged_within_reason(size: tuple[int, int], scale: int) -> None:
+    assert legible_scale(*size) == scale
+
+
+def test_boxes_beyond_any_integer() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = draw(grey(), one([-1e30, -1e30, 1e30, 1e30]), labels=False, scores=False)
+    assert changed(out, grey())[[0, -1]].all()
+
+
+def test_letters_beyond_ascii() -> None:
+    pytest.importorskip("matplotlib")
+    font = _font(20, False)
+    missing = bytes(font.getmask("\u0378"))  # assigned to no letter
+    for letter in "éßøłяλ":
+        assert bytes(font.getmask(letter)) != missing, letter
+
+
 def test_surer_detections_are_on_top() -> None:
     boxes = [[50, 50, 150, 150]] * 2
     for scores, winner in (([0.9, 0.1], 0), ([0.1, 0.9], 1)):
@@ -120,6 +155,8 @@ def test_own_palette() -> None:
         palette=[(1, 2, 3), (4, 5, 6)],
     )
     assert tuple(np.asarray(out)[9, 9]) == (4, 5, 6)
+    with pytest.raises(ValueError, match="palette: expected at least one colour"):
+        draw(grey(), one([9, 9, 99, 99]), palette=[])
 
 
 def test_captions_stay_inside_and_apart() -> None:

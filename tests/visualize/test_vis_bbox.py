@@ -77,6 +77,19 @@ def test_without_image_or_boxes() -> None:
     assert len(vis_bbox(None, []).patches) == 0
 
 
+def test_names_are_no_formulas() -> None:
+    ax = vis_bbox(IMG, BBOX, label=[0, 0], label_names=["$5 and $10"])
+    ax.figure.canvas.draw()
+    assert ax.texts[0].get_text() == "$5 and $10"
+    assert not ax.texts[0].get_parse_math()
+
+
+def test_boxes_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"bbox: expected shape \(R, 4\), got \(4, 2\)"):
+        vis_bbox(IMG, np.zeros((4, 2)))
+    assert pyplot.get_fignums() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
 import oxidet
@@ -19,8 +18,7 @@ from oxidet.data import ImageError, read_image
 from oxidet.detections import Detections
 from oxidet.models.detection import FasterRCNN
 from oxidet.visualize import draw, save_png
-
-LEGIBLE = 400  # pixels; pictures with a shorter side below this are enlarged before drawing
+from oxidet.visualize.draw import legible_scale
 
 
 class Result(NamedTuple):
@@ -129,16 +127,10 @@ def _detect_all(
             continue
         found = detector.predict(pixels, score_threshold=score, nms_threshold=nms)
         if target is not None:
-            save_png(target, annotate(pixels, found))
+            save_png(target, draw(pixels, found, scale=legible_scale(*pixels.shape[1:])))
         # Without the pixels: a folder of pictures need not fit into memory.
         results.append(Result(path, found.replace(image=None, path=str(path)), target))
     return results, failed
-
-
-def annotate(image: Any, detections: Detections, **options: Any) -> Any:
-    """``draw``, with small pictures enlarged until captions are legible."""
-    short = min(np.shape(image)[1:])
-    return draw(image, detections, scale=max(1, -(-LEGIBLE // short)), **options)
 
 
 def _plain(result: Result) -> dict[str, Any]:

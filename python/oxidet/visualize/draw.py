@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._atomic import atomic_write
@@ -15,6 +20,9 @@ from oxidet.detections import Detections
 from oxidet.visualize.palette import Colour, label_colour, text_colour
 
 Rect = tuple[int, int, int, int]
+
+LEGIBLE = 400  # pixels of a short side, from which on captions can be read
+LARGEST = 4000  # pixels of a long side, beyond which nothing is enlarged
 
 
 def draw(
@@ -47,7 +55,9 @@ def draw(
         ``(H, W, 3)`` uint8 array.
 
     Higher scores are drawn on top. A caption stands outside its box's top left corner if it fits
-    there, else where it hides least of other captions; always inside the picture.
+    there, else where it hides least of other captions; always inside the picture. Names beyond
+    ASCII need the font DejaVu Sans, which comes with matplotlib (extra ``plots``) if the system has
+    none.
     """
     image_module = _extras.require("PIL.Image", extra="images")
     canvas_module = _extras.require("PIL.ImageDraw", extra="images")
@@ -57,18 +67,20 @@ def draw(
             raise ValueError("image: expected an image, as the detections carry none, got None")
     if scale < 1:
         raise ValueError(f"scale: expected at least 1, got {scale}")
-    pixels = np.rint(read_image(image)).astype(np.uint8).transpose(1, 2, 0)
-    picture = image_module.fromarray(np.ascontiguousarray(pixels))
+    if palette is not None and len(palette) == 0:
+        raise ValueError("palette: expected at least one colour, got none")
+    picture = image_module.fromarray(displayed_pixels(image))
     if scale > 1:
         size = (picture.width * scale, picture.height * scale)
         picture = picture.resize(size, image_module.Resampling.BICUBIC)
 
     short = min(picture.size)
     width = max(1, round(short / 240)) if line_width is None else line_width
-    font = _font(min(max(round(short / 32), 11), 36) if font_size is None else font_size)
+    letters = max(round(short / 32), 11) if font_size is None else font_size
     canvas = canvas_module.Draw(picture)
     ascending = np.argsort(detections.scores, kind="stable")
-    rects = np.rint(detections.boxes * scale).astype(int)
+    # Clipped, as a box may lie further out than an integer reaches.
+    rects = np.rint(np.clip(detections.boxes * scale, -1, max(picture.size) + 1)).astype(int)
     colours = [
         label_colour(int(k)) if palette is None else palette[int(k) % len(palette)]
         for k in detections.labels
@@ -87,6 +99,7 @@ def draw(
         if parts:
             box = _inside(rects[row], picture.size)
             caption = ": ".join(parts)
+            font = _font(letters, caption.isascii())
             _draw_caption(canvas, picture.size, caption, box, font, colours[row], taken)
     return picture
 
@@ -101,14 +114,40 @@ def save_png(path: str | os.PathLike[str], image: Any) -> None:
     picture = image
     if not hasattr(image, "save"):
         image_module = _extras.require("PIL.Image", extra="images")
-        pixels = np.rint(read_image(image)).astype(np.uint8).transpose(1, 2, 0)
-        picture = image_module.fromarray(np.ascontiguousarray(pixels))
+        picture = image_module.fromarray(displayed_pixels(image))
     with atomic_write(path) as file:
         picture.save(file, format="PNG")
 
 
-def _font(size: int) -> Any:
-    return _extras.require("PIL.ImageFont", extra="images").load_default(size)
+def legible_scale(height: int, width: int) -> int:
+    """The ``scale`` of ``draw`` with which captions in a picture of this size can be read.
+
+    Pictures are enlarged to a short side of 400 pixels, but to no long side beyond 4000.
+    """
+    return max(1, min(-(-LEGIBLE // min(height, width)), LARGEST // max(height, width)))
+
+
+def displayed_pixels(image: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of whatever ``read_image`` takes."""
+    pixels = np.rint(read_image(image)).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+
+@functools.lru_cache(maxsize=8)
+def _font(size: int, ascii_only: bool) -> Any:
+    """Pillow's own font, which has letters of ASCII alone, or DejaVu Sans, which has most of the
+    alphabets, from the system or from matplotlib, where one of them is installed."""
+    fonts = _extras.require("PIL.ImageFont", extra="images")
+    if not ascii_only:
+        candidates = ["DejaVuSans.ttf"]
+        matplotlib = importlib.util.find_spec("matplotlib")
+        if matplotlib is not None and matplotlib.origin is not None:
+            folder = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"
+            candidates.append(str(folder / "DejaVuSans.ttf"))
+        for candidate in candidates:
+            with contextlib.suppress(OSError):
+                return fonts.truetype(candidate, size)
+    return fonts.load_default(size)
 
 
 def _inside(rect: Any, size: tuple[int, int]) -> Rect:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ROWS = 20
 WIDTH = 640  # pixels that the picture takes at most on the page
-SMALL = 400  # pictures with a shorter side below this are enlarged
+STORED = 2 * WIDTH  # pixels of its longer side at most: notebooks keep what they show
 
 
 def detections_html(detections: Detections) -> str:
@@ -38,17 +38,17 @@ def detections_html(detections: Detections) -> str:
 
 def _picture(detections: Detections) -> str:
     """The annotated image as an ``img`` element; nothing if there is none or none can be drawn."""
-    from oxidet.visualize.draw import draw
+    from oxidet.visualize.draw import displayed_pixels, draw, legible_scale
 
-    if detections.image is None and detections.path is None:
+    image = detections.path if detections.image is None else detections.image
+    if image is None:
         return ""
     try:
-        picture = draw(None, detections)
-        short = min(picture.size)
-        if short < SMALL:
-            picture = draw(None, detections, scale=-(-SMALL // short))
+        pixels = displayed_pixels(image)
+        picture = draw(pixels, detections, scale=legible_scale(*pixels.shape[:2]))
     except (ImportError, ImageError, OSError):  # no Pillow, or the file has gone: a table will do
         return ""
+    picture.thumbnail((STORED, STORED))
     file = io.BytesIO()
     picture.save(file, format="PNG")
     data = base64.b64encode(file.getvalue()).decode("ascii")

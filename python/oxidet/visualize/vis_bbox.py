@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from oxidet import _extras
-from oxidet.data.image import read_image
+from oxidet._arrays import boxes as as_boxes
+from oxidet.visualize.draw import displayed_pixels
 
 RED = (255, 0, 0)
 
@@ -23,7 +24,7 @@ def vis_image(img: Any, ax: Any = None) -> Any:
     if ax is None:
         ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
     if img is not None:
-        ax.imshow(np.rint(read_image(img)).astype(np.uint8).transpose(1, 2, 0))
+        ax.imshow(displayed_pixels(img))
     return ax
 
 
@@ -62,7 +63,7 @@ def vis_bbox(
 
     Reference: chainercv, ``vis_bbox``.
     """
-    boxes = np.asarray(bbox, np.float64).reshape(-1, 4)
+    [boxes] = as_boxes(bbox=bbox)
     for name, column in (("label", label), ("score", score)):
         if column is not None and len(column) != len(boxes):
             raise ValueError(f"{name}: expected length {len(boxes)} as bbox, got {len(column)}")
@@ -100,7 +101,8 @@ def vis_bbox(
             caption.append(f"{score[row]:.2f}")
         if caption:
             behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 2}
-            ax.text(x1, y1, ": ".join(caption), style="italic", bbox=behind)
+            # A name with two dollar signs is no formula.
+            ax.text(x1, y1, ": ".join(caption), style="italic", bbox=behind, parse_math=False)
     if img is None and len(boxes):
         ax.autoscale_view()
         if not ax.yaxis_inverted():
