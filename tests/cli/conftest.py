@@ -14,10 +14,6 @@ from oxidet import pretrained, weights
 from oxidet.models import LeNet5
 from oxidet.models.detection import build_detector, save_detector
 
-pytest.importorskip("typer")
-pytest.importorskip("rich")
-pytest.importorskip("PIL")
-
 DIGITS = tuple("0123456789")
 
 

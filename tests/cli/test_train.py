@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from oxidet.models.detection import load_detector
+from oxidet import models
+from oxidet.cli.train import renamed
+from oxidet.models.detection import build_detector, load_detector
 from oxidet.train import read_log
 from oxidet.weights import load
 
@@ -119,6 +121,26 @@ def test_weights_to_start_from(oxidet_command, voc, random_detector, tmp_path, m
     code, _, err = oxidet_command(*options, "--model", "faster_rcnn_resnet")
     assert code == 1
     assert "--weights: expected weights of faster_rcnn_resnet" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "classifier"),
+    [
+        ("faster_rcnn_resnet", "resnet50"),
+        pytest.param("faster_rcnn_vgg16", "vgg16", marks=pytest.mark.slow),
+    ],
+)
+def test_a_classifier_to_start_from(model, classifier):
+    state = getattr(models, classifier)().state_dict()
+    detector = build_detector(model).state_dict()
+    start = renamed(state, model)
+    fitting = {key for key in detector if key in start and start[key].shape == detector[key].shape}
+    assert fitting == {
+        key for key in detector if not key.startswith(("rpn.", "head.score", "head.cls_loc"))
+    }
+    # Only the layer that tells ImageNet's classes apart has no place.
+    assert {start[key].shape[0] for key in start.keys() - fitting} == {1000}
+    assert renamed(detector, model).keys() == detector.keys()
 
 
 def test_the_recipes_of_the_digits(oxidet_command, tmp_path, monkeypatch):

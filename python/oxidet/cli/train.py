@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,20 @@ DEFAULT_LEARNING_RATE = 1e-3
 MAX_GRAD_NORM = 10.0
 WARMUP_STEPS = 300
 FINAL = "final.npz"  # what takes the place of BEST without validation
+
+# Where the detectors keep what torchvision's classifiers call otherwise.
+FROM_CLASSIFIER = {
+    "faster_rcnn_vgg16": {
+        "features.": "extractor.",
+        "classifier.0.": "head.classifier.0.",
+        "classifier.3.": "head.classifier.2.",
+    },
+    "faster_rcnn_resnet": {
+        **{f"{part}.": f"extractor.{part}." for part in ("conv1", "bn1")},
+        **{f"layer{stage}.": f"extractor.layer{stage}." for stage in (1, 2, 3)},
+        "layer4.": "head.classifier.layer4.",
+    },
+}
 
 
 class DataFormat(str, Enum):
@@ -66,7 +81,8 @@ def train(
         typer.Option(
             "--weights",
             metavar="FILE|digits",
-            help="Start from these weights; tensors that do not fit start fresh.",
+            help="Start from these weights, of a detector or of torchvision's vgg16 or resnet50; "
+            "tensors that do not fit start fresh.",
         ),
     ] = None,
     split: Annotated[
@@ -209,9 +225,10 @@ def _name(detector: FasterRCNN) -> str:
     return str(detector.recipe["model"])
 
 
-def _start_from(detector: FasterRCNN, state: Any, name: str) -> None:
+def _start_from(detector: FasterRCNN, state: Mapping[str, Any], name: str) -> None:
     """Copy the tensors that have a name and a shape in common."""
     own = detector.state_dict()
+    state = renamed(state, _name(detector))
     fitting = {key: array for key, array in state.items() if _fits(own.get(key), array)}
     if not fitting:
         raise ValueError(
@@ -223,6 +240,16 @@ def _start_from(detector: FasterRCNN, state: Any, name: str) -> None:
     if fresh:
         listed = ", ".join(fresh[:6]) + (", ..." if len(fresh) > 6 else "")
         _output.note(f"{len(fresh)} of {len(own)} tensors start fresh: {listed}")
+
+
+def renamed(state: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The tensors of a detector, or of the classifier under one, by the detector's names."""
+    prefixes = FROM_CLASSIFIER.get(model, {})
+    result = {}
+    for key, array in state.items():
+        old = next((prefix for prefix in prefixes if key.startswith(prefix)), None)
+        result[key if old is None else prefixes[old] + key.removeprefix(old)] = array
+    return result
 
 
 def _fits(own: Any, array: Any) -> bool:
