@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import oxidet
 
 COMMANDS = ("detect", "train", "eval", "demo", "info")
 ESCAPE = "\x1b"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_help_names_every_command(oxidet_command):
@@ -31,6 +33,16 @@ def test_help_of_a_command_has_examples_and_fits_80_columns(oxidet_command, comm
     assert code == 0
     assert f"\n    oxidet {command}" in out.split("Examples:")[1]
     assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_the_reference_names_only_options_that_exist(oxidet_command):
+    helps = "".join(oxidet_command(command, "--help").out for command in COMMANDS)
+    helps += oxidet_command("--help").out
+    reference = (ROOT / "docs" / "command-line.md").read_text()
+    option = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
+    named, known = set(option.findall(reference)), set(option.findall(helps))
+    assert named - known == set()
+    assert all(f"## {command}\n" in reference for command in COMMANDS)
 
 
 def test_no_command_shows_the_help(oxidet_command):

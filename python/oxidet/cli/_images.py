@@ -61,14 +61,18 @@ def output_paths(images: Sequence[Path], folder: Path) -> list[Path]:
     Named after the image; where that name is taken, ``-2``, ``-3``, ... is added. Names that
     differ in case alone count as the same, as some file systems hold them to be.
     """
-    taken = {os.path.realpath(image).lower() for image in images}
-    folder = Path(os.path.realpath(folder))
+    taken = {_key(image) for image in images}
     paths = []
     for image in images:
         path, number = folder / f"{image.stem}.png", 1
-        while str(path).lower() in taken:
+        while _key(path) in taken:
             number += 1
             path = folder / f"{image.stem}-{number}.png"
-        taken.add(str(path).lower())
+        taken.add(_key(path))
         paths.append(path)
     return paths
+
+
+def _key(path: Path) -> str:
+    """The same for every way to write a path."""
+    return os.path.realpath(path).lower()

@@ -6,10 +6,11 @@ nothing is folded or cut off.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -134,8 +135,35 @@ def describe(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem} (--debug shows where)"
 
 
-def write_text(file: str, text: str) -> None:
-    """Write a file that appears whole or not at all, or, for ``"-"``, to standard output."""
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry, and for each item of a list of objects.
+
+    >>> print(json_text({"a": [1, 2], "b": [{"c": 3}, {"c": 4}]}), end="")
+    {
+     "a": [1, 2],
+     "b": [
+      {"c": 3},
+      {"c": 4}
+     ]
+    }
+    """
+
+    def text(value: Any) -> str:
+        return json.dumps(value, allow_nan=False)
+
+    entries = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            items = ",\n  ".join(text(item) for item in value)
+            entries.append(f" {text(key)}: [\n  {items}\n ]")
+        else:
+            entries.append(f" {text(key)}: {text(value)}")
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def write_json(file: str, content: Mapping[str, Any]) -> None:
+    """Write JSON to a file that appears whole or not at all, or, for ``"-"``, to stdout."""
+    text = json_text(content)
     if file == "-":
         print(text, end="")
         return

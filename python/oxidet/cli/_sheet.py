@@ -10,7 +10,7 @@ from oxidet.detections import Detections
 from oxidet.visualize import draw
 
 SCALE = 3  # scenes are small; captions need room
-MARGIN, HEADER, FONT_SIZE = 12, 30, 18  # pixels
+MARGIN, HEADER, FONT_SIZE = 12, 40, 26  # pixels
 PAPER, INK = (255, 255, 255), (32, 32, 32)
 SHEET_WIDTH = 2400  # pixels
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +100,7 @@ def detect(
             "images": [_plain(result) for result in results],
             "errors": [{"path": p.argument, "error": p.reason} for p in (*missing, *failed)],
         }
-        _output.write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        _output.write_json(json_file, content)
     if not quiet:
         _print_table(results, out, stderr=json_file == "-")
     for problem in (*missing, *failed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Annotated, Any
 
@@ -100,7 +99,7 @@ def evaluate(
             "score_threshold": score_threshold,
             **plain(result),
         }
-        _output.write_text(json_file, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        _output.write_json(json_file, content)
     if json_file != "-":
         print_evaluation(result, iou_threshold)
 

@@ -46,7 +46,7 @@ def info(
     """
     content = describe_machine() if weights is None else describe_weights(weights)
     if as_json:
-        print(json.dumps(content, indent=1))
+        _output.write_json("-", content)
     elif weights is None:
         _print_machine(content)
     else:
