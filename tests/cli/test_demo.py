@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +31,17 @@ def test_table_figures_and_pictures(oxidet_command, tmp_path):
     assert "missed" in printed  # an untrained detector is sure of nothing
     assert "at IoU 0.5 on 4 scenes" in printed
     assert "of 360 test digits right" in printed
+
+
+def test_the_shipped_networks(oxidet_command, tmp_path):
+    code, printed, _ = oxidet_command(
+        "demo", "--out", tmp_path / "out", "--scenes", 1, "--evaluate-on", 20
+    )
+    assert code == 0
+    [precision] = re.findall(r"mAP ([01]\.\d+) at IoU 0.5 on 20 scenes", printed)
+    [accuracy] = re.findall(r"([\d.]+)% of 360 test digits right", printed)
+    assert float(precision) >= 0.95
+    assert float(accuracy) >= 98.5
 
 
 def test_a_detector_of_other_things(oxidet_command, tmp_path):

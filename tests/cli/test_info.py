@@ -9,6 +9,7 @@ import pytest
 
 import oxidet
 from oxidet.models import LeNet5
+from oxidet.models.detection import load_detector
 from oxidet.weights import save
 
 
@@ -38,6 +39,9 @@ def test_a_detector_file(oxidet_command, random_detector):
     assert content["recipe"]["model"] == "faster_rcnn_small"
     assert content["recipe"]["class_names"] == list("0123456789")
     assert set(content["parts"]) == {"extractor", "rpn", "head"}
+    detector = load_detector(random_detector)
+    assert content["parameters"] == sum(p.numel() for p in detector.parameters())
+    assert content["tensors"] == len(detector.state_dict())
     assert sum(part["parameters"] for part in content["parts"].values()) == content["parameters"]
 
     code, out, _ = oxidet_command("info", "--weights", random_detector)
@@ -72,7 +76,10 @@ def test_a_checkpoint(oxidet_command, tmp_path):
     assert code == 0
     content = json.loads(out)
     assert (content["kind"], content["position"]["iteration"]) == ("checkpoint", 17)
-    assert set(content["parts"]) == {"model/head", "optimizer"}
+    assert content["parts"] == {
+        "model/head": {"tensors": 1, "parameters": 6},
+        "optimizer": {"tensors": 1, "parameters": 0},
+    }
     code, out, _ = oxidet_command("info", "--weights", tmp_path / "last.npz")
     assert "checkpoint of a training run" in out
 

@@ -13,35 +13,55 @@ from oxidet.weights import load
 FILES = {"best.npz", "last.npz", "log.jsonl"}
 
 
-def test_a_run_its_continuation_and_its_replacement(oxidet_command, voc, tmp_path):
+def steps(run):
+    return sum(record["event"] == "step" for record in read_log(run / "log.jsonl"))
+
+
+def test_a_run_and_its_replacement(oxidet_command, voc, tmp_path):
     run = tmp_path / "run"
-    options = ("train", "--data", voc, "--out", run)
-    code, out, err = oxidet_command(*options, "--epochs", 1, "--seed", 3)
+    options = ("train", "--data", voc, "--out", run, "--epochs", 1)
+    code, out, err = oxidet_command(*options)
     assert code == 0
-    assert {path.name for path in run.iterdir()} == FILES
+    assert {path.name for path in run.iterdir()} >= FILES
     assert "cell, speck; 2 images to train on, 1 to validate on" in err
     assert out.splitlines()[-1] == f"trained weights: {run / 'best.npz'}"
     assert load_detector(run / "best.npz").class_names == ("cell", "speck")
-    assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 2
+    assert steps(run) == 2
 
-    code, out, err = oxidet_command(*options, "--epochs", 1)
+    code, out, err = oxidet_command(*options)
     assert (code, out) == (1, "")
     assert err.startswith("error: --out: ")
     assert "--resume" in err
     assert "--overwrite" in err
 
-    code, _, err = oxidet_command(*options, "--epochs", 1, "--resume", "--seed", 4)
+    assert oxidet_command(*options, "--overwrite").code == 0
+    assert steps(run) == 2
+
+
+def test_a_run_that_was_interrupted(oxidet_command, voc, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    options = ("train", "--data", voc, "--out", run, "--epochs", 2)
+
+    def interrupt(trainer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("oxidet.train.Trainer.score", interrupt)
+        code, out, err = oxidet_command(*options, "--seed", 3)
+    assert (code, out) == (130, "")
+    assert err.endswith("--resume continues it\nerror: interrupted\n")
+    assert steps(run) == 2
+
+    code, _, err = oxidet_command(*options, "--resume", "--seed", 4)
     assert code == 1
     assert "seed was 3 and is 4" in err
 
-    code, _, err = oxidet_command(*options, "--epochs", 2, "--resume", "--seed", 3)
-    assert code == 1  # its learning rates were those of one epoch
-    assert "epochs was 1 and is 2" in err
+    code, _, err = oxidet_command(*options, "--resume", "--seed", 3, "--epochs", 3)
+    assert code == 1  # its learning rates are those of two epochs
+    assert "epochs was 2 and is 3" in err
 
-    assert oxidet_command(*options, "--epochs", 1, "--resume", "--seed", 3).code == 0
-    assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 2
-    assert oxidet_command(*options, "--epochs", 1, "--overwrite").code == 0
-    assert sum(record["event"] == "step" for record in read_log(run / "log.jsonl")) == 2
+    assert oxidet_command(*options, "--resume", "--seed", 3).code == 0
+    assert steps(run) == 4
 
 
 def test_settings_reach_the_trainer(oxidet_command, voc, tmp_path, monkeypatch):

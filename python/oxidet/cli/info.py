@@ -18,6 +18,8 @@ from oxidet.cli._models import resolve
 from oxidet.models.detection import DETECTORS
 from oxidet.pretrained import PRETRAINED
 
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
 KINDS = {
     "detector": "detector of oxidet, with its recipe",
     "checkpoint": "checkpoint of a training run of oxidet",
@@ -68,9 +70,8 @@ def describe_machine() -> dict[str, Any]:
 def describe_weights(name: str) -> dict[str, Any]:
     """What a weight file is and holds: kind, tensors and parameters, and how to build its network.
 
-    ``parts`` counts tensors and parameters (buffers included) by the beginning of their names;
-    ``recipe`` is what a detector is built from, ``position`` how far the run of a checkpoint had
-    come.
+    ``parts`` counts tensors and parameters by the beginning of their names; ``recipe`` is what a
+    detector is built from, ``position`` how far the run of a checkpoint had come.
     """
     path = resolve(name)
     state = weight_files.load(path)
@@ -79,7 +80,7 @@ def describe_weights(name: str) -> dict[str, Any]:
     for key, array in state.items():
         part = parts.setdefault(_part(key), {"tensors": 0, "parameters": 0})
         part["tensors"] += 1
-        part["parameters"] += int(array.size)
+        part["parameters"] += int(array.size) if _is_parameter(key) else 0
     recipe = metadata.pop("detector", None)
     checkpoint = metadata.pop("checkpoint", None)
     return {
@@ -95,6 +96,12 @@ def describe_weights(name: str) -> dict[str, Any]:
         "position": checkpoint["state"]["position"] if checkpoint else None,
         "metadata": metadata,
     }
+
+
+def _is_parameter(key: str) -> bool:
+    """Whether a tensor is trained: no statistics of batch norm, no state of an optimiser."""
+    of_network = "/" not in key or key.startswith("model/")
+    return of_network and not key.endswith(BUFFERS)
 
 
 def _part(key: str) -> str:
