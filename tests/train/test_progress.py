@@ -14,10 +14,10 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     with Progress(100, "epoch 1/2", initial=20, unit="step") as progress:
         for _ in range(80):
             now[0] += 0.5
-            progress.step({"total_loss": 1.25}, "epoch 2/2")
+            progress.step({"rpn_loc_loss": 0.25, "total_loss": 1.25}, "epoch 2/2")
         progress.note("mean_ap 0.5")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "epoch 2/2: 22/100, 2 step/s, 39 s left, total_loss=1.25"
+    assert lines[0] == "epoch 2/2: 22/100, 2 step/s, 39 s left, total=1.2 rpn_loc=0.25"
     assert lines[-2].startswith("epoch 2/2: 100/100, 2 step/s, 0 s left")
     assert lines[-1] == "mean_ap 0.5"
     assert len(lines) == 1 + 7 + 1 + 1  # at 1 s, every 5 s to 36 s, at the end, and the note

@@ -87,7 +87,7 @@ def evaluate_detector(
     truth: list[tuple[Any, Any, Any]] = []
     with (
         DataLoader(dataset, num_workers=num_workers) as loader,
-        Progress(len(dataset), "evaluating", unit="image", quiet=quiet) as progress,
+        Progress(len(dataset), "evaluating", unit="image", leave=False, quiet=quiet) as progress,
     ):
         for [item] in loader:
             image, bbox, label = item[:3]

@@ -11,6 +11,8 @@ from typing import Any
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BEFORE_FIRST_LINE = 1.0
+# Short enough that the losses fit beside it.
+BAR = "{desc} |{bar:8}| {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Progress:
@@ -29,6 +31,8 @@ class Progress:
         Steps that were done before.
     unit
         What one step is, for the rate.
+    leave
+        Keep the bar on the screen when it is full.
     quiet
         Show nothing.
 
@@ -46,6 +50,7 @@ class Progress:
         *,
         initial: int = 0,
         unit: str = "it",
+        leave: bool = True,
         quiet: bool = False,
     ) -> None:
         self.total = total
@@ -56,7 +61,7 @@ class Progress:
         self._started = time.monotonic()
         self._next_line = self._started + SECONDS_BEFORE_FIRST_LINE
         self._written = False
-        self._bar = None if quiet else _make_bar(total, description, initial, unit)
+        self._bar = None if quiet else _make_bar(total, description, initial, unit, leave)
 
     def step(
         self, values: Mapping[str, float] | None = None, description: str | None = None
@@ -127,10 +132,12 @@ def duration(seconds: float) -> str:
 
 
 def _show(values: Mapping[str, float]) -> str:
-    return " ".join(f"{name}={value:.3g}" for name, value in values.items())
+    """Losses without the word, their total first: what matters most, should the line be cut."""
+    shown = sorted(values.items(), key=lambda item: not item[0].startswith("total"))
+    return " ".join(f"{name.removesuffix('_loss')}={value:.2g}" for name, value in shown)
 
 
-def _make_bar(total: int, description: str, initial: int, unit: str) -> Any:
+def _make_bar(total: int, description: str, initial: int, unit: str, leave: bool) -> Any:
     """A tqdm bar, or None where tqdm is missing or there is nothing to draw on."""
     in_notebook = "ipykernel" in sys.modules
     if not in_notebook and not sys.stderr.isatty():
@@ -139,4 +146,13 @@ def _make_bar(total: int, description: str, initial: int, unit: str) -> Any:
         tqdm: Any = importlib.import_module("tqdm.auto" if in_notebook else "tqdm")
     except ImportError:
         return None
-    return tqdm.tqdm(total=total, desc=description, initial=initial, unit=unit, dynamic_ncols=True)
+    options: dict[str, Any] = {} if in_notebook else {"bar_format": BAR}
+    return tqdm.tqdm(
+        total=total,
+        desc=description,
+        initial=initial,
+        unit=unit,
+        leave=leave,
+        dynamic_ncols=True,
+        **options,
+    )
