@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,36 @@ def test_transparent_palette_grey_and_key_colour() -> None:
     np.testing.assert_array_equal(hwc(read_image(key))[0, 0], [255, 255, 255])
 
 
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "1",
+        "L",
+        "LA",
+        "La",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "LAB",
+        "HSV",
+        "I",
+        "F",
+        "I;16",
+        "I;16B",
+    ],
+)
+def test_every_mode_of_pillow_is_read(mode: str) -> None:
+    image = read_image(Image.new(mode, (4, 3)))
+    assert (image.shape, image.dtype) == ((3, 3, 4), np.float32)
+    assert image.min() >= 0
+    assert image.max() <= 255
+
+
 def test_sixteen_bits_keep_their_fractions() -> None:
     deep = np.array([[0, 257, 1000, 65535]], np.uint16)
     for source in (png(Image.fromarray(deep)), deep):
@@ -221,6 +252,19 @@ def test_pillow_image_of_a_cut_file_is_refused_too(tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
     with Image.open(path) as image, pytest.raises(ImageError, match=r"cut\.png"):
         read_image(image)
+
+
+def test_a_picture_of_a_few_bytes_and_many_pixels_is_refused() -> None:
+    content = bytearray(png(Image.new("1", (8, 8))))
+    content[16:24] = (60_000).to_bytes(4, "big") * 2  # its width and height
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    with pytest.raises(ImageError, match="exceeds limit"):
+        read_image(bytes(content))
+
+
+def test_a_path_that_no_file_can_have() -> None:
+    with pytest.raises(ImageError, match="got one with a null character: 'a\\\\x00b'"):
+        read_image("a\0b")
 
 
 def test_missing_file_and_wrong_type() -> None:

@@ -193,6 +193,18 @@ def test_splits(tmp_path: Path) -> None:
         VOCBboxDataset(tmp_path / "elsewhere")
 
 
+def test_lists_written_on_windows(tmp_path: Path) -> None:
+    data = make(tmp_path, {"a": obj(), "größe 2": obj()})
+    split = data / "ImageSets" / "Main" / "trainval.txt"
+    split.write_bytes("\ufeffa\r\ngröße 2\r\n\r\n".encode())
+    dataset = VOCBboxDataset(data)
+    assert dataset.ids == ("a", "größe 2")
+    assert len(dataset[1][1]) == 1
+    split.write_bytes("größe 2".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"trainval\.txt: expected text in UTF-8"):
+        VOCBboxDataset(data)
+
+
 def test_missing_image_and_other_formats(tmp_path: Path) -> None:
     data = make(tmp_path, {"a": obj(), "b": obj()})
     images = data / "JPEGImages"

@@ -74,6 +74,8 @@ def read_image(
         return _from_array(image, background, layout)
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
+        if "\0" in os.fsdecode(path):
+            raise ImageError(f"image: expected a path, got one with a null character: {path!r}")
         with open(path, "rb") as file:
             return _from_file(file, path, background)
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -125,7 +127,9 @@ def _from_pillow(image: Any, name: str, background: Colour) -> F32:
             )
         grey *= np.float32(255.0 / limit)
         return _rgb(grey[:, :, None], background)
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if mode == "La":  # which Pillow converts to nothing but LA
+        image, mode = image.convert("LA"), "LA"
+    if mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         return _rgb(np.asarray(image.convert("RGBA")).astype(np.float32), background)
     return _rgb(np.asarray(image.convert("RGB")).astype(np.float32), background)
 

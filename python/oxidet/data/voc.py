@@ -294,7 +294,12 @@ def _read_ids(data_dir: Path, split: str) -> tuple[str, ...]:
     if not path.is_file():
         known = sorted(entry.stem for entry in folder.glob("*.txt"))
         raise ValueError(f"split: expected one of {known} ({folder}), got {split!r}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(
+            encoding="utf-8-sig"
+        ).splitlines()  # Windows may begin it with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, got {error}") from None
     return tuple(line.strip() for line in lines if line.strip())
 
 
