@@ -134,6 +134,12 @@ def test_permissions(tmp_path: Path) -> None:
         os.umask(umask)
 
 
+def test_a_device_that_is_full() -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write("/dev/full") as file:
+        file.write(b"x")
+    assert caught.value.filename == "/dev/full"
+
+
 def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")

@@ -78,7 +78,7 @@ def atomic_write(
 
 @contextlib.contextmanager
 def _atomic_write(path: str, mode: str, newline: str | None) -> Iterator[IO[Any]]:
-    encoding = "utf-8" if mode == "w" else None
+    how: Any = {"encoding": "utf-8" if mode == "w" else None, "newline": newline}
     try:
         previous = os.stat(path)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def _atomic_write(path: str, mode: str, newline: str | None) -> Iterator[IO[Any]
     # /dev/stdout is a regular file where the output is redirected to one, and must not be replaced.
     device = os.path.dirname(os.path.abspath(path)) in ("/dev", "/dev/fd")
     if previous is not None and (device or not stat.S_ISREG(previous.st_mode)):
-        with open(path, mode.replace("w", "a"), encoding=encoding, newline=newline) as file:
+        with _naming(path), open(path, mode.replace("w", "a"), **how) as file:
             yield file
         return
 
@@ -94,21 +94,27 @@ def _atomic_write(path: str, mode: str, newline: str | None) -> Iterator[IO[Any]
     # Not tempfile.mkstemp: its files are private (0600), a new file here obeys the umask. Of the
     # name no more than fits into the 255 bytes of a file name, four to a character.
     temporary = target.with_name(f".{target.name[:48]}.{secrets.token_hex(6)}.tmp")
+    with _naming(path, instead_of=temporary), _removed_on_failure(temporary):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with open(descriptor, mode, **how) as file:
+            if previous is not None:
+                os.fchmod(descriptor, stat.S_IMODE(previous.st_mode))
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, target)
+    _sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: str, instead_of: Path | None = None) -> Iterator[None]:
+    """Errors of the system that name no file, or the temporary one, name ``path``."""
     try:
-        with _removed_on_failure(temporary):
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            with open(descriptor, mode, encoding=encoding, newline=newline) as file:
-                if previous is not None:
-                    os.fchmod(descriptor, stat.S_IMODE(previous.st_mode))
-                yield file
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(temporary, target)
+        yield
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):
+        if error.errno is not None and error.filename in (None, str(instead_of)):
             error.filename, error.filename2 = path, None
         raise
-    _sync_directory(target.parent)
 
 
 @contextlib.contextmanager

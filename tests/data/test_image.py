@@ -85,6 +85,14 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path)[0], view)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (30, 1), (3, 4), (4, 3), (9, 3)])
+def test_what_was_read_can_be_read_again(size: tuple[int, int]) -> None:
+    """However thin: the shape (3, 1, 30) alone could mean two things."""
+    pixels = np.arange(3 * size[0] * size[1], dtype=np.uint8).reshape(*size, 3)
+    image = read_image(png(Image.fromarray(pixels)))
+    np.testing.assert_array_equal(read_image(image), pixels.transpose(2, 0, 1))
+
+
 def test_grey_is_repeated() -> None:
     grey = np.array([[0, 100, 255, 3, 4]] * 2, np.uint8)
     for source in (png(Image.fromarray(grey)), grey, grey[:, :, None]):

@@ -42,7 +42,8 @@ def read_image(
         background: What shows through transparent pixels: a grey level or an RGB triple, 0..255.
             White by default, as a browser or a sheet of paper would show them.
         layout: Axis order of an array, ``"CHW"`` or ``"HWC"``. By default the axis that can only
-            be the channels (length 1, 3 or 4) decides; where both can, this argument must.
+            be the channels (length 1, 3 or 4) decides; where both can, this argument must (but what
+            this function returned is recognised by its memory).
 
     Files and Pillow images:
         Decoded by Pillow (the extra ``images``), first frame only. The EXIF orientation is
@@ -143,7 +144,7 @@ def _from_array(array: NDArray[Any], background: Colour, layout: Layout | None) 
             "image: expected an array of shape (H, W), (H, W, C) or (C, H, W), "
             f"got shape {array.shape}"
         )
-    elif _layout(array.shape, layout) == "CHW":
+    elif _layout(array, layout) == "CHW":
         array = array.transpose(1, 2, 0)
     if 0 in array.shape:
         raise ImageError(f"image: expected at least one pixel, got shape {array.shape}")
@@ -159,12 +160,17 @@ def _from_array(array: NDArray[Any], background: Colour, layout: Layout | None) 
     return _rgb(values, background)
 
 
-def _layout(shape: tuple[int, ...], layout: Layout | None) -> Layout:
+def _layout(array: NDArray[Any], layout: Layout | None) -> Layout:
     """Which axis of a three-dimensional array holds the channels."""
+    shape = array.shape
     first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
     if layout not in (None, "CHW", "HWC"):
         raise ValueError(f"layout: expected 'CHW', 'HWC' or None, got {layout!r}")
     if layout is None and first and last:
+        # Strides as of what read_image returns: that can be read again, however thin the image.
+        size = array.itemsize
+        if shape[0] == 3 and array.strides == (size, 3 * size * shape[2], 3 * size):
+            return "CHW"
         raise ImageError(
             f"image: shape {shape} may be (C, H, W) or (H, W, C): say which by layout="
         )

@@ -7,7 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING
 
-from oxidet.data.image import ImageError
+from oxidet.data.image import ImageError, read_image
 
 if TYPE_CHECKING:
     from oxidet.detections import Detections
@@ -38,14 +38,14 @@ def detections_html(detections: Detections) -> str:
 
 def _picture(detections: Detections) -> str:
     """The annotated image as an ``img`` element; nothing if there is none or none can be drawn."""
-    from oxidet.visualize.draw import displayed_pixels, draw, legible_scale
+    from oxidet.visualize.draw import draw, legible_scale
 
     image = detections.path if detections.image is None else detections.image
     if image is None:
         return ""
     try:
-        pixels = displayed_pixels(image)
-        picture = draw(pixels, detections, scale=legible_scale(*pixels.shape[:2]))
+        pixels = read_image(image)
+        picture = draw(pixels, detections, scale=legible_scale(*pixels.shape[1:]))
     except (ImportError, ImageError, OSError):  # no Pillow, or the file has gone: a table will do
         return ""
     picture.thumbnail((STORED, STORED))
