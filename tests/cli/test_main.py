@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
 import oxidet
+from oxidet.models.detection import build_detector, save_detector
 
 COMMANDS = ("detect", "train", "eval", "demo", "info")
 ESCAPE = "\x1b"
@@ -167,6 +173,48 @@ def test_exit_code_of_a_failing_process(tmp_path):
     assert result.returncode == 1
     assert result.stdout == ""
     assert result.stderr == f"error: {tmp_path / 'missing.npz'}: No such file or directory\n"
+
+
+def in_terminal(columns: int, *arguments: object) -> str:
+    """What a command prints in a terminal of so many columns, without escape sequences."""
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [*OXIDET, *map(str, arguments)],
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        env=environment(),
+    )
+    os.close(other_end)
+    written = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while piece := os.read(terminal, 4096):
+            written += piece
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
+
+
+def test_a_narrow_terminal_costs_no_column(random_detector, make_image, tmp_path):
+    image = make_image(tmp_path / "a.png")
+    text = in_terminal(40, "detect", image, "--weights", random_detector, "--score-threshold", 0.05)
+    header = re.sub(r"\s+", " ", text)
+    assert "object score x1 y1 x2 y2" in header
+    assert "…" not in text
+
+
+def test_an_output_without_letters_for_a_name_shows_escapes(make_image, tmp_path):
+    weights = tmp_path / "d.npz"
+    detector = build_detector("faster_rcnn_small", class_names=("größe",), n_fg_class=1)
+    save_detector(weights, detector)
+    image = make_image(tmp_path / "a.png")
+    command = [*OXIDET, "detect", image, "--weights", weights, "--score-threshold", "0.05"]
+    result = subprocess.run(
+        command, capture_output=True, env=environment(PYTHONIOENCODING="ascii"), timeout=120
+    )
+    assert result.returncode == 0
+    assert rb"gr\xf6\xdfe" in result.stdout
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback():

@@ -63,6 +63,7 @@ def _oxidet(
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     args, debug = _take_debug(args)
+    _output.never_fail()
     if not args:
         run(["--help"])
         return USAGE

@@ -29,6 +29,17 @@ def known_model(model: str) -> str:
     return model
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text beside the weights of a file that ``--weights`` may name."""
+    written = load_metadata(path)
+    if "checkpoint" in written:
+        raise ValueError(
+            f"--weights: expected a detector, got the checkpoint of a run ({path}); its "
+            "best.npz is one"
+        )
+    return written
+
+
 def load_named_detector(
     weights: str,
     model: str | None = None,
@@ -44,13 +55,7 @@ def load_named_detector(
         for option, value in (("--normalization", normalization), ("--class-names", class_names)):
             if value is not None:
                 raise ValueError(f"{option}: expected together with --model")
-        written = load_metadata(path)
-        if "checkpoint" in written:
-            raise ValueError(
-                f"--weights: expected a detector, got the checkpoint of a run ({path}); its "
-                "best.npz is one"
-            )
-        if "detector" not in written:
+        if "detector" not in read_metadata(path):
             raise ValueError(
                 f"--model: expected {KNOWN}, as {path} does not say which network it is for"
             )

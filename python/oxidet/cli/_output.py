@@ -6,8 +6,10 @@ nothing is folded or cut off.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +26,15 @@ from oxidet.data import ItemError
 T = TypeVar("T")
 
 UNLIMITED = 10_000  # columns of what is no terminal
+NARROWEST = 76  # columns that the tables need
 LONGEST = 600  # characters of an error's line
+
+
+def never_fail() -> None:
+    """Have the standard streams write what their encoding lacks as an escape, not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def console(stderr: bool = False) -> Console:
@@ -65,9 +75,14 @@ def count(number: int, noun: str) -> str:
 
 
 def show(renderable: RenderableType, *, stderr: bool = False) -> None:
-    """Print a table or the like; without the spaces that fill up its lines, unless in colour."""
+    """Print a table or the like; without the spaces that fill up its lines, unless in colour.
+
+    In a terminal too narrow for a table, its lines go on in the next one rather than lose columns.
+    """
     out = console(stderr)
     if out.is_terminal:
+        if isinstance(renderable, Table) and renderable.show_header:
+            out.width = max(out.width, NARROWEST)
         out.print(renderable)
         return
     with out.capture() as capture:

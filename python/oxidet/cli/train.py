@@ -14,7 +14,7 @@ import oxidet
 from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
 from oxidet.cli._data import DIGITS, open_dataset
-from oxidet.cli._models import known_model, resolve
+from oxidet.cli._models import known_model, read_metadata, resolve
 from oxidet.models.detection import FasterRCNN, build_detector, save_detector
 from oxidet.optim.lr_scheduler import warmup_cosine
 from oxidet.train import Trainer
@@ -208,7 +208,7 @@ def _open_validation(data: str, split: str | None, dataset: Any, options: dict[s
 def _detector(model: str | None, weights: str | None, class_names: tuple[str, ...]) -> FasterRCNN:
     """A detector of the data's classes, fresh or with the weights of a file as far as they fit."""
     path = None if weights is None else resolve(weights)
-    written = None if path is None else weight_files.load_metadata(path).get("detector")
+    written = None if path is None else read_metadata(path).get("detector")
     options = {} if written is None else json.loads(written)
     if model is not None and model != options.get("model"):
         options = {}
