@@ -7,7 +7,7 @@ import pytest
 from oxidet import models
 from oxidet.cli.train import renamed
 from oxidet.models.detection import build_detector, load_detector
-from oxidet.train import read_log
+from oxidet.train import read_log, save_checkpoint
 from oxidet.weights import load
 
 FILES = {"best.npz", "last.npz", "log.jsonl"}
@@ -200,3 +200,11 @@ def test_settings_that_do_not_fit(oxidet_command, voc, tmp_path, options, expect
     code, out, err = oxidet_command("train", "--out", tmp_path / "run", *arguments)
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith(f"error: {expected}") or expected in err
+
+
+def test_a_checkpoint_is_no_weights_to_start_from(oxidet_command, voc, tmp_path):
+    save_checkpoint(tmp_path / "last.npz", {"epoch": 1})
+    arguments = ("--data", voc, "--out", tmp_path / "run", "--weights", tmp_path / "last.npz")
+    code, _, err = oxidet_command("train", *arguments)
+    assert code == 1
+    assert "--weights: expected a detector, got the checkpoint of a run" in err
