@@ -265,6 +265,7 @@ class FasterRCNN(nn.Module):
             above = probs[:, c] > self.score_thresh
             box, score = boxes[above, c], probs[above, c]
             kept = torchvision.ops.nms(torch.tensor(box), torch.tensor(score), self.nms_thresh)
+            kept = kept.numpy()
             chosen.append((box[kept], np.full(len(kept), c - 1, np.int32), score[kept]))
         bbox, label, score = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
         return bbox, label, score
