@@ -134,14 +134,17 @@ def replay_nms(
     n_pre: int | None = None,
     n_post: int | None = None,
 ) -> list[int]:
-    """Greedy suppression; each pair is (theirs, ours)."""
+    """Greedy suppression in oxidet's order, which must be torch's but for near ties.
+
+    Each pair is (theirs, ours).
+    """
     order = np.argsort(-scores[1], kind="stable")
     ranked = scores[0][order]
-    if len(ranked):
-        best_behind = np.maximum.accumulate(ranked[::-1])[::-1]
-        assert (best_behind - ranked).max() <= MARGIN, "scores are ranked differently"
+    best_behind = np.maximum.accumulate(ranked[::-1])[::-1]
     kept: list[int] = []
-    for i in order[:n_pre]:
+    for rank, i in enumerate(order[:n_pre]):
+        late = best_behind[rank] - ranked[rank]
+        assert late <= MARGIN, f"rank {rank}: torch scores another box higher, by {late}"
         overlaps = [reference.bbox_iou(b[i : i + 1], b[kept])[0] for b in boxes]
         if not undecided(*overlaps, threshold).any():
             kept.append(i)
