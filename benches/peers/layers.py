@@ -1,11 +1,14 @@
 """Layers, networks and box tools beside torch and torchvision, as a Markdown table.
 
-    python benches/peers/layers.py [--threads N] [--seconds S] [--only TEXT]
+    python benches/peers/layers.py [--threads N] [--processor-time] [--seconds S] [--only TEXT]
 
 Both sides get the same weights, inputs and number of threads, each its input in the memory order
 it likes: oxidet channels-last, torch both orders, of which the faster counts. A line is timed only
 after its results agreed. Milliseconds are medians with quartiles; "speed" is torch's time over
 oxidet's, so below 1 oxidet is slower.
+
+On a busy machine, ``--threads 1 --processor-time`` counts the time the process had a processor
+instead of the time that passed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import copy
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,7 @@ from oxidet.models.detection import FasterRCNNVGG16
 from oxidet.train import FasterRCNNTrainer, faster_rcnn_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-from parity import torch_faster_rcnn, torch_training
+from parity import torch_faster_rcnn, torch_training, torch_weights
 
 COLUMNS = ("oxidet", "torch", "torch channels_last")
 RNG = np.random.default_rng(0)
@@ -227,8 +231,8 @@ def box_tools() -> Iterator[Case]:
 def detector_training() -> Iterator[Case]:
     """One step of approximate joint training, the same regions and samples drawn."""
     torch.manual_seed(0)
-    image = torch_faster_rcnn.random_image(600, 800)[None]
-    theirs = torch_faster_rcnn.spread_out(torch_faster_rcnn.FasterRCNN(), image[0])
+    image = torch_weights.random_image(600, 800)[None]
+    theirs = torch_weights.spread_out(torch_faster_rcnn.FasterRCNN(), image[0])
     ours = FasterRCNNVGG16()
     copy_weights(ours, theirs)
     truth, label = boxes(8)[:, [1, 0, 3, 2]], np.arange(8, dtype=np.int32)
@@ -264,7 +268,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=oxidet.get_num_threads())
     parser.add_argument("--seconds", type=float, default=2.0, help="per implementation and line")
     parser.add_argument("--only", default="", help="lines whose name contains this")
+    parser.add_argument("--processor-time", action="store_true", help="needs --threads 1")
     options = parser.parse_args()
+    if options.processor_time and options.threads != 1:
+        parser.error("--processor-time: adds up all threads, so it needs --threads 1")
+    clock = time.process_time if options.processor_time else time.perf_counter
     oxidet.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
 
@@ -277,7 +285,7 @@ def main() -> None:
         if options.only not in case.name:
             continue
         error = check(case)
-        timings = measure(case, options.seconds)
+        timings = measure(case, options.seconds, clock)
         columns = [
             str(timings.get(name, "")) for name in ("oxidet", "torch", "torch channels_last")
         ]

@@ -35,7 +35,11 @@ class Timing:
     high: float  # third quartile
 
     def __str__(self) -> str:
-        return f"{self.median * 1e3:.3g} ({self.low * 1e3:.3g} to {self.high * 1e3:.3g})"
+        median, low, high = (
+            np.format_float_positional(1e3 * value, 3, fractional=False, trim="-")
+            for value in (self.median, self.low, self.high)
+        )
+        return f"{median} ({low} to {high})"
 
 
 def check(case: Case) -> float:
@@ -58,7 +62,12 @@ def check(case: Case) -> float:
     return worst
 
 
-def measure(case: Case, seconds: float, least_rounds: int = 5) -> dict[str, Timing]:
+def measure(
+    case: Case,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    least_rounds: int = 5,
+) -> dict[str, Timing]:
     """Time the implementations in turns, for about ``seconds`` each; the first is ``oxidet``."""
     functions = {"oxidet": case.ours, **case.theirs}
     for function in functions.values():
@@ -68,9 +77,9 @@ def measure(case: Case, seconds: float, least_rounds: int = 5) -> dict[str, Timi
     rounds = 0
     while rounds < least_rounds or time.perf_counter() - started < seconds * len(functions):
         for name, function in functions.items():
-            before = time.perf_counter()
+            before = clock()
             function()
-            samples[name].append(time.perf_counter() - before)
+            samples[name].append(clock() - before)
         rounds += 1
     timings = {}
     for name, values in samples.items():
