@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import assert_close
-from oxidet import nn
+from oxidet import nn, weights
 from oxidet.data import ImageError
 from oxidet.detections import Detections
 from oxidet.models.detection import (
@@ -219,6 +219,36 @@ def test_a_detector_file_needs_nothing_but_its_path(tmp_path: Path, picture: np.
         assert not loaded.training
         for a, b in zip(loaded.detect(picture, 0.0), model.detect(picture, 0.0), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"model": "yolo"}',
+        '{"model": ["faster_rcnn_small"]}',
+        '{"model": "faster_rcnn_small", "n_fg_class": -1}',
+        '{"model": "faster_rcnn_small", "n_fg_class": "a"}',
+        '{"model": "faster_rcnn_small", "unheard": 1}',
+        '{"model": "faster_rcnn_small", "preprocessing": {"unheard": 1}}',
+    ],
+)
+def test_a_recipe_that_describes_no_detector_is_named(tmp_path: Path, recipe: str) -> None:
+    path = tmp_path / "odd.npz"
+    weights.save(path, {"w": np.zeros(1)}, metadata={"detector": recipe})
+    with pytest.raises(ValueError, match=r"odd\.npz: expected the recipe of a detector"):
+        load_detector(path)
+
+
+def test_options_may_be_numpy_numbers(tmp_path: Path) -> None:
+    names = np.array(["ant", "bee"])
+    detector = build_detector("faster_rcnn_small", n_fg_class=np.int64(2), class_names=names)
+    save_detector(tmp_path / "a.npz", detector)
+    assert load_detector(tmp_path / "a.npz").recipe == detector.recipe
 
 
 def test_a_detector_file_without_recipe_needs_a_name(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from oxidet import weights
 from oxidet.models.detection.faster_rcnn import FasterRCNN
 from oxidet.models.detection.faster_rcnn_resnet import faster_rcnn_resnet
@@ -38,14 +40,23 @@ def build_detector(model: str, **options: Any) -> FasterRCNN:
     if isinstance(preprocessing, Mapping):
         options["preprocessing"] = Preprocessing(**preprocessing)
     detector = DETECTORS[model](**options)
-    detector.recipe = {
+    recipe = {
         **options,
         "model": model,
         "n_fg_class": detector.n_class - 1,
         "class_names": list(detector.class_names),
         "preprocessing": detector.preprocessing.to_dict(),
     }
+    # As it comes back from a file.
+    detector.recipe = json.loads(json.dumps(recipe, default=_plain))
     return detector
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"options: expected plain values, got one of type {type(value).__name__}")
 
 
 def save_detector(
@@ -74,15 +85,37 @@ def load_detector(
     Without ``model``, the file must carry its recipe. With it, the file may be any weights that
     fit the named network, such as a simple-faster-rcnn ``.pth``; ``options`` as in
     :func:`build_detector`.
+
+    Raises
+    ------
+    ValueError
+        The file does not say which network it is for, its recipe describes none, it is no weight
+        file (``oxidet.weights.WeightFileError``), or its weights do not fit the network.
+    OSError
+        The file cannot be opened.
     """
-    recipe: dict[str, Any] = {"model": model, **options}
     if model is None:
         written = weights.load_metadata(path).get("detector")
         if written is None:
             raise ValueError(
                 f"model: expected a name ({path} does not say which network it is for), got None"
             )
-        recipe = json.loads(written)
-    detector = build_detector(**recipe)
+        detector = _from_recipe(written, path)
+    else:
+        detector = build_detector(model, **options)
     detector.load_state_dict(weights.load(path))
     return detector.eval()
+
+
+def _from_recipe(written: str, path: str | os.PathLike[str]) -> FasterRCNN:
+    """The detector that the text in a file describes, whatever that text is."""
+    try:
+        recipe = json.loads(written)
+        if not isinstance(recipe, dict):
+            raise ValueError("no recipe")
+        return build_detector(**recipe)
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"{os.fspath(path)}: expected the recipe of a detector, got one that cannot be "
+            f"followed ({error})"
+        ) from error
