@@ -32,37 +32,49 @@ class Detections:
 
     Immutable: the arrays are read-only, and every method returns a new object.
 
-    Args:
-        boxes: ``(R, 4)``, ``(x1, y1, x2, y2)`` in pixels of the original image, edges continuous
-            from 0 to width and height.
-        labels: ``(R,)`` integers from 0, indexing ``class_names``. Background is no label.
-        scores: ``(R,)``. By default all 1, as for ground truth.
-        class_names: Names in label order, if known.
-        image_size: ``(height, width)`` of the original image, if known.
-        image: The image itself, in any form that ``read_image`` takes, for drawing. It is kept as
-            given, not copied.
-        path: Where the image came from.
-
     Indexing with an integer gives a ``Detection`` (a tuple of plain values), as iterating does.
     A slice, a boolean mask or integer positions give ``Detections``.
 
-    Raises:
-        ValueError: wrong shape or length, a label outside ``class_names``, NaN or infinity.
-        TypeError: labels that are no integers.
+    Parameters
+    ----------
+    boxes
+        ``(R, 4)``, ``(x1, y1, x2, y2)`` in pixels of the original image, edges continuous from 0 to
+        width and height.
+    labels
+        ``(R,)`` integers from 0, indexing ``class_names``. Background is no label.
+    scores
+        ``(R,)``. By default all 1, as for ground truth.
+    class_names
+        Names in label order, if known.
+    image_size
+        ``(height, width)`` of the original image, if known.
+    image
+        The image itself, in any form that ``read_image`` takes, for drawing. It is kept as given,
+        not copied.
+    path
+        Where the image came from.
 
-    Example:
-        >>> from oxidet import Detections
-        >>> found = Detections(
-        ...     [[10, 20, 60, 90], [15, 5, 40, 30]], [1, 0], [0.75, 0.5],
-        ...     class_names=("cat", "dog"), image_size=(100, 120),
-        ... )
-        >>> found
-        Detections: 2 objects in 100 x 120 pixels (height x width)
-             score  name     x1     y1     x2     y2
-          0  0.750  dog    10.0   20.0   60.0   90.0
-          1  0.500  cat    15.0    5.0   40.0   30.0
-        >>> len(found[found.scores > 0.6]), found[0].name, found.counts()
-        (1, 'dog', {'cat': 1, 'dog': 1})
+    Raises
+    ------
+    ValueError
+        Wrong shape or length, a label outside ``class_names``, NaN or infinity.
+    TypeError
+        Labels that are no integers.
+
+    Examples
+    --------
+    >>> from oxidet import Detections
+    >>> found = Detections(
+    ...     [[10, 20, 60, 90], [15, 5, 40, 30]], [1, 0], [0.75, 0.5],
+    ...     class_names=("cat", "dog"), image_size=(100, 120),
+    ... )
+    >>> found
+    Detections: 2 objects in 100 x 120 pixels (height x width)
+         score  name     x1     y1     x2     y2
+      0  0.750  dog    10.0   20.0   60.0   90.0
+      1  0.500  cat    15.0    5.0   40.0   30.0
+    >>> len(found[found.scores > 0.6]), found[0].name, found.counts()
+    (1, 'dog', {'cat': 1, 'dog': 1})
     """
 
     __slots__ = ("boxes", "class_names", "image", "image_size", "labels", "path", "scores")
@@ -201,10 +213,14 @@ class Detections:
     ) -> Detections:
         """The rows that meet every condition given, in their order.
 
-        Args:
-            min_score: Scores of at least this.
-            names: One class name or several.
-            min_area: Areas of at least this many square pixels.
+        Parameters
+        ----------
+        min_score
+            Scores of at least this.
+        names
+            One class name or several.
+        min_area
+            Areas of at least this many square pixels.
         """
         keep = np.ones(len(self), np.bool_)
         if min_score is not None:

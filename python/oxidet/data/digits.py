@@ -39,7 +39,9 @@ def load_digits(split: Split) -> Digits:
     Recognition of Handwritten Digits", its test part), nothing is downloaded. The split is
     stratified and fixed for ever: it depends on NumPy's frozen RandomState(0) alone.
 
-    Example (needs scikit-learn)::
+    Examples
+    --------
+    Needs scikit-learn::
 
         images, labels = load_digits("test")
         x = lenet_input(images)                  # (360, 1, 32, 32)
@@ -56,12 +58,13 @@ def lenet_input(images: NDArray[np.generic] | F32) -> F32:
     pixels, as the 1998 paper keeps strokes away from the edge of its 32x32 field. Paper becomes
     -0.1 and full ink 1.175.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.data import lenet_input
-        >>> x = lenet_input(np.full((2, 8, 8), 16.0))
-        >>> x.shape, x.dtype, round(float(x[0, 0, 16, 16]), 3), round(float(x[0, 0, 0, 0]), 3)
-        ((2, 1, 32, 32), dtype('float32'), 1.175, -0.1)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.data import lenet_input
+    >>> x = lenet_input(np.full((2, 8, 8), 16.0))
+    >>> x.shape, x.dtype, round(float(x[0, 0, 16, 16]), 3), round(float(x[0, 0, 0, 0]), 3)
+    ((2, 1, 32, 32), dtype('float32'), 1.175, -0.1)
     """
     scans = as_array(images, "images").astype(np.float32)
     if scans.ndim != 3 or scans.shape[1:] != (8, 8):

@@ -31,45 +31,53 @@ def read_image(
     background: Colour = 255.0,
     layout: Layout | None = None,
 ) -> F32:
-    """Read an image as float32 ``(3, H, W)``, RGB, values 0 to 255.
+    """Read an image as an array of RGB pixels.
 
-    The result is a channels-first view of channels-last memory, the form in which the networks
-    take it without a copy.
+    Files and Pillow images are decoded by Pillow (the extra ``images``), first frame only. The EXIF
+    orientation is applied: the array shows what a viewer shows. Grey is repeated over three
+    channels, a palette is looked up, transparency is blended with ``background``, CMYK and the like
+    are converted. 16-bit grey is divided by 257 and keeps its fractions.
 
-    Args:
-        image: A path, the bytes of an image file, a binary file object, a Pillow image or a
-            NumPy array.
-        background: What shows through transparent pixels: a grey level or an RGB triple, 0..255.
-            White by default, as a browser or a sheet of paper would show them.
-        layout: Axis order of an array, ``"CHW"`` or ``"HWC"``. By default the axis that can only
-            be the channels (length 1, 3 or 4) decides; where both can, this argument must (but what
-            this function returned is recognised by its memory).
+    Arrays are ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with C = 1 (grey), 3 (RGB) or 4 (RGBA).
+    uint8, other integers and floats count 0..255; uint16 counts 0..65535 and is divided by 257;
+    bool is black and white. The array is never written to; float32 RGB input that is already
+    channels-last is returned as a view of it, not a copy.
 
-    Files and Pillow images:
-        Decoded by Pillow (the extra ``images``), first frame only. The EXIF orientation is
-        applied: the array shows what a viewer shows. Grey is repeated over three channels, a
-        palette is looked up, transparency is blended with ``background``, CMYK and the like are
-        converted. 16-bit grey is divided by 257 and keeps its fractions.
+    Parameters
+    ----------
+    image
+        A path, the bytes of an image file, a binary file object, a Pillow image or a NumPy array.
+    background
+        What shows through transparent pixels: a grey level or an RGB triple, 0..255. White by
+        default, as a browser or a sheet of paper would show them.
+    layout
+        Axis order of an array, ``"CHW"`` or ``"HWC"``. By default the axis that can only be the
+        channels (length 1, 3 or 4) decides; where both can, this argument must (but what this
+        function returned is recognised by its memory).
 
-    Arrays:
-        ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` with C = 1 (grey), 3 (RGB) or 4 (RGBA). uint8,
-        other integers and floats count 0..255; uint16 counts 0..65535 and is divided by 257; bool
-        is black and white. The array is never written to; float32 RGB input that is already
-        channels-last is returned as a view of it, not a copy.
+    Returns
+    -------
+    (3, H, W) float32, RGB, values 0 to 255: a channels-first view of channels-last memory, the form
+    in which the networks take it without a copy.
 
-    Raises:
-        ImageError: (a ValueError) this is not a readable image; the message names it.
-        OSError: the file cannot be opened at all (missing, no permission).
-        TypeError: it is none of the above.
+    Raises
+    ------
+    ImageError
+        (a ValueError) This is not a readable image; the message names it.
+    OSError
+        The file cannot be opened at all (missing, no permission).
+    TypeError
+        It is none of the above.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.data import read_image
-        >>> picture = np.zeros((5, 6, 3), np.uint8)
-        >>> picture[..., 0] = 200
-        >>> image = read_image(picture)
-        >>> image.shape, image.dtype, image[:, 0, 0].tolist()
-        ((3, 5, 6), dtype('float32'), [200.0, 0.0, 0.0])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.data import read_image
+    >>> picture = np.zeros((5, 6, 3), np.uint8)
+    >>> picture[..., 0] = 200
+    >>> image = read_image(picture)
+    >>> image.shape, image.dtype, image[:, 0, 0].tolist()
+    ((3, 5, 6), dtype('float32'), [200.0, 0.0, 0.0])
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, background, layout)

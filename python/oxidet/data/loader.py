@@ -37,30 +37,43 @@ class DataLoader:
         loader.set_epoch(3, start=120)      # where a checkpoint was written
         for batch in loader: ...            # the batches that an uninterrupted run would have seen
 
-    Args:
-        dataset: Anything with ``len`` and ``[index]``.
-        batch_size: Items in a batch; the last batch of an epoch may have fewer.
-        shuffle: Whether every epoch has an order of its own; otherwise the data set's.
-        num_workers: Threads that prepare batches ahead; 0 prepares them in the caller's thread.
-            The batches are the same for any number.
-        seed: Of order and augmentation.
-        transform: ``transform(item, rng)``, applied to every item in the worker, with the Generator
-            of ``(seed, epoch, index)``: an item's augmentation does not depend on its place in the
-            order, on the batch size or on the threads.
-        collate: Makes a batch of a list of items, in the worker; by default the list itself. See
-            also ``stack``.
-        drop_last: Whether a last batch with fewer items is left out.
-        prefetch: Batches prepared ahead by each worker.
+    Parameters
+    ----------
+    dataset
+        Anything with ``len`` and ``[index]``.
+    batch_size
+        Items in a batch; the last batch of an epoch may have fewer.
+    shuffle
+        Whether every epoch has an order of its own; otherwise the data set's.
+    num_workers
+        Threads that prepare batches ahead; 0 prepares them in the caller's thread. The batches are
+        the same for any number.
+    seed
+        Of order and augmentation.
+    transform
+        ``transform(item, rng)``, applied to every item in the worker, with the Generator of
+        ``(seed, epoch, index)``: an item's augmentation does not depend on its place in the order,
+        on the batch size or on the threads.
+    collate
+        Makes a batch of a list of items, in the worker; by default the list itself. See also
+        ``stack``.
+    drop_last
+        Whether a last batch with fewer items is left out.
+    prefetch
+        Batches prepared ahead by each worker.
 
-    Raises:
-        ItemError: from the loop, when an item cannot be prepared. Batches before it are delivered.
-            Its ``index`` is the item's, its ``__cause__`` the original exception.
+    Raises
+    ------
+    ItemError
+        From the loop, when an item cannot be prepared. Batches before it are delivered. Its
+        ``index`` is the item's, its ``__cause__`` the original exception.
 
-    Example:
-        >>> from oxidet.data import DataLoader
-        >>> loader = DataLoader(range(5), batch_size=2)
-        >>> list(loader), loader.epoch
-        ([[0, 1], [2, 3], [4]], 1)
+    Examples
+    --------
+    >>> from oxidet.data import DataLoader
+    >>> loader = DataLoader(range(5), batch_size=2)
+    >>> list(loader), loader.epoch
+    ([[0, 1], [2, 3], [4]], 1)
     """
 
     def __init__(
@@ -234,10 +247,11 @@ def _shut_down(executor: ThreadPoolExecutor, started: deque[Future[Any]]) -> Non
 def stack(items: list[Any]) -> tuple[np.ndarray, ...]:
     """Collate items that are tuples of equal shapes into one array per field.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.data import stack
-        >>> [field.shape for field in stack([(np.zeros((1, 2)), 3), (np.ones((1, 2)), 4)])]
-        [(2, 1, 2), (2,)]
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.data import stack
+    >>> [field.shape for field in stack([(np.zeros((1, 2)), 3), (np.ones((1, 2)), 4)])]
+    [(2, 1, 2), (2,)]
     """
     return tuple(np.stack(field) for field in zip(*items, strict=True))

@@ -83,17 +83,27 @@ class DigitScenes:
     A scene depends on ``(split, seed, index)`` and the arguments below, not on ``length``: a
     longer data set begins with the shorter one's scenes. Needs the extra ``digits``.
 
-    Args:
-        split: ``"train"``, ``"validation"`` or ``"test"``: whose digits are used.
-        size: Height and width of the images.
-        length: Number of scenes.
-        seed: Which scenes; at least 0.
-        digits: Fewest and most digits in a scene. In a small or crowded image, a digit for which
-            no place is found is left out.
-        heights: Least and greatest height of a digit, in pixels.
-        max_iou: Greatest IoU between two boxes of a scene.
+    Parameters
+    ----------
+    split
+        ``"train"``, ``"validation"`` or ``"test"``: whose digits are used.
+    size
+        Height and width of the images.
+    length
+        Number of scenes.
+    seed
+        Which scenes; at least 0.
+    digits
+        Fewest and most digits in a scene. In a small or crowded image, a digit for which no place
+        is found is left out.
+    heights
+        Least and greatest height of a digit, in pixels.
+    max_iou
+        Greatest IoU between two boxes of a scene.
 
-    Example (needs scikit-learn)::
+    Examples
+    --------
+    Needs scikit-learn::
 
         scenes = DigitScenes("test", length=200)
         img, bbox, label, difficult = scenes[0]

@@ -93,35 +93,48 @@ class VOCBboxDataset:
     An image without objects has R = 0. Annotations are read when first asked for and kept;
     images are read every time.
 
-    Args:
-        data_dir: The directory that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
-        split: Which ``ImageSets/Main/<split>.txt`` lists the images.
-        use_difficult: Whether objects marked difficult are returned.
-        return_difficult: False leaves the fourth element out.
-        class_names: The classes in label order. By default they are collected from every file in
-            ``Annotations``, whatever the split, so that all splits of a directory agree: VOC's own
-            20 classes in VOC's order if they cover what is found, else what is found, sorted.
-            Names are compared without regard to case and surrounding space.
-        coordinates: How the numbers of the files become continuous pixel edges. They are taken as
-            floats and never rounded.
+    Parameters
+    ----------
+    data_dir
+        The directory that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
+    split
+        Which ``ImageSets/Main/<split>.txt`` lists the images.
+    use_difficult
+        Whether objects marked difficult are returned.
+    return_difficult
+        False leaves the fourth element out.
+    class_names
+        The classes in label order. By default they are collected from every file in
+        ``Annotations``, whatever the split, so that all splits of a directory agree: VOC's own 20
+        classes in VOC's order if they cover what is found, else what is found, sorted. Names are
+        compared without regard to case and surrounding space.
+    coordinates
+        How the numbers of the files become continuous pixel edges. They are taken as floats and
+        never rounded.
 
-            - ``"voc"`` subtracts 1 from all four, as chainercv and simple-faster-rcnn do. VOC
-              counts pixels from 1 and includes the last, so these boxes are one pixel short on the
-              right and at the bottom; ``eval_detection_voc`` makes up for it.
-            - ``"inclusive"`` subtracts 1 from the two minima only: the exact edges of VOC's boxes.
-            - ``"edges"`` takes the numbers as they are, for files written from 0-based edges.
+        - ``"voc"`` subtracts 1 from all four, as chainercv and simple-faster-rcnn do. VOC
+          counts pixels from 1 and includes the last, so these boxes are one pixel short on the
+          right and at the bottom; ``eval_detection_voc`` makes up for it.
+        - ``"inclusive"`` subtracts 1 from the two minima only: the exact edges of VOC's boxes.
+        - ``"edges"`` takes the numbers as they are, for files written from 0-based edges.
 
-            A negative result is set to 0 (files counted from 0 have such coordinates).
-        invalid_boxes: What to do with a box whose minimum is not below its maximum: ``"drop"`` it
-            with a warning, ``"raise"`` a ValueError, or ``"keep"`` it, as the originals do; a box
-            of zero size makes the regression loss infinite, and the target creators refuse it.
+        A negative result is set to 0 (files counted from 0 have such coordinates).
+    invalid_boxes
+        What to do with a box whose minimum is not below its maximum: ``"drop"`` it with a warning,
+        ``"raise"`` a ValueError, or ``"keep"`` it, as the originals do; a box of zero size makes
+        the regression loss infinite, and the target creators refuse it.
 
-    Raises:
-        ValueError: a file that does not say what it should; the message names the file and, where
-            it concerns one, the object, counted from 1.
-        OSError: a file that is missing or cannot be opened.
+    Raises
+    ------
+    ValueError
+        A file that does not say what it should; the message names the file and, where it concerns
+        one, the object, counted from 1.
+    OSError
+        A file that is missing or cannot be opened.
 
-    Reference: chainercv and simple-faster-rcnn, ``VOCBboxDataset``.
+    References
+    ----------
+    chainercv and simple-faster-rcnn, ``VOCBboxDataset``.
     """
 
     def __init__(

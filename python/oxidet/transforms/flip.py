@@ -14,11 +14,12 @@ from oxidet.transforms.sample import Sample
 def flip(img: F32, y_flip: bool = False, x_flip: bool = False) -> F32:
     """A view of ``(C, H, W)`` turned upside down (``y_flip``), left to right (``x_flip``) or both.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.transforms import flip
-        >>> flip(np.array([[[1, 2], [3, 4]]]), x_flip=True).tolist()
-        [[[2, 1], [4, 3]]]
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.transforms import flip
+    >>> flip(np.array([[[1, 2], [3, 4]]]), x_flip=True).tolist()
+    [[[2, 1], [4, 3]]]
     """
     if np.ndim(img) != 3:
         raise ValueError(f"img: expected 3 dimensions (C, H, W), got shape {np.shape(img)}")

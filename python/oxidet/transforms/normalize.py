@@ -28,14 +28,15 @@ class Normalize:
     - ``Normalize.caffe()``: BGR, 0..255, minus a mean. simple-faster-rcnn's ``caffe_pretrain``.
     - ``Normalize.chainercv()``: RGB, 0..255, minus a mean.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.transforms import Normalize
-        >>> image = np.full((3, 1, 1), 127.5, np.float32)
-        >>> [round(float(v), 4) for v in Normalize.torchvision()(image).ravel()]
-        [0.0655, 0.1964, 0.4178]
-        >>> [round(float(v), 4) for v in Normalize.caffe()(image).ravel()]
-        [4.7283, 11.5535, 24.5199]
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.transforms import Normalize
+    >>> image = np.full((3, 1, 1), 127.5, np.float32)
+    >>> [round(float(v), 4) for v in Normalize.torchvision()(image).ravel()]
+    [0.0655, 0.1964, 0.4178]
+    >>> [round(float(v), 4) for v in Normalize.caffe()(image).ravel()]
+    [4.7283, 11.5535, 24.5199]
     """
 
     mean: Triple

@@ -24,24 +24,31 @@ Edge = Literal["clamp", "mirror"]
 def resize(img: F32, size: tuple[int, int], *, edge: Edge = "clamp") -> F32:
     """Resize an image of any number of channels, ``(C, H, W)`` to float32 ``(C, *size)``.
 
-    Args:
-        img: The image, numbers of any type and range.
-        size: Height and width of the result.
-        edge: What lies beyond the edge, ``"clamp"`` or ``"mirror"``; see the module.
-
     The result has the memory order of the input, channels first or channels last. It never shares
     memory with the input.
 
-    Raises:
-        ValueError: wrong shape, an image without pixels, or a size below 1.
+    Parameters
+    ----------
+    img
+        The image, numbers of any type and range.
+    size
+        Height and width of the result.
+    edge
+        What lies beyond the edge, ``"clamp"`` or ``"mirror"``; see the module.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.transforms import resize
-        >>> resize(np.array([[[0.0, 8.0]]]), (1, 4)).tolist()
-        [[[0.0, 2.0, 6.0, 8.0]]]
-        >>> resize(np.array([[[0.0, 8.0]]]), (1, 4), edge="mirror").tolist()
-        [[[2.0, 2.0, 6.0, 6.0]]]
+    Raises
+    ------
+    ValueError
+        Wrong shape, an image without pixels, or a size below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.transforms import resize
+    >>> resize(np.array([[[0.0, 8.0]]]), (1, 4)).tolist()
+    [[[0.0, 2.0, 6.0, 8.0]]]
+    >>> resize(np.array([[[0.0, 8.0]]]), (1, 4), edge="mirror").tolist()
+    [[[2.0, 2.0, 6.0, 6.0]]]
     """
     image = as_float32(img, "img", ndim=3, form="(C, H, W)")
     height, width = pair(size, "size")

@@ -38,13 +38,14 @@ class Compose:
     A transform is any callable ``transform(sample, rng) -> Sample``. ``Compose`` is one, and is
     what a ``DataLoader`` takes as ``transform``; it accepts a data set's plain tuple.
 
-    Example:
-        >>> import numpy as np
-        >>> from oxidet.transforms import Compose, OnImage, Sample
-        >>> halve = OnImage(lambda img: img / 2)
-        >>> sample = (np.ones((3, 2, 2), np.float32), np.zeros((0, 4)), np.zeros(0))
-        >>> float(Compose([halve, halve])(sample, np.random.default_rng(0)).img.max())
-        0.25
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.transforms import Compose, OnImage, Sample
+    >>> halve = OnImage(lambda img: img / 2)
+    >>> sample = (np.ones((3, 2, 2), np.float32), np.zeros((0, 4)), np.zeros(0))
+    >>> float(Compose([halve, halve])(sample, np.random.default_rng(0)).img.max())
+    0.25
     """
 
     def __init__(self, transforms: Iterable[Transform]) -> None:

@@ -29,26 +29,33 @@ def scaled_size(
     ``(H * s, W * s)``, both in double precision and in this order: ``281 * (600 / 281)`` is just
     below 600, and the detectors differ in what they make of that.
 
-    Args:
-        height: H, in pixels, at least 1.
-        width: W, in pixels, at least 1.
-        min_size: Wanted length of the short side.
-        max_size: Largest length of the long side.
-        rounding: How the exact size becomes whole pixels.
-
-            - ``"trunc"``: towards zero, chainercv.
-            - ``"round"``: to the nearest, halves to even, simple-faster-rcnn with a recent skimage.
-            - ``"ceil"``: upwards, simple-faster-rcnn with an old skimage.
-            - ``"floor"``: downwards, torchvision; for sizes the same as ``"trunc"``.
-
     A side that would come out as 0 becomes 1.
 
-    Example:
-        >>> from oxidet.transforms import scaled_size
-        >>> scaled_size(333, 500), scaled_size(333, 500, rounding="round")
-        ((600, 900), (600, 901))
-        >>> scaled_size(281, 300)[0], scaled_size(281, 300, rounding="round")[0]
-        (599, 600)
+    Parameters
+    ----------
+    height
+        H, in pixels, at least 1.
+    width
+        W, in pixels, at least 1.
+    min_size
+        Wanted length of the short side.
+    max_size
+        Largest length of the long side.
+    rounding
+        How the exact size becomes whole pixels.
+
+        - ``"trunc"``: towards zero, chainercv.
+        - ``"round"``: to the nearest, halves to even, simple-faster-rcnn with a recent skimage.
+        - ``"ceil"``: upwards, simple-faster-rcnn with an old skimage.
+        - ``"floor"``: downwards, torchvision; for sizes the same as ``"trunc"``.
+
+    Examples
+    --------
+    >>> from oxidet.transforms import scaled_size
+    >>> scaled_size(333, 500), scaled_size(333, 500, rounding="round")
+    ((600, 900), (600, 901))
+    >>> scaled_size(281, 300)[0], scaled_size(281, 300, rounding="round")[0]
+    (599, 600)
     """
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding: expected one of {list(ROUNDINGS)}, got {rounding!r}")

@@ -38,26 +38,52 @@ def draw(
 ) -> Any:
     """Draw boxes with captions into a copy of an image.
 
-    Args:
-        image: Anything ``read_image`` takes, or None for the image that the detections carry. It
-            is not changed.
-        detections: What to draw, in pixels of the image.
-        labels: Whether captions give the class name.
-        scores: Whether captions give the score, with two decimals, as in ``cat: 0.93``.
-        scale: Enlarge the picture this many times first, so that captions in a small one are
-            small beside it.
-        line_width: In pixels; by default it grows with the picture.
-        font_size: In pixels; by default it grows with the picture.
-        palette: RGB colours by label, repeated; by default one that works for any colour vision.
-
-    Returns:
-        A Pillow image (extra ``images``), which notebooks show; ``numpy.asarray`` makes it an
-        ``(H, W, 3)`` uint8 array.
-
     Higher scores are drawn on top. A caption stands outside its box's top left corner if it fits
     there, else where it hides least of other captions; always inside the picture. Names beyond
     ASCII need the font DejaVu Sans, which comes with matplotlib (extra ``plots``) if the system has
     none.
+
+    Parameters
+    ----------
+    image
+        Anything ``read_image`` takes, or None for the image that the detections carry. It is not
+        changed.
+    detections
+        What to draw, in pixels of the image.
+    labels
+        Whether captions give the class name.
+    scores
+        Whether captions give the score, with two decimals, as in ``cat: 0.93``.
+    scale
+        Enlarge the picture this many times first, so that captions in a small one are small beside
+        it.
+    line_width
+        In pixels; by default it grows with the picture.
+    font_size
+        In pixels; by default it grows with the picture.
+    palette
+        RGB colours by label, repeated; by default one that works for any colour vision.
+
+    Returns
+    -------
+    A Pillow image (extra ``images``), which notebooks show; ``numpy.asarray`` makes it an
+    ``(H, W, 3)`` uint8 array.
+
+    Raises
+    ------
+    ValueError
+        No image, a ``scale`` below 1, an empty ``palette``.
+    ImportError
+        Pillow is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import Detections
+    >>> from oxidet.visualize import draw
+    >>> picture = np.zeros((90, 120, 3), np.uint8)
+    >>> draw(picture, Detections([[20, 30, 60, 80]], [0], [0.9], class_names=("cat",))).size
+    (120, 90)
     """
     image_module = _extras.require("PIL.Image", extra="images")
     canvas_module = _extras.require("PIL.ImageDraw", extra="images")

@@ -49,10 +49,11 @@ def voc_colormap(labels: NDArray[np.integer] | list[int]) -> F32:
     The bits of a label, three at a time from the lowest, are the next lower bits of red, green and
     blue, from the highest.
 
-    Example:
-        >>> from oxidet.visualize import voc_colormap
-        >>> voc_colormap([0, 1, 15]).tolist()
-        [[0.0, 0.0, 0.0], [128.0, 0.0, 0.0], [192.0, 128.0, 128.0]]
+    Examples
+    --------
+    >>> from oxidet.visualize import voc_colormap
+    >>> voc_colormap([0, 1, 15]).tolist()
+    [[0.0, 0.0, 0.0], [128.0, 0.0, 0.0], [192.0, 128.0, 128.0]]
     """
     rest = np.asarray(labels, np.int64)
     if rest.ndim != 1 or (rest < 0).any():

@@ -18,16 +18,23 @@ def training_curves(log: str | os.PathLike[str], smooth: int = 50, ax: Any = Non
     Losses are on the left axis, on a logarithmic scale; scores of evaluations (mean average
     precision, accuracy) are dots on the right axis, 0 to 1.
 
-    Args:
-        log: The ``log.jsonl`` that ``oxidet.train.Trainer`` or ``ClassifierTrainer`` wrote.
-        smooth: Steps over which a loss is averaged.
-        ax: Axes to draw into; by default those of a new figure.
+    Parameters
+    ----------
+    log
+        The ``log.jsonl`` that ``oxidet.train.Trainer`` or ``ClassifierTrainer`` wrote.
+    smooth
+        Steps over which a loss is averaged.
+    ax
+        Axes to draw into; by default those of a new figure.
 
-    Returns:
-        The axes of the losses.
+    Returns
+    -------
+    The axes of the losses.
 
-    Raises:
-        ValueError: ``smooth`` is below 1, or the log has no steps.
+    Raises
+    ------
+    ValueError
+        ``smooth`` is below 1, or the log has no steps.
     """
     from oxidet.train.log import read_log
 

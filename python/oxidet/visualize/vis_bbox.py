@@ -17,9 +17,12 @@ RED = (255, 0, 0)
 def vis_image(img: Any, ax: Any = None) -> Any:
     """Show an image in matplotlib axes and return them.
 
-    Args:
-        img: ``(3, H, W)``, RGB, 0..255, or anything else ``read_image`` takes. None shows nothing.
-        ax: Axes to draw into; by default those of a new figure.
+    Parameters
+    ----------
+    img
+        ``(3, H, W)``, RGB, 0..255, or anything else ``read_image`` takes. None shows nothing.
+    ax
+        Axes to draw into; by default those of a new figure.
     """
     if ax is None:
         ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
@@ -42,26 +45,40 @@ def vis_bbox(
 ) -> Any:
     """Plot boxes over an image with matplotlib (extra ``plots``) and return the axes.
 
-    Args:
-        img: ``(3, H, W)``, RGB, 0..255; None plots the boxes alone.
-        bbox: ``(R, 4)``, ``(y_min, x_min, y_max, x_max)`` in pixels.
-        label: ``(R,)`` integers from 0, or None.
-        score: ``(R,)``, or None.
-        label_names: Names in label order, or None: then labels are not written.
-        instance_colors: ``(M, 3)`` RGB 0..255, one for each box, repeated if there are fewer; by
-            default red.
-        alpha: Opacity of the frames, 0 to 1.
-        linewidth: Of the frames, in points.
-        sort_by_score: Whether boxes of higher score are drawn over those of lower score.
-        ax: Axes to draw into; by default those of a new figure.
-
     A caption at a box's top left corner reads ``name: score``, with two decimals, as far as the
     two are given.
 
-    Raises:
-        ValueError: ``label`` or ``score`` is not as long as ``bbox``, or a label has no name.
+    Parameters
+    ----------
+    img
+        ``(3, H, W)``, RGB, 0..255; None plots the boxes alone.
+    bbox
+        ``(R, 4)``, ``(y_min, x_min, y_max, x_max)`` in pixels.
+    label
+        ``(R,)`` integers from 0, or None.
+    score
+        ``(R,)``, or None.
+    label_names
+        Names in label order, or None: then labels are not written.
+    instance_colors
+        ``(M, 3)`` RGB 0..255, one for each box, repeated if there are fewer; by default red.
+    alpha
+        Opacity of the frames, 0 to 1.
+    linewidth
+        Of the frames, in points.
+    sort_by_score
+        Whether boxes of higher score are drawn over those of lower score.
+    ax
+        Axes to draw into; by default those of a new figure.
 
-    Reference: chainercv, ``vis_bbox``.
+    Raises
+    ------
+    ValueError
+        ``bbox`` has another shape, ``label`` or ``score`` another length, or a label has no name.
+
+    References
+    ----------
+    chainercv, ``vis_bbox``.
     """
     [boxes] = as_boxes(bbox=bbox)
     for name, column in (("label", label), ("score", score)):
