@@ -71,7 +71,7 @@ impl<'a> MatMut<'a> {
 fn assert_fits(len: usize, rows: usize, cols: usize, row_stride: usize) {
     let needed = match (rows, cols) {
         (0, _) | (_, 0) => 0,
-        _ => (rows - 1) * row_stride + cols,
+        _ => (rows - 1).saturating_mul(row_stride).saturating_add(cols),
     };
     assert!(
         needed <= len,
@@ -218,6 +218,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "elements, got 1")]
+    fn extents_that_overflow_do_not_fit() {
+        // Twice this stride is 0 to a wrapping multiplication.
+        MatRef::new(&[0.0], 3, 1, 1 << (usize::BITS - 1));
     }
 
     #[test]

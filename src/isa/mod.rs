@@ -38,7 +38,7 @@ impl Isa {
         Isa::Scalar
     }
 
-    /// The name used in `OXIDET_ISA` and `show_versions`.
+    /// The name that `show_versions` prints.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
