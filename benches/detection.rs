@@ -34,7 +34,7 @@ fn overlaps(c: &mut Criterion) {
         let expected: Vec<f32> = a.iter().flat_map(|x| b.iter().map(|y| iou(x, y))).collect();
         group.throughput(Throughput::Elements((a.len() * b.len()) as u64));
         let check = |got: Vec<f32>| common::assert_close(name, &got, &expected, 1e-6);
-        common::time(&mut group, name, check, || iou_matrix(&a, &b));
+        common::time(&mut group, name, check, || iou_matrix(&a, &b).unwrap());
     }
     group.finish();
 }

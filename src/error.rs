@@ -4,7 +4,8 @@
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why a kernel refused its arguments. Every message names the argument, what was expected and
-/// what came; the bindings turn each variant into a Python `ValueError`.
+/// what came; the bindings turn [`Error::Memory`] into a Python `MemoryError` and all others into a
+/// `ValueError`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An array has the wrong rank or extent.
@@ -38,6 +39,14 @@ pub enum Error {
         got: String,
         /// Index of the first offending row.
         row: usize,
+    },
+    /// The result would not fit into memory.
+    #[error("{argument}: expected a result that fits into memory, got {got}")]
+    Memory {
+        /// Name of the argument that the size of the result follows from.
+        argument: &'static str,
+        /// The shape of the result.
+        got: String,
     },
 }
 

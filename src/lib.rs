@@ -14,6 +14,7 @@
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
 //! | [`roi`] | RoI pooling and RoI align |
+//! | [`memory`] | refusing results that no memory can hold |
 //! | [`evaluation`] | VOC matching and average precision |
 //!
 //! # Memory layout
@@ -28,6 +29,7 @@ pub mod evaluation;
 pub mod gemm;
 pub mod isa;
 pub mod layers;
+pub mod memory;
 pub mod parallel;
 pub mod roi;
 pub mod rpn;

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use super::{BBox, Columns, Scalar};
+use crate::Result;
+use crate::memory::result_len;
 
 /// Pairs one task computes: enough to outweigh its start, few enough to share the work.
 const PAIRS_PER_TASK: usize = 1 << 14;
@@ -11,10 +13,10 @@ const PAIRS_PER_TASK: usize = 1 << 14;
 ///
 /// Touching boxes give 0, an inverted box 0 with everything, two boxes without area NaN (0 / 0),
 /// and a NaN corner NaN.
-pub fn iou_matrix<T: Scalar>(a: &[BBox<T>], b: &[BBox<T>]) -> Vec<T> {
-    let mut matrix = vec![T::ZERO; a.len() * b.len()];
+pub fn iou_matrix<T: Scalar>(a: &[BBox<T>], b: &[BBox<T>]) -> Result<Vec<T>> {
+    let mut matrix = vec![T::ZERO; result_len::<T>("boxes", &[a.len(), b.len()])?];
     if matrix.is_empty() {
-        return matrix;
+        return Ok(matrix);
     }
     let columns = Columns::new(b);
     let rows_per_task = (PAIRS_PER_TASK / b.len()).max(1);
@@ -25,7 +27,7 @@ pub fn iou_matrix<T: Scalar>(a: &[BBox<T>], b: &[BBox<T>]) -> Vec<T> {
             }
         },
     );
-    matrix
+    Ok(matrix)
 }
 
 /// Each box's best partner: `numpy.argmax` and `numpy.max` along the rows of [`iou_matrix`].
@@ -89,7 +91,7 @@ mod tests {
     fn the_matrix_agrees_with_the_definition_for_sizes_around_a_task() {
         for (n, k) in [(0, 3), (3, 0), (1, 1), (7, 5), (300, 61), (3, 20_000)] {
             let (a, b) = (scattered(n, 1), scattered(k, 2));
-            let matrix = iou_matrix(&a, &b);
+            let matrix = iou_matrix(&a, &b).unwrap();
             assert_eq!(matrix.len(), n * k);
             for (i, row) in matrix.chunks(k.max(1)).enumerate() {
                 for (j, iou) in row.iter().enumerate() {
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn degenerate_boxes_follow_the_written_rules() {
-        let iou = |a: BBox<f32>, b: BBox<f32>| iou_matrix(&[a], &[b])[0];
+        let iou = |a: BBox<f32>, b: BBox<f32>| iou_matrix(&[a], &[b]).unwrap()[0];
         let inf = f32::INFINITY;
         assert_eq!(iou([0., 0., 4., 4.], [4., 0., 8., 4.]), 0.0, "touching");
         assert!(iou([1., 1., 1., 1.], [1., 1., 1., 1.]).is_nan(), "two points");
@@ -117,7 +119,7 @@ mod tests {
         let (a, mut b) = (scattered(200, 3), scattered(9, 4));
         b.push(b[2]); // a tie: the first must win
         let matches = best_matches(&a, &b);
-        for (i, row) in iou_matrix(&a, &b).chunks(b.len()).enumerate() {
+        for (i, row) in iou_matrix(&a, &b).unwrap().chunks(b.len()).enumerate() {
             let best = row.iter().cloned().fold(f64::MIN, f64::max);
             assert_eq!(matches.iou[i], best);
             assert_eq!(matches.index[i], row.iter().position(|&x| x == best).unwrap());

@@ -192,7 +192,7 @@ mod tests {
 
     /// Greedy suppression from the full matrix.
     fn quadratic(boxes: &[BBox<f64>], order: &[usize], cutoff: f64) -> Vec<usize> {
-        let iou = iou_matrix(boxes, boxes);
+        let iou = iou_matrix(boxes, boxes).unwrap();
         let mut kept: Vec<usize> = vec![];
         for &i in order {
             if kept.iter().all(|&k| iou[k * boxes.len() + i] < cutoff) {

@@ -25,7 +25,9 @@ pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<
     }
     let row_len = conv.input.1 * conv.in_channels;
     // Rows of one phase lie `stride` apart; a task takes whole periods so that it owns them all.
-    let rows_per_task = (256 / conv.input.1).max(1).next_multiple_of(conv.stride.0);
+    // A stride beyond the image has one phase a pixel.
+    let phases = (conv.stride.0.min(conv.input.0), conv.stride.1.min(conv.input.1));
+    let rows_per_task = (256 / conv.input.1).max(1).next_multiple_of(phases.0);
     let image_len = conv.input.0 * row_len;
     grad_input
         .par_chunks_mut(image_len)
@@ -37,8 +39,8 @@ pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<
                 .map(move |(task, rows)| (image, task * rows_per_task, rows))
         })
         .for_each_init(Scratch::default, |scratch, (image, first_row, rows)| {
-            for row_phase in 0..conv.stride.0 {
-                for col_phase in 0..conv.stride.1 {
+            for row_phase in 0..phases.0 {
+                for col_phase in 0..phases.1 {
                     let block = Block {
                         conv,
                         image,

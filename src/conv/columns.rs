@@ -29,6 +29,9 @@ pub(super) fn gather(
     columns: &mut [f32],
 ) {
     let channels = conv.group_in();
+    if channels == 0 {
+        return;
+    }
     let (kh, kw) = conv.kernel;
     let contiguous_taps = conv.dilation.1 == 1 && conv.groups == 1;
     let rows = columns.chunks_exact_mut(conv.depth());

@@ -1,6 +1,10 @@
 //! Sizes of a convolution. One function computes output sizes; kernels, reference and tests call it.
 
+use crate::memory::result_len;
 use crate::{Error, Result};
+
+/// Largest accepted stride, dilation and padding; sums of them and of a size stay far from overflow.
+const MAX_EXTENT: usize = i32::MAX as usize;
 
 /// Zeros around an image, in pixels. The two ends of an axis may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +84,17 @@ impl Conv2d {
                 return Err(Error::value(argument, "positive integers", format!("{pair:?}")));
             }
         }
+        let Padding { top, bottom, left, right } = padding;
+        for (argument, most) in [
+            ("stride", stride.0.max(stride.1)),
+            ("dilation", dilation.0.max(dilation.1)),
+            ("padding", top.max(bottom).max(left).max(right)),
+        ] {
+            if most > MAX_EXTENT {
+                let expected = format!("at most {MAX_EXTENT}");
+                return Err(Error::value(argument, expected, most.to_string()));
+            }
+        }
         if kh == 0 || kw == 0 {
             return Err(Error::shape(
                 "weight",
@@ -108,20 +123,22 @@ impl Conv2d {
                 format!("{in_channels} channels"),
             ));
         }
-        let rows = output_size(height, padding.top + padding.bottom, kh, stride.0, dilation.0);
-        let cols = output_size(width, padding.left + padding.right, kw, stride.1, dilation.1);
+        let rows = output_size(height, top + bottom, kh, stride.0, dilation.0);
+        let cols = output_size(width, left + right, kw, stride.1, dilation.1);
         let (Some(rows), Some(cols)) = (rows, cols) else {
             return Err(Error::shape(
                 "input",
                 format!(
                     "at least {} x {} pixels for a {kh} x {kw} kernel with dilation {dilation:?} \
-                     and padding {padding:?}",
-                    (dilation.0 * (kh - 1) + 1).saturating_sub(padding.top + padding.bottom),
-                    (dilation.1 * (kw - 1) + 1).saturating_sub(padding.left + padding.right),
+                     and padding {:?}",
+                    (dilation.0 * (kh - 1) + 1).saturating_sub(top + bottom),
+                    (dilation.1 * (kw - 1) + 1).saturating_sub(left + right),
+                    ((top, bottom), (left, right)),
                 ),
                 format!("{height} x {width}"),
             ));
         };
+        result_len::<f32>("input", &[batch, rows, cols, out_channels])?;
         Ok(Conv2d {
             batch,
             input: (height, width),
@@ -237,5 +254,27 @@ mod tests {
         assert!(new(x, (3, 3, 4, 8), (1, 1), (1, 0), 1).starts_with("dilation"));
         assert!(new(x, (3, 3, 4, 8), (1, 1), (1, 1), 3).starts_with("groups"));
         assert!(new(x, (7, 3, 4, 8), (1, 1), (1, 1), 1).starts_with("input: expected at least 7"));
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_refused() {
+        let (x, w) = ((1, 5, 5, 4), (3, 3, 4, 8));
+        let new = |stride, padding, dilation| {
+            let padding = Padding::symmetric(padding, padding);
+            Conv2d::new(x, w, (stride, 1), padding, (dilation, 1), 1).unwrap_err().to_string()
+        };
+        // Twice 2^63 is 0 in 64 bits.
+        for huge in [1 << 31, 1 << 62, 1 << 63, usize::MAX] {
+            assert!(new(huge, 1, 1).starts_with("stride: expected at most 2147483647"));
+            assert!(new(1, huge, 1).starts_with("padding: expected at most 2147483647"));
+            assert!(new(1, 1, huge).starts_with("dilation: expected at most 2147483647"));
+        }
+        assert!(
+            new(1, MAX_EXTENT, 1).starts_with("input: expected a result that can be addressed")
+        );
+        assert!(new(1, 1 << 22, 1).starts_with("input: expected a result that fits into memory"));
+        assert!(
+            new(1, 0, MAX_EXTENT).starts_with("input: expected at least 4294967295 x 3 pixels")
+        );
     }
 }

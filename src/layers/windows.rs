@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::memory::result_len;
 use crate::{Error, Result};
 
 /// One pooling window along one axis.
@@ -104,8 +105,8 @@ impl Pool2d {
         }
         Self::new(
             input,
-            sliding_axis(input.1, kernel.0, stride.0, padding.0, dilation.0, ceil_mode),
-            sliding_axis(input.2, kernel.1, stride.1, padding.1, dilation.1, ceil_mode),
+            sliding_axis(input.1, kernel.0, stride.0, padding.0, dilation.0, ceil_mode)?,
+            sliding_axis(input.2, kernel.1, stride.1, padding.1, dilation.1, ceil_mode)?,
             || format!("at least one window of {kernel:?} with padding {padding:?}"),
         )
     }
@@ -117,9 +118,13 @@ impl Pool2d {
             let got = format!("{output:?}");
             return Err(Error::value("output_size", format!("at most {MAX_EXTENT}"), got));
         }
-        Self::new(input, adaptive_axis(input.1, output.0), adaptive_axis(input.2, output.1), || {
-            "at least 1 x 1 pixels".into()
-        })
+        result_len::<f32>("output_size", &[input.0, output.0, output.1, input.3])?;
+        Self::new(
+            input,
+            adaptive_axis(input.1, output.0)?,
+            adaptive_axis(input.2, output.1)?,
+            || "at least 1 x 1 pixels".into(),
+        )
     }
 
     fn new(
@@ -209,11 +214,13 @@ fn sliding_axis(
     padding: usize,
     dilation: usize,
     ceil_mode: bool,
-) -> Option<Vec<Window>> {
+) -> Result<Option<Vec<Window>>> {
     if size == 0 || size > MAX_EXTENT {
-        return None;
+        return Ok(None);
     }
-    let count = pooled_size(size, kernel, stride, padding, dilation, ceil_mode)?;
+    let Some(count) = pooled_size(size, kernel, stride, padding, dilation, ceil_mode) else {
+        return Ok(None);
+    };
     let span = ((kernel - 1) * dilation + 1) as i64;
     let window = |index: usize| {
         let begin = (index * stride) as i64 - padding as i64;
@@ -229,18 +236,26 @@ fn sliding_axis(
             step: dilation,
         }
     };
-    Some((0..count).map(window).collect())
+    list("input", count, window).map(Some)
 }
 
-fn adaptive_axis(size: usize, output: usize) -> Option<Vec<Window>> {
+fn adaptive_axis(size: usize, output: usize) -> Result<Option<Vec<Window>>> {
     if size == 0 || size > MAX_EXTENT {
-        return None;
+        return Ok(None);
     }
     let window = |index: usize| {
         let (begin, end) = (index * size / output, ((index + 1) * size).div_ceil(output));
         Window { begin: begin as i64, end: end as i64, first: begin, taps: end - begin, step: 1 }
     };
-    Some((0..output).map(window).collect())
+    list("output_size", output, window).map(Some)
+}
+
+fn list(
+    argument: &'static str,
+    count: usize,
+    window: impl Fn(usize) -> Window,
+) -> Result<Vec<Window>> {
+    Ok((0..result_len::<Window>(argument, &[count])?).map(window).collect())
 }
 
 /// Pooling layers around every edge, with a name to print: one pixel, one channel, an empty batch,
@@ -301,7 +316,8 @@ mod tests {
             (3, 2, 1, 1, 4, false),
             (1, 1, 1, 0, 1, true),
         ] {
-            let windows = sliding_axis(size, kernel, stride, padding, dilation, ceil_mode).unwrap();
+            let windows =
+                sliding_axis(size, kernel, stride, padding, dilation, ceil_mode).unwrap().unwrap();
             for (i, window) in windows.iter().enumerate() {
                 let expected: Vec<usize> = (0..kernel)
                     .map(|u| (i * stride + u * dilation) as i64 - padding as i64)
@@ -350,5 +366,7 @@ mod tests {
         let huge = usize::MAX / 2;
         assert!(refused(x, Sliding { stride: (huge, 1), ..ok }).starts_with("stride: expected"));
         assert!(Pool2d::adaptive((1, 0, 4, 1), (1, 1)).is_err());
+        let message = Pool2d::adaptive((1, 4, 4, 1), (1 << 23, 1 << 23)).unwrap_err().to_string();
+        assert!(message.starts_with("output_size: expected a result that fits"), "{message}");
     }
 }

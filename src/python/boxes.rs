@@ -39,7 +39,7 @@ macro_rules! bindings {
             b: PyReadonlyArray2<'py, $t>,
         ) -> PyResult<Bound<'py, PyArray2<$t>>> {
             let (a, b) = (rows(&a, "bbox_a")?, rows(&b, "bbox_b")?);
-            let matrix = compute(py, || Ok(boxes::iou_matrix(a, b)))?;
+            let matrix = compute(py, || boxes::iou_matrix(a, b))?;
             wrap(py, matrix, [a.len(), b.len()])
         }
 

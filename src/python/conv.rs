@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use super::{compute, shape4, slice, wrap};
 use crate::conv::{self, Conv2d, Padding};
 use crate::gemm::{self, MatRef};
+use crate::memory::result_len;
 use crate::{Error, Result};
 
 type Pair = (usize, usize);
@@ -127,6 +128,7 @@ fn matmul<'py>(
         let (expected, got) = (format!("{k} rows to multiply with"), format!("{depth}"));
         return Err(Error::shape("b", expected, got).into());
     }
+    result_len::<f32>("input", &[m, n])?;
     let lhs = matrix(&a, "a", transpose_a)?;
     let rhs = matrix(&b, "b", transpose_b)?;
     let result = compute(py, || Ok(gemm::product(lhs, rhs)))?;

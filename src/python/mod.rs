@@ -3,7 +3,7 @@
 
 use numpy::ndarray::{Array, Dimension, IntoDimension};
 use numpy::{Element, IntoPyArray, PyArray, PyReadonlyArray, PyReadonlyArray4};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 mod boxes;
@@ -17,7 +17,10 @@ mod runtime;
 
 impl From<crate::Error> for PyErr {
     fn from(error: crate::Error) -> PyErr {
-        PyValueError::new_err(error.to_string())
+        match error {
+            crate::Error::Memory { .. } => PyMemoryError::new_err(error.to_string()),
+            _ => PyValueError::new_err(error.to_string()),
+        }
     }
 }
 

@@ -17,7 +17,10 @@ use rayon::prelude::*;
 
 use super::regions::{FeatureMap, Region, check_scale, expect_len};
 use super::scatter;
-use crate::Result;
+use crate::{Error, Result};
+
+/// Largest accepted number of samples of a bin on an axis; a thousand times what is of any use.
+const MAX_SAMPLES: i32 = 1 << 16;
 
 /// RoI align: its geometry and options.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,6 +92,11 @@ impl Align {
 
     fn check(&self, regions: &[Region]) -> Result<usize> {
         check_scale(self.scale)?;
+        if self.sampling_ratio > MAX_SAMPLES {
+            let expected = format!("at most {MAX_SAMPLES}");
+            let got = self.sampling_ratio.to_string();
+            return Err(Error::value("sampling_ratio", expected, got));
+        }
         self.map.output_len(regions.len())
     }
 }
@@ -199,8 +207,9 @@ pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) ->
 #[cfg(test)]
 mod tests {
     use super::super::reference;
-    use super::super::reference::tests::{close, feature_maps, regions, values};
+    use super::super::reference::tests::{feature_maps, regions};
     use super::*;
+    use crate::conv::reference::{close, values};
 
     #[test]
     fn agrees_with_naive_sampling_and_its_gradient() {
@@ -232,6 +241,15 @@ mod tests {
         let map = FeatureMap::new((1, 4, 4, 1), (1, 1)).unwrap();
         let options = Align { map, scale: 1.0, sampling_ratio, aligned };
         align(&options, &[1.0; 16], &[Region { image: 0, x1, y1, x2, y2 }]).unwrap()[0]
+    }
+
+    #[test]
+    fn a_sampling_ratio_without_bounds_is_refused() {
+        let map = FeatureMap::new((1, 4, 4, 1), (1, 1)).unwrap();
+        let options = |sampling_ratio| Align { map, scale: 1.0, sampling_ratio, aligned: false };
+        let message = align(&options(MAX_SAMPLES + 1), &[1.0; 16], &[]).unwrap_err().to_string();
+        assert_eq!(message, "sampling_ratio: expected at most 65536, got 65537");
+        assert!((constant(MAX_SAMPLES, false, [0.0, 0.0, 3.0, 3.0]) - 1.0).abs() < 1e-3);
     }
 
     #[test]

@@ -216,8 +216,9 @@ pub fn max_pool_backward(
 #[cfg(test)]
 mod tests {
     use super::super::reference;
-    use super::super::reference::tests::{close, feature_maps, regions, values};
+    use super::super::reference::tests::{feature_maps, regions};
     use super::*;
+    use crate::conv::reference::{close, values};
 
     fn pools() -> impl Iterator<Item = MaxPool> {
         let conventions = [

@@ -156,27 +156,7 @@ pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) ->
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-
-    /// Whether `max|a - b| <= tolerance * max|b|`.
-    pub fn close(got: &[f32], expected: &[f32], tolerance: f32) -> bool {
-        assert_eq!(got.len(), expected.len());
-        let scale = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-        let error = got.iter().zip(expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
-        error <= tolerance * scale
-    }
-
-    /// Reproducible values in [-1, 1).
-    pub fn values(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-        (0..count)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
-            })
-            .collect()
-    }
+    use crate::conv::reference::values;
 
     /// Maps and grids around every edge: one pixel, one channel, no images, a grid finer than the
     /// map, channels of less than one block, exactly one, and one more.

@@ -1,5 +1,6 @@
 //! The geometry both operators share: the feature map, the regions, and their checks.
 
+use crate::memory::result_len;
 use crate::{Error, Result};
 
 /// Extents of a channels-last batch of feature maps, and of the grid each region is cut into.
@@ -45,18 +46,10 @@ impl FeatureMap {
         self.output.1 * self.channels
     }
 
-    /// Numbers in the result for `regions` regions, or an error where that many cannot exist.
+    /// Numbers in the result for `regions` regions, or an error where memory cannot hold them.
     pub fn output_len(&self, regions: usize) -> Result<usize> {
         let (rows, cols) = self.output;
-        [rows, cols, self.channels, size_of::<f32>()]
-            .into_iter()
-            .try_fold(regions, usize::checked_mul)
-            .filter(|&bytes| isize::try_from(bytes).is_ok())
-            .map(|bytes| bytes / size_of::<f32>())
-            .ok_or_else(|| {
-                let got = format!("{rows} x {cols} bins for {regions} regions");
-                Error::value("output_size", "a result that fits into memory", got)
-            })
+        result_len::<f32>("output_size", &[regions, rows, cols, self.channels])
     }
 
     pub(super) fn check_input(&self, input: &[f32]) -> Result<()> {
@@ -157,6 +150,7 @@ mod tests {
         assert!(FeatureMap::new((1, 1 << 20, 1 << 20, 1), (7, 7)).is_err());
         let map = FeatureMap::new((1, 2, 2, 512), (usize::MAX / 2, 7)).unwrap();
         assert!(map.output_len(3).is_err());
+        let map = FeatureMap::new((1, 2, 2, 512), (7, 7)).unwrap();
         assert_eq!(map.output_len(0).unwrap(), 0);
         assert!(check_scale(f64::NAN).is_err() && check_scale(0.0).is_err());
     }

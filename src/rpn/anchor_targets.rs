@@ -61,7 +61,7 @@ pub fn anchor_targets<T: Scalar>(
         return Ok(targets);
     }
     let boxes: Vec<BBox<T>> = inside.iter().map(|&i| anchors[i]).collect();
-    let iou = boxes::iou_matrix(&boxes, objects);
+    let iou = boxes::iou_matrix(&boxes, objects)?;
     let best = best_of_each_object(&iou, objects.len());
     let counts = |best: T| rule.unreached || best > T::ZERO;
     let (positive, negative) = (T::from_f64(rule.positive), T::from_f64(rule.negative));

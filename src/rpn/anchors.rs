@@ -6,10 +6,8 @@
 use rayon::prelude::*;
 
 use crate::boxes::BBox;
+use crate::memory::result_len;
 use crate::{Error, Result};
-
-/// Far above any real feature map; keeps a wrong size from taking all memory.
-const MAX_ANCHORS: usize = 1 << 30;
 
 /// Anchors of the first cell, ratio-major: height / width is the ratio, `base_size * scale` the
 /// side of the square of equal area, and the centre lies at half the base size.
@@ -42,11 +40,7 @@ pub fn shifted_anchors(
     width: usize,
 ) -> Result<Vec<BBox<f32>>> {
     positive("feat_stride", &[stride])?;
-    let count = height.checked_mul(width).and_then(|cells| cells.checked_mul(base.len()));
-    let Some(count) = count.filter(|&n| n <= MAX_ANCHORS) else {
-        let expected = format!("at most {MAX_ANCHORS} anchors");
-        return Err(Error::value("height", expected, format!("{height} x {width} cells")));
-    };
+    let count = result_len::<BBox<f32>>("height, width", &[height, width, base.len()])?;
     let mut anchors = vec![[0.0; 4]; count];
     if anchors.is_empty() {
         return Ok(anchors);

@@ -141,3 +141,9 @@ def test_empty_list_is_no_boxes() -> None:
 def test_bad_input_is_named(a: object, b: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         bbox_iou(a, b)  # type: ignore[arg-type]
+
+
+def test_a_matrix_beyond_memory_is_refused() -> None:
+    boxes = np.zeros((2**23, 4), np.float32)  # the matrix would take 256 TB
+    with pytest.raises(MemoryError, match="boxes: expected a result that fits into memory"):
+        bbox_iou(boxes, boxes)
