@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -152,3 +153,128 @@ def test_an_array_on_the_left_does_not_swallow_the_tensor() -> None:
     x = nn.Tensor([1.0, 2.0], requires_grad=True)
     assert isinstance(np.array([1.0, 2.0], np.float32) * x, nn.Tensor)
     assert isinstance(np.float32(2) - x, nn.Tensor)
+
+
+def test_integers_meet_floats_in_float32() -> None:
+    numbers = nn.Tensor([1, 2, 3])
+    cases = {
+        "int * float": (numbers * 0.5, [0.5, 1, 1.5], np.float32),
+        "float - int": (0.5 - numbers, [-0.5, -1.5, -2.5], np.float32),
+        "int / int": (numbers / 2, [0.5, 1, 1.5], np.float32),
+        "int * int": (numbers * 2, [2, 4, 6], np.int64),
+        "small int + int": (nn.Tensor(np.array([1, 2], np.int8)) + 3, [4, 5], np.int8),
+        "bool * int": (nn.Tensor([True, False]) * 2, [2, 0], np.int64),
+        "array of float64": (nn.Tensor([1.0]) + np.array([2.0]), [3], np.float32),
+        "zero-dimensional": (nn.Tensor([1.0]) * np.array(2.0), [2], np.float32),
+        "array of int": (nn.Tensor([1.5]) - np.array([1]), [0.5], np.float32),
+        "list": (nn.Tensor([1.5, 2.0]) * [2.0, 1.0], [3, 2], np.float32),
+        "cat": (F.cat([numbers, np.array([0.5])]), [1, 2, 3, 0.5], np.float32),
+        "cat of int": (F.cat([numbers, [4]]), [1, 2, 3, 4], np.int64),
+        "sum of bool": (nn.Tensor([True, True]).sum(), 2, np.int64),
+        "sum of int8": (nn.Tensor(np.array([100, 100], np.int8)).sum(), 200, np.int64),
+    }
+    for name, (got, expected, dtype) in cases.items():
+        np.testing.assert_array_equal(got, expected, err_msg=name)
+        assert got.dtype == dtype, name
+
+
+def test_gradients_are_float32_whatever_the_other_operand() -> None:
+    for other in (np.ones(2), np.ones(2, np.int64), 2, 2.0, np.array(2.0)):
+        x = nn.Tensor([1.0, 2.0], requires_grad=True)
+        ((x * other - other) / other).mean().backward()
+        assert x.grad.dtype == np.float32
+    p = nn.Parameter(1.0)  # NumPy turns sums without axes into scalars
+    for _ in range(2):
+        (p * p + p).backward()
+    assert isinstance(p.grad, np.ndarray)
+    assert p.grad == 6
+
+
+def test_sums_keep_their_digits() -> None:
+    x = np.full((1_000_000, 2), 0.1, np.float32)
+    t = nn.Tensor(x)
+    assert_close(t.sum(0), x.sum(0, dtype=np.float64), 1e-6)
+    assert_close(t.mean(0), x.mean(0, dtype=np.float64), 1e-6)
+    bias = nn.Tensor(np.zeros(2), requires_grad=True)
+    (t + bias).backward(x)
+    assert_close(bias.grad, x.sum(0, dtype=np.float64), 1e-6)
+
+
+def test_sums_and_means_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    empty = nn.Tensor(np.zeros((3, 0)), requires_grad=True)
+    np.testing.assert_array_equal(empty.sum(1), np.zeros(3))
+    assert np.isnan(empty.mean().item())
+    empty.mean(1).backward(np.ones(3))
+    assert empty.grad.shape == (3, 0)
+    assert not recwarn.list
+
+
+def test_negative_axes_count_from_the_end() -> None:
+    x = np.arange(24.0).reshape(2, 3, 4)
+    weights = np.arange(24.0).reshape(3, 4, 2)
+    t = nn.Tensor(x, requires_grad=True)
+    y = t.permute(1, -1, 0)
+    np.testing.assert_array_equal(y, x.transpose(1, 2, 0))
+    y.backward(weights)
+    np.testing.assert_array_equal(t.grad, weights.transpose(2, 0, 1))
+    np.testing.assert_array_equal(t.sum((-1, 0)), x.sum((0, 2)))
+    np.testing.assert_array_equal(t.sum([1, 2], keepdim=True), x.sum((1, 2), keepdims=True))
+    np.testing.assert_array_equal(F.flatten(x, -2), x.reshape(2, 12))
+
+
+def test_a_mask_or_index_selects_and_may_change_before_the_backward_pass() -> None:
+    mask, rows = np.array([[True, False], [True, True]]), np.array([1, 1])
+    for index, expected in [(mask, [[1, 0], [1, 1]]), (rows, [[0, 0], [2, 2]])]:
+        x = nn.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+        total = x[index].sum()
+        index[...] = 0
+        total.backward()
+        np.testing.assert_array_equal(x.grad, expected)
+
+
+def test_gradients_do_not_alias_what_was_passed_in() -> None:
+    x, gradient = nn.Tensor(np.zeros(4), requires_grad=True), np.ones((2, 2), np.float32)
+    x.reshape(2, 2).backward(gradient)
+    gradient[:] = 7
+    np.testing.assert_array_equal(x.grad, np.ones(4))
+    x.grad = given = np.ones(4, np.float32)
+    given[:] = 7
+    np.testing.assert_array_equal(x.grad, np.ones(4))
+    twin = copy.deepcopy(x)
+    with pytest.raises(ValueError, match="read-only"):
+        twin.grad[0] = 5
+
+
+BAD = [
+    (lambda t: t.sum(2), ValueError, "dim: expected an axis of 2 dimensions, got 2"),
+    (lambda t: t.sum(0.5), TypeError, "dim: expected an integer, got 0.5"),
+    (lambda t: t.mean((0, -2)), ValueError, r"dim: expected every axis once, got \(0, -2\)"),
+    (lambda t: nn.Tensor([1, 2]).mean(), TypeError, "mean: expected floating-point values, got"),
+    (lambda t: t.permute(0, 0), ValueError, "dims: expected every axis once"),
+    (lambda t: t.permute(0), ValueError, r"dims: expected all 2 axes, got \(0,\)"),
+    (lambda t: t.reshape(2.5, 2), TypeError, "shape: expected an integer, got 2.5"),
+    (lambda t: t.reshape(-2, 2), ValueError, "shape: expected an integer of at least -1, got -2"),
+    (lambda t: t + None, TypeError, "other: expected an array of numbers, got NoneType"),
+    (lambda t: 1j * t, TypeError, "self: expected an array of numbers, got complex"),
+    (lambda t: F.flatten(t, 7), ValueError, "start_dim: expected an axis of 2 dimensions, got 7"),
+    (lambda t: F.flatten(t, 1, 0), ValueError, "start_dim: expected an axis up to end_dim=0"),
+    (lambda t: F.cat([t, t], 2), ValueError, "dim: expected an axis of 2 dimensions, got 2"),
+    (
+        lambda t: F.cat([t, [[1.0]]]),
+        ValueError,
+        r"tensors\[1\]: expected the shape of tensors\[0\]",
+    ),
+    (lambda t: F.cat([t, t[0]]), ValueError, r"tensors\[1\]: expected the shape of tensors\[0\]"),
+    (lambda t: F.cat([]), ValueError, "tensors: expected at least one array, got none"),
+    (
+        lambda t: nn.Tensor([1]).requires_grad_(),
+        TypeError,
+        "requires_grad_: expected floating-point",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=[case[2] for case in BAD])
+def test_bad_arguments_are_named(call, error, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(nn.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True))

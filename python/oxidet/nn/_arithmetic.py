@@ -6,24 +6,36 @@ stay channels-last. Importing this module completes the operators of :class:`Ten
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oxidet._arrays import as_array, as_float32, axis, integer
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.tensor import Tensor
 
 Array = NDArray[Any]
 
 
+def _numbers(value: Any, argument: str) -> Array:
+    """``value`` as an array of float32 or of an integer type."""
+    array = as_array(value, argument)
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
 def _operands(a: Any, b: Any) -> tuple[Array, Array]:
-    """Both operands as arrays; a Python number takes the other's type."""
-    if isinstance(a, np.ndarray):
-        return a, np.asarray(b, a.dtype) if isinstance(b, (int, float)) else np.asarray(b)
-    b = np.asarray(b)
-    return np.asarray(a, b.dtype) if isinstance(a, (int, float)) else np.asarray(a), b
+    """Both operands as arrays of float32, or of integers (a Python int takes the other's type)."""
+    left, right = _numbers(a, "self"), _numbers(b, "other")
+    if "f" in (left.dtype.kind, right.dtype.kind):
+        return left.astype(np.float32, copy=False), right.astype(np.float32, copy=False)
+    if type(a) is int and right.dtype.kind in "iu":
+        left = left.astype(right.dtype)
+    if type(b) is int and left.dtype.kind in "iu":
+        right = right.astype(left.dtype)
+    return left, right
 
 
 def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -34,7 +46,8 @@ def _unbroadcast(gradient: Array, shape: tuple[int, ...]) -> Array:
     axes = tuple(range(extra)) + tuple(
         i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1
     )
-    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+    total = gradient.sum(axis=axes, keepdims=True, dtype=np.float64)
+    return total.astype(np.float32).reshape(shape)
 
 
 def _add(ctx: Context, a: Any, b: Any) -> Array:
@@ -72,7 +85,7 @@ def _mul_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None
 
 
 def _div(ctx: Context, a: Any, b: Any) -> Array:
-    ctx.operands = a, b = _operands(a, b)
+    ctx.operands = a, b = as_float32(a, "self"), as_float32(b, "other")
     return np.asarray(a / b)
 
 
@@ -84,20 +97,37 @@ def _div_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None
     )
 
 
-def _sum(ctx: Context, x: Array, *, axis: Any, keepdims: bool, mean: bool) -> Array:
-    result = np.sum(x, axis=axis, keepdims=keepdims)
-    ctx.shape, ctx.axis, ctx.keepdims = x.shape, axis, keepdims
-    ctx.count = x.size // max(result.size, 1) if mean else 1
-    return np.asarray(result / ctx.count if mean else result, dtype=x.dtype)
+def _sum(ctx: Context, x: Array, *, dim: Any, keepdims: bool, mean: bool) -> Array:
+    ctx.shape, ctx.keepdims, ctx.dim = x.shape, keepdims, _axes(dim, x.ndim)
+    if x.dtype.kind != "f":
+        if mean:
+            raise TypeError(f"mean: expected floating-point values, got dtype {x.dtype}")
+        return np.asarray(np.sum(x, axis=ctx.dim, keepdims=keepdims))
+    total = np.asarray(np.sum(x, axis=ctx.dim, keepdims=keepdims, dtype=np.float64))
+    ctx.count = x.size // max(total.size, 1) if mean else 1
+    with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in torch
+        return np.asarray(total / ctx.count, dtype=np.float32)
 
 
 def _sum_backward(ctx: Context, grad: Array) -> tuple[Array]:
-    if ctx.axis is not None and not ctx.keepdims:
-        grad = np.expand_dims(grad, ctx.axis)
-    return (np.broadcast_to(grad / np.float32(ctx.count), ctx.shape),)
+    if not ctx.keepdims:
+        grad = np.expand_dims(grad, ctx.dim)
+    return (np.broadcast_to(grad / np.float32(max(ctx.count, 1)), ctx.shape),)
+
+
+def _axes(dim: Any, ndim: int, argument: str = "dim") -> tuple[int, ...]:
+    """The axes that ``dim`` names: one, several, or with None all."""
+    if dim is None:
+        return tuple(range(ndim))
+    dims = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    axes = tuple(axis(d, argument, ndim) for d in dims)
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{argument}: expected every axis once, got {dim}")
+    return axes
 
 
 def _reshape(ctx: Context, x: Array, *, shape: tuple[int, ...]) -> Array:
+    x = as_array(x, "input")
     ctx.shape = x.shape
     try:
         return x.reshape(shape)
@@ -113,8 +143,11 @@ def _reshape_backward(ctx: Context, grad: Array) -> tuple[Array]:
 
 
 def _permute(ctx: Context, x: Array, *, dims: tuple[int, ...]) -> Array:
-    ctx.inverse = np.argsort(dims)
-    return x.transpose(dims)
+    axes = _axes(dims, x.ndim, "dims")
+    if len(axes) != x.ndim:
+        raise ValueError(f"dims: expected all {x.ndim} axes, got {dims}")
+    ctx.inverse = np.argsort(axes)
+    return x.transpose(axes)
 
 
 def _permute_backward(ctx: Context, grad: Array) -> tuple[Array]:
@@ -122,7 +155,8 @@ def _permute_backward(ctx: Context, grad: Array) -> tuple[Array]:
 
 
 def _getitem(ctx: Context, x: Array, *, index: Any) -> Array:
-    ctx.shape, ctx.index = x.shape, index
+    # A copy of the index, which the caller may change before the backward pass.
+    ctx.shape, ctx.index = x.shape, copy.deepcopy(index) if ctx.recording else index
     return np.asarray(x[index])
 
 
@@ -136,10 +170,21 @@ def _getitem_backward(ctx: Context, grad: Array) -> tuple[Array]:
     return (full,)
 
 
-def _cat(ctx: Context, *arrays: Array, dim: int) -> Array:
-    ctx.dim = dim
-    ctx.ends = np.cumsum([a.shape[dim] for a in arrays])[:-1]
-    return np.concatenate(arrays, axis=dim)
+def _cat(ctx: Context, *tensors: Any, dim: Any) -> Array:
+    arrays = [_numbers(tensor, f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+    if any(array.dtype.kind == "f" for array in arrays):
+        arrays = [array.astype(np.float32, copy=False) for array in arrays]
+    shape = arrays[0].shape
+    ctx.dim = axis(dim, "dim", len(shape))
+    for i, array in enumerate(arrays):
+        expected = (*shape[: ctx.dim], *array.shape[ctx.dim : ctx.dim + 1], *shape[ctx.dim + 1 :])
+        if array.shape != expected:
+            raise ValueError(
+                f"tensors[{i}]: expected the shape of tensors[0], {shape}, except along axis "
+                f"{ctx.dim}, got {array.shape}"
+            )
+    ctx.ends = np.cumsum([array.shape[ctx.dim] for array in arrays])[:-1]
+    return np.concatenate(arrays, axis=ctx.dim)
 
 
 def _cat_backward(ctx: Context, grad: Array) -> tuple[Array, ...]:
@@ -158,7 +203,16 @@ cat_ = Primitive("cat", _cat, _cat_backward)
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
-    """Concatenate arrays or tensors along axis ``dim`` (torch.cat)."""
+    """Concatenate arrays or tensors along axis ``dim``, as ``torch.cat``.
+
+    ``tensors`` have one shape except along that axis. Floating types become float32, and with
+    them integers beside them; integers alone stay integers. Raises ValueError without tensors, for
+    shapes that do not fit, or if there is no axis ``dim``.
+
+    >>> from oxidet.nn import functional as F
+    >>> F.cat([[[1.0, 2.0]], [[3.0]]], dim=1)
+    array([[1., 2., 3.]], dtype=float32)
+    """
     if len(tensors) == 0:
         raise ValueError("tensors: expected at least one array, got none")
     return cat_(*tensors, dim=dim)
@@ -167,13 +221,24 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 def reshape(x: Any, *shape: Any) -> Any:
     """The same values, C-order, in another shape; one length may be -1."""
     lengths = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    return reshape_(x, shape=tuple(int(n) for n in lengths))
+    return reshape_(x, shape=tuple(integer(n, "shape", -1) for n in lengths))
 
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Join the axes from ``start_dim`` to ``end_dim`` into one, in C, H, W order."""
-    shape = x.shape
-    start, end = start_dim % max(len(shape), 1), end_dim % max(len(shape), 1)
+    """Join the axes from ``start_dim`` to ``end_dim`` into one, as ``torch.flatten``.
+
+    The values keep their order: C, H, W, however they lie in memory. A single number becomes an
+    array of one. Raises ValueError if there is no such axis, or ``start_dim`` lies behind
+    ``end_dim``.
+
+    >>> import numpy as np
+    >>> from oxidet.nn import functional as F
+    >>> F.flatten(np.zeros((2, 3, 4, 4)), 1).shape
+    (2, 48)
+    """
+    shape = np.shape(x)
+    start = axis(start_dim, "start_dim", max(len(shape), 1))
+    end = axis(end_dim, "end_dim", max(len(shape), 1))
     if start > end:
         raise ValueError(f"start_dim: expected an axis up to end_dim={end_dim}, got {start_dim}")
     joined = int(np.prod(shape[start : end + 1], dtype=np.int64))
@@ -183,7 +248,7 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 def permute(x: Any, *dims: Any) -> Any:
     """The axes in another order."""
     order = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    return permute_(x, dims=tuple(int(d) for d in order))
+    return permute_(x, dims=tuple(order))
 
 
 def _plain_index(index: Any) -> Any:
@@ -194,7 +259,7 @@ def _plain_index(index: Any) -> Any:
 
 def _reduce(mean: bool) -> Any:
     def method(self: Any, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Any:
-        return sum_(self, axis=dim, keepdims=keepdim, mean=mean)
+        return sum_(self, dim=dim, keepdims=keepdim, mean=mean)
 
     method.__doc__ = f"The {'mean' if mean else 'sum'} over all axes, or over ``dim``."
     method.__name__ = "mean" if mean else "sum"

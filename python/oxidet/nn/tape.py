@@ -107,7 +107,7 @@ def backward(root: Tensor, grad: NDArray[Any], retain_graph: bool) -> None:
             elif parent._node.number in pending:
                 # A new array: the first one may belong to somebody else.
                 number = parent._node.number
-                pending[number] = np.add(pending[number], gradient)
+                pending[number] = np.asarray(pending[number] + gradient)
             else:
                 pending[parent._node.number] = gradient
                 heapq.heappush(heap, (-parent._node.number, parent._node))

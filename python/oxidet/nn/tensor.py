@@ -153,23 +153,26 @@ class Tensor:
     @property
     def grad(self) -> Array | None:
         """What ``backward`` accumulated: a read-only array of this tensor's shape, or None."""
-        return self._grad
+        return None if self._grad is None else read_only(self._grad)
 
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is None:
             self._grad = None
             return
-        array = as_array(value, "grad").astype(np.float32, copy=False)
+        array = as_array(value, "grad").astype(np.float32)  # a copy: the caller keeps the original
         if array.shape != self.shape:
             raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
-        self._grad = read_only(array)
+        self._grad = array
 
     def _accumulate(self, gradient: Array) -> None:
-        self._grad = read_only(gradient if self._grad is None else self._grad + gradient)
+        # Never in place: gradients of several tensors may share their memory.
+        self._grad = gradient if self._grad is None else np.asarray(self._grad + gradient)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set ``requires_grad`` and return the tensor."""
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"requires_grad_: expected floating-point data, got dtype {self.dtype}")
         if self._node is not None and not requires_grad:
             raise RuntimeError("requires_grad_: expected a leaf; use detach() on a result instead")
         self.requires_grad = bool(requires_grad)
@@ -179,7 +182,8 @@ class Tensor:
         """Compute the gradient of this tensor in every leaf it was computed from.
 
         ``gradient`` weighs the elements and has this tensor's shape; it may be left out for a
-        single value. The tape is freed on the way unless ``retain_graph``.
+        single value. The tape is freed on the way unless ``retain_graph``. What was computed on
+        must not have changed in between: a tensor made of a float32 array shares its memory.
         """
         if not self.requires_grad:
             raise RuntimeError(
@@ -194,7 +198,8 @@ class Tensor:
                 )
             gradient = np.ones(self.shape, np.float32)
         else:
-            gradient = as_array(gradient, "gradient").astype(np.float32, copy=False)
+            # A copy, since the gradient of a leaf may be a view of it.
+            gradient = as_array(gradient, "gradient").astype(np.float32)
             if gradient.shape != self.shape:
                 raise ValueError(f"gradient: expected shape {self.shape}, got {gradient.shape}")
         tape.backward(self, gradient, retain_graph)
