@@ -162,3 +162,31 @@ def test_sequential_slices_and_names() -> None:
     assert list(net[:1].state_dict()) == ["a.weight", "a.bias"]
     assert net[-1].out_features == 3
     assert len(net) == 2
+
+
+def test_a_tensor_in_a_list_or_dict_is_recorded_in_evaluation_too() -> None:
+    class Total(nn.Module):
+        def forward(self, levels):
+            values = levels.values() if isinstance(levels, dict) else levels
+            return sum(value * 2 for value in values)
+
+    x = nn.Tensor([1.0], requires_grad=True)
+    for levels in ([x, x], {"a": x, "b": x}):
+        x.grad = None
+        Total().eval()(levels).sum().backward()
+        np.testing.assert_array_equal(x.grad, [4])
+
+
+def test_the_module_that_is_called_decides_what_is_recorded() -> None:
+    # A frozen convolution gives an array, which a batch norm in evaluation mode takes.
+    net = nn.Sequential(nn.Conv2d(1, 2, 1).requires_grad_(False), nn.BatchNorm2d(2))
+    net[1].eval()
+    x = np.ones((1, 1, 2, 2), np.float32)
+    net(x).sum().backward()
+    assert net[1].weight.grad is not None
+    assert isinstance(net.eval()(x), np.ndarray)
+
+
+def test_only_parameters_are_registered_as_parameters() -> None:
+    with pytest.raises(TypeError, match="param: expected a Parameter or None, got ndarray"):
+        nn.Module().register_parameter("weight", np.ones(3))

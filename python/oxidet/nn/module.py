@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,9 @@ from oxidet.nn._repr import assemble
 from oxidet.nn.tensor import Buffer, Parameter, Stored, Tensor
 
 Self = TypeVar("Self", bound="Module")
+
+# Whether a module is being called, whose mode then decides what is recorded.
+_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("inside", default=False)
 
 
 class StateDictError(ValueError, RuntimeError):
@@ -44,8 +48,9 @@ class Module:
     array to a registered parameter or buffer copies its values.
 
     Calling a module runs ``forward``. In evaluation mode, arrays in mean arrays out: nothing is
-    recorded. In training mode, or with a :class:`Tensor` as input, operations are recorded and
-    tensors come out.
+    recorded. In training mode, or with a :class:`Tensor` among the inputs, operations are recorded
+    and tensors come out. The module that is called decides for all modules inside it, so a batch
+    norm in evaluation mode inside a network in training still trains its weight.
 
     Examples
     --------
@@ -73,12 +78,15 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if self.training or not tape.is_grad_enabled():
+        if _inside.get():
             return self.forward(*inputs, **options)
-        if any(isinstance(x, Tensor) for x in (*inputs, *options.values())):
-            return self.forward(*inputs, **options)
-        with tape.no_grad():
-            return self.forward(*inputs, **options)
+        record = self.training or _holds_tensor((inputs, options))
+        token = _inside.set(True)
+        try:
+            with tape.set_grad_enabled(record and tape.is_grad_enabled()):
+                return self.forward(*inputs, **options)
+        finally:
+            _inside.reset(token)
 
     # --- registration
 
@@ -136,6 +144,8 @@ class Module:
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Register a parameter, or reserve an empty slot for one."""
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(f"param: expected a Parameter or None, got {type(param).__name__}")
         self._register("_parameters", name, param)
 
     def register_buffer(self, name: str, value: Any) -> None:
@@ -334,6 +344,14 @@ class Module:
 
     def __repr__(self) -> str:
         return assemble(type(self).__name__, self.extra_repr(), self._child_texts())
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return isinstance(value, Tensor) or (
+        isinstance(value, (tuple, list)) and any(_holds_tensor(item) for item in value)
+    )
 
 
 def _copy_into(entry: Stored, value: Any, name: str) -> None:
