@@ -199,3 +199,35 @@ BAD = [
 def test_bad_arguments_are_named(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_call_that_fails_changes_no_statistics() -> None:
+    mean, var = np.zeros(3, np.float32), np.ones(3, np.float32)
+    x = random(4, 3)
+    for error, message, call in [
+        (
+            ValueError,
+            "running_var: expected",
+            lambda: F.batch_norm(x, mean, var[:2], training=True),
+        ),
+        (ValueError, "weight: expected", lambda: F.batch_norm(x, mean, var, [1.0], training=True)),
+        (
+            TypeError,
+            "running_var: expected an array of floats to change in place, got list",
+            lambda: F.batch_norm(x, mean, [1.0, 1.0, 1.0], training=True),
+        ),
+        (
+            TypeError,
+            "running_var: expected an array of floats to change in place, got int64",
+            lambda: F.batch_norm(x, mean, np.ones(3, np.int64), training=True),
+        ),
+        (
+            ValueError,
+            "running_var: expected an array to change in place, got a read-only one",
+            lambda: F.batch_norm(x, mean, np.broadcast_to(var, (3,)), training=True),
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            call()
+        np.testing.assert_array_equal(mean, np.zeros(3))
+        np.testing.assert_array_equal(var, np.ones(3))

@@ -63,7 +63,9 @@ batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward)
 
 
 def _average(running: Any, statistic: Array, momentum: float) -> None:
-    """Move ``running`` towards ``statistic``; both (C,)."""
+    """Move ``running`` towards ``statistic``; both (C,). None stays None."""
+    if running is None:
+        return
     mixed = (1 - momentum) * np.asarray(running, np.float64) + momentum * statistic
     if isinstance(running, Stored):
         running.copy_(mixed)
@@ -106,9 +108,11 @@ def batch_norm(
 
     Raises
     ------
+    TypeError
+        If training cannot change the running statistics in place.
     ValueError
         If shapes do not fit, running statistics are missing outside of training, or training sees
-        a single value per channel (whose variance would be 0).
+        a single value per channel (whose variance would be 0). Nothing is changed then.
 
     Examples
     --------
@@ -131,15 +135,29 @@ def batch_norm(
             f"input: expected more than 1 value per channel when training, got shape "
             f"{np.shape(input)}"
         )
+    _check_running(running_mean, "running_mean", channels)
+    _check_running(running_var, "running_var", channels)
     mean, var = _core.batch_norm_statistics(x)
-    for name, running, statistic in (
-        ("running_mean", running_mean, mean),
-        ("running_var", running_var, var * (count / max(count - 1, 1))),
-    ):
-        if running is not None and count:
-            vector(running, name, channels)
-            _average(running, statistic, momentum)
-    return batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=True)
+    output = batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=True)
+    # Last, so that a call that fails changes nothing.
+    if count:
+        _average(running_mean, mean, momentum)
+        _average(running_var, var * (count / max(count - 1, 1)), momentum)
+    return output
+
+
+def _check_running(running: Any, argument: str, channels: int) -> None:
+    """Whether training can move ``running`` towards the batch."""
+    if running is None:
+        return
+    vector(running, argument, channels)
+    if isinstance(running, Stored):
+        return
+    if not isinstance(running, np.ndarray) or running.dtype.kind != "f":
+        got = getattr(running, "dtype", type(running).__name__)
+        raise TypeError(f"{argument}: expected an array of floats to change in place, got {got}")
+    if not running.flags.writeable:
+        raise ValueError(f"{argument}: expected an array to change in place, got a read-only one")
 
 
 def _running(input: Any, running_mean: Any, running_var: Any) -> tuple[Array, Array]:
