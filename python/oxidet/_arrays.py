@@ -17,6 +17,9 @@ from oxidet import _core
 
 F32 = NDArray[np.float32]
 
+# Largest extent, step or count that the kernels take.
+INT32_MAX = 2**31 - 1
+
 
 def as_array(value: Any, argument: str) -> NDArray[Any]:
     """``value`` as an array of numbers (bool, integer or float), of any shape."""
@@ -86,27 +89,50 @@ def number(
     """A real number, at least ``minimum`` (and at most ``maximum``); NaN lies in no range."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{argument}: expected a number, got {value!r}")
-    if minimum is not None:
-        expected = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        if not (value >= minimum and (maximum is None or value <= maximum)):
-            raise ValueError(f"{argument}: expected a number {expected}, got {value!r}")
-    return float(value)
+    if not _in_range(value, minimum, maximum):
+        range_ = _range(minimum, maximum)
+        raise ValueError(f"{argument}: expected a number {range_}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{argument}: expected a number that a float holds, got {value}") from None
+
+
+def integer(
+    value: Any, argument: str, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """An integer (a bool is none) between two bounds, which belong to the range."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+    if not _in_range(value, minimum, maximum):
+        range_ = _range(minimum, maximum)
+        raise ValueError(f"{argument}: expected an integer {range_}, got {value}")
+    return int(value)
+
+
+def _in_range(value: Any, minimum: float | None, maximum: float | None) -> bool:
+    return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if maximum is None:
+        return f"of at least {minimum}"
+    return f"of at most {maximum}" if minimum is None else f"from {minimum} to {maximum}"
 
 
 def choice(value: Any, argument: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument}: expected one of {choices}, got {value!r}")
     return str(value)
 
 
 def axis(value: Any, argument: str, ndim: int) -> int:
     """One of ``ndim`` axes, counted from 0; a negative one counts from the end."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{argument}: expected an integer, got {value!r}")
-    if not -ndim <= value < ndim:
+    index = integer(value, argument)
+    if not -ndim <= index < ndim:
         raise ValueError(f"{argument}: expected an axis of {ndim} dimensions, got {value}")
-    return int(value) % ndim
+    return index % ndim
 
 
 def pair(value: Any, argument: str, minimum: int = 1) -> tuple[int, int]:
@@ -120,6 +146,8 @@ def pair(value: Any, argument: str, minimum: int = 1) -> tuple[int, int]:
         raise TypeError(f"{argument}: expected an integer or a pair of integers, got {value!r}")
     if any(v < minimum for v in values):
         raise ValueError(f"{argument}: expected values of at least {minimum}, got {value!r}")
+    if any(v > INT32_MAX for v in values):
+        raise ValueError(f"{argument}: expected values of at most {INT32_MAX}, got {value!r}")
     return int(values[0]), int(values[1])
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from oxidet._arrays import integer
+
 
 class RandomState:
     """A generator for initial values and a counter for dropout masks, both set by one seed."""
@@ -63,8 +65,4 @@ def manual_seed(seed: int) -> None:
     >>> import oxidet
     >>> oxidet.manual_seed(0)
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed: expected an integer, got {type(seed).__name__}")
-    if seed < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {seed}")
-    default.seed(int(seed))
+    default.seed(integer(seed, "seed", 0))

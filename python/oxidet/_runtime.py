@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from oxidet import _core
+from oxidet._arrays import integer
 from oxidet._precision import get_precision
 
 
@@ -30,11 +31,7 @@ def set_num_threads(num_threads: int) -> None:
     >>> oxidet.get_num_threads()
     2
     """
-    if isinstance(num_threads, bool) or not isinstance(num_threads, (int, np.integer)):
-        raise TypeError(f"num_threads: expected an integer, got {type(num_threads).__name__}")
-    if not 1 <= num_threads <= 1024:
-        raise ValueError(f"num_threads: expected an integer from 1 to 1024, got {num_threads}")
-    _core.set_num_threads(int(num_threads))
+    _core.set_num_threads(integer(num_threads, "num_threads", 1, 1024))
 
 
 def _cpu_name() -> str:

@@ -164,3 +164,17 @@ def test_a_bad_object_is_named(bad: list, message: str) -> None:
 def test_a_bad_size_is_named() -> None:
     with pytest.raises(ValueError, match="img_size: expected two finite numbers"):
         AnchorTargetCreator()([[0, 0, 4, 4]], anchors_of((64, 64)), (64,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"n_sample": -4}, ValueError, "n_sample: expected an integer of at least 0, got -4"),
+        ({"n_sample": "9"}, TypeError, "n_sample: expected an integer, got '9'"),
+        ({"pos_ratio": np.nan}, ValueError, "pos_ratio: expected a number from 0 to 1, got nan"),
+        ({"pos_iou_thresh": None}, TypeError, "pos_iou_thresh: expected a number, got None"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        AnchorTargetCreator(**settings)

@@ -67,9 +67,15 @@ def test_bad_base_is_named(arguments, message) -> None:  # type: ignore[no-untyp
     [
         ((np.zeros((2, 3)), 16, 2, 2), ValueError, r"anchor_base: expected shape \(R, 4\)"),
         ((np.zeros((2, 4)), 0, 2, 2), ValueError, "feat_stride: expected positive"),
-        ((np.zeros((2, 4)), 16, -1, 2), ValueError, "height: expected an integer of 0 or above"),
-        ((np.zeros((2, 4)), 16, 2, 2.5), TypeError, "width: expected an integer, got float"),
-        ((np.zeros((2, 4)), 16, 2**40, 2**40), ValueError, "height: expected at most"),
+        (
+            (np.zeros((2, 4)), 16, -1, 2),
+            ValueError,
+            "height: expected an integer from 0 to 2147483647, got -1",
+        ),
+        ((np.zeros((2, 4)), 16, 2, 2.5), TypeError, "width: expected an integer, got 2.5"),
+        ((np.zeros((2, 4)), 16, 2**40, 2), ValueError, "height: expected an integer from 0 to"),
+        ((np.zeros((2, 4)), 16, 2**31 - 1, 2**31 - 1), ValueError, "height, width: expected a res"),
+        ((np.zeros((2, 4)), 16, 2**22, 2**22), MemoryError, "height, width: expected a result"),
     ],
 )
 def test_bad_shift_is_named(arguments, error, message) -> None:  # type: ignore[no-untyped-def]

@@ -122,3 +122,17 @@ def test_random_flip_copies_only_when_asked() -> None:
     assert random_flip(image) is image
     with pytest.raises(ValueError, match=r"img: expected shape \(C, H, W\), got \(4, 5\)"):
         random_flip(image[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda b: resize_bbox(b, (5, 5), (-5, 5)), ValueError, "out_size: expected numbers of at"),
+        (lambda b: rotate_bbox(b, "90", (5, 5)), TypeError, "angle: expected a number, got '90'"),
+        (lambda b: rotate_bbox(b, 45, (5, 5)), ValueError, "angle: expected a multiple of 90"),
+        (lambda b: translate_bbox(b, None), TypeError, "y_offset: expected a number, got None"),
+    ],
+)
+def test_bad_settings_are_named(call: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(np.array([[1.0, 2.0, 3.0, 4.0]]))

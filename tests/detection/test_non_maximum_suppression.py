@@ -113,7 +113,7 @@ def test_nan_boxes_and_boxes_without_area_stay() -> None:
 
 
 def test_limit() -> None:
-    for limit, expected in ((0, []), (1, [0]), (2, [0, 1]), (99, [0, 1, 3])):
+    for limit, expected in ((0, []), (1, [0]), (2, [0, 1]), (99, [0, 1, 3]), (2**70, [0, 1, 3])):
         assert non_maximum_suppression(FOUR, 0.5, limit=limit).tolist() == expected
 
 
@@ -129,7 +129,8 @@ def test_no_boxes() -> None:
     [
         ((np.zeros((2, 5)), 0.5), {}, r"bbox: expected shape \(R, 4\), got \(2, 5\)"),
         ((FOUR, 0.5, [1, 2]), {}, r"score: expected shape \(4,\), got \(2,\)"),
-        ((FOUR, 0.5), {"limit": -1}, "limit: expected None or an integer of 0 or above, got -1"),
+        ((FOUR, 0.5), {"limit": -1}, "limit: expected an integer of at least 0, got -1"),
+        ((FOUR, 2**1025), {}, "thresh: expected a number that a float holds"),
         ((FOUR, 0.5), {"nms_rule": "caffe"}, "nms_rule: expected 'chainercv' or 'torchvision'"),
     ],
 )

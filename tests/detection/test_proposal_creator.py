@@ -147,3 +147,15 @@ def test_bad_construction_is_named() -> None:
         ProposalCreator(0.7)
     with pytest.raises(ValueError, match="training: expected None with a parent_model"):
         ProposalCreator(SimpleNamespace(training=True), training=True)
+
+
+def test_bad_limits_are_named_and_huge_ones_are_none() -> None:
+    anchor, score = np.array([[0, 0, 20, 20], [40, 40, 60, 60]], np.float32), [0.5, 0.6]
+    for limit in (-1, 0, 2, 2**70):
+        creator = ProposalCreator(n_test_pre_nms=limit, n_test_post_nms=limit)
+        assert creator(np.zeros((2, 4)), score, anchor, (90, 90)).shape == (2, 4)
+    for bad in (None, 2.0):
+        with pytest.raises(TypeError, match="n_test_post_nms: expected an integer, got"):
+            ProposalCreator(n_test_post_nms=bad)(np.zeros((2, 4)), score, anchor, (90, 90))
+    with pytest.raises(TypeError, match="scale: expected a number, got '1'"):
+        ProposalCreator()(np.zeros((2, 4)), score, anchor, (90, 90), "1")

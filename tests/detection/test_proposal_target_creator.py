@@ -116,3 +116,17 @@ def test_types() -> None:
 def test_bad_input_is_named(arguments: tuple, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         ProposalTargetCreator()(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"n_sample": -4}, ValueError, "n_sample: expected an integer of at least 0, got -4"),
+        ({"n_sample": 2.5}, TypeError, "n_sample: expected an integer, got 2.5"),
+        ({"pos_ratio": 1.5}, ValueError, "pos_ratio: expected a number from 0 to 1, got 1.5"),
+        ({"neg_iou_thresh_lo": "0"}, TypeError, "neg_iou_thresh_lo: expected a number, got '0'"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        ProposalTargetCreator(**settings)

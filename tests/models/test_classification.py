@@ -9,6 +9,7 @@ import pytest
 
 import oxidet
 from oxidet import models, nn
+from oxidet.models import vgg
 
 # name: (lines, characters, SHA-256 of the text in the classic form, the same in torch 2.13's)
 TEXTS = {
@@ -106,3 +107,10 @@ def test_a_seed_fixes_the_initial_weights() -> None:
         states.append(models.lenet5().state_dict())
     for key, value in states[0].items():
         np.testing.assert_array_equal(value, states[1][key])
+
+
+def test_bad_arguments_of_builders_are_named() -> None:
+    with pytest.raises(ValueError, match="configuration: expected one of"):
+        vgg.make_features("Z")
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, 1, 32, 32\), got \(1,\)"):
+        models.LeNet5()([1.0])

@@ -150,6 +150,35 @@ def test_any_array_is_accepted_and_channels_last_is_not_copied() -> None:
     )
 
 
+def test_no_channels_or_features_leave_the_bias() -> None:
+    x, w = np.zeros((1, 0, 5, 5), np.float32), np.zeros((2, 0, 3, 3), np.float32)
+    t, k = nn.Tensor(x, requires_grad=True), nn.Tensor(w, requires_grad=True)
+    y = F.conv2d(t, k, [1.0, 2.0])
+    np.testing.assert_array_equal(y, np.broadcast_to([[[1]], [[2]]], (1, 2, 3, 3)))
+    y.sum().backward()
+    assert (t.grad.shape, k.grad.shape) == (x.shape, w.shape)
+    features = nn.Tensor(np.zeros((2, 0)), requires_grad=True)
+    y = F.linear(features, np.zeros((3, 0)), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(y, [[1, 2, 3], [1, 2, 3]])
+    y.sum().backward()
+    assert features.grad.shape == (2, 0)
+
+
+def test_a_stride_beyond_the_image_takes_one_pixel() -> None:
+    x = nn.Tensor(C1, requires_grad=True)
+    y = F.conv2d(x, K1, stride=2**31 - 1)
+    np.testing.assert_array_equal(y, [[[[25]]]])
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [[[[0, 1, 0], [2, 3, 0], [0, 0, 0]]]])
+
+
+def test_a_layer_keeps_its_padding_in_one_form() -> None:
+    for padding in (1, np.int64(1), [1, 1], ((1, 1), (1, 1))):
+        assert nn.Conv2d(1, 1, 3, padding=padding).padding == (1, 1)
+    assert nn.Conv2d(1, 1, 3, padding=[[0, 1], [2, 2]]).padding == ((0, 1), (2, 2))
+    assert nn.Conv2d(1, 1, 3, padding="same").padding == "same"
+
+
 def test_an_empty_batch_is_ordinary() -> None:
     assert F.conv2d(np.zeros((0, 3, 5, 5)), np.zeros((4, 3, 3, 3))).shape == (0, 4, 3, 3)
 
@@ -182,6 +211,13 @@ BAD = {
     "text": (TypeError, r"input: expected an array of numbers, got str"),
     "complex": (TypeError, r"weight: expected an array of numbers, got ndarray of dtype complex"),
     "float stride": (TypeError, r"stride: expected an integer or a pair of integers, got 1.5"),
+    "array padding": (TypeError, r"padding: expected an integer or a pair of integers, got array"),
+    "huge padding": (ValueError, r"padding: expected values of at most 2147483647, got 9223372036"),
+    "huge stride": (ValueError, r"stride: expected values of at most 2147483647"),
+    "huge groups": (ValueError, r"groups: expected an integer from 1 to 2147483647"),
+    "beyond addresses": (ValueError, r"input: expected a result that can be addressed"),
+    "beyond memory": (MemoryError, r"input: expected a result that fits into memory, got one of"),
+    "product beyond memory": (MemoryError, r"input: expected a result that fits into memory"),
 }
 BAD_CALLS = {
     "rank": lambda: F.conv2d(C1[0, 0], K1),
@@ -196,6 +232,13 @@ BAD_CALLS = {
     "text": lambda: F.conv2d("picture", K1),
     "complex": lambda: F.conv2d(C1, K1.astype(complex)),
     "float stride": lambda: F.conv2d(C1, K1, stride=1.5),
+    "array padding": lambda: F.conv2d(C1, K1, padding=np.array([1, 1])),
+    "huge padding": lambda: F.conv2d(C1, K1, padding=2**63),
+    "huge stride": lambda: F.conv2d(C1, K1, stride=2**70),
+    "huge groups": lambda: F.conv2d(C1, K1, groups=2**70),
+    "beyond addresses": lambda: F.conv2d(C1, K1, padding=2**31 - 1),
+    "beyond memory": lambda: F.conv2d(C1, K1, padding=2**22),
+    "product beyond memory": lambda: F.linear(*np.zeros((2, 2**23, 1), np.float32)),
 }
 
 

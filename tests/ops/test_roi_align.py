@@ -63,8 +63,9 @@ def test_sampling_ratio_is_checked() -> None:
     features, rois = np.ones((1, 1, 4, 4)), np.zeros((0, 5))
     with pytest.raises(TypeError, match="sampling_ratio: expected an integer"):
         ops.roi_align(features, rois, 2, 1.0, 2.5)
-    with pytest.raises(ValueError, match="sampling_ratio: expected an integer below"):
-        ops.roi_align(features, rois, 2, 1.0, 2**40)
+    for huge in (65537, 2**40, 2**70):
+        with pytest.raises(ValueError, match="sampling_ratio: expected an integer of at most"):
+            ops.roi_align(features, rois, 2, 1.0, huge)
 
 
 def test_layers_print_as_torchvisions_and_call_the_functions() -> None:
@@ -80,3 +81,24 @@ def test_layers_print_as_torchvisions_and_call_the_functions() -> None:
     np.testing.assert_array_equal(
         ops.RoIPool((2, 3), 0.25)(MAP, rois), ops.roi_pool(MAP, rois, (2, 3), 0.25)
     )
+
+
+@pytest.mark.parametrize("function", [ops.roi_pool, ops.roi_align])
+def test_arguments_of_both_operators_are_named(function) -> None:
+    features, rois = np.ones((1, 1, 4, 4)), np.array([[0, 0, 0, 3, 3]])
+    bad = [
+        (MemoryError, "output_size: .* fits into memory", lambda: function(features, rois, 2**22)),
+        (ValueError, "output_size: .* be addressed", lambda: function(features, rois, 2**31 - 1)),
+        (ValueError, "output_size: expected values", lambda: function(features, rois, 2**70)),
+        (TypeError, "spatial_scale: expected a", lambda: function(features, rois, 2, "1")),
+        (ValueError, r"boxes: expected .*\(R, 5\)", lambda: function(features, rois[:, 1:], 2)),
+        (
+            ValueError,
+            r"boxes: expected .*\(R, 5\)",
+            lambda: function(features, nn.Tensor(rois[:, 1:]), 2),
+        ),
+        (ValueError, r"boxes\[0\]: expected", lambda: function(features, [[[1], [1, 2]]], 2)),
+    ]
+    for error, message, call in bad:
+        with pytest.raises(error, match=message):
+            call()

@@ -111,8 +111,11 @@ def test_refusals() -> None:
     optimizer, other = sgd(), sgd()
     linear = LinearLR(optimizer)
     for make, message in [
-        (lambda: StepLR(optimizer, 0), "step_size: expected at least 1, got 0"),
-        (lambda: MultiStepLR(optimizer, [3, -1]), "milestones: expected at least 0, got -1"),
+        (lambda: StepLR(optimizer, 0), "step_size: expected an integer of at least 1, got 0"),
+        (
+            lambda: MultiStepLR(optimizer, [3, -1]),
+            "milestones: expected an integer of at least 0, got -1",
+        ),
         (lambda: CosineAnnealingLR(optimizer, 0), "T_max"),
         (lambda: LinearLR(optimizer, 0), "start_factor"),
         (lambda: LinearLR(optimizer, 2.0), "start_factor"),

@@ -175,7 +175,7 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
         (changed(param_groups=[{"params": [0, 1]}]), r"got \[2\]"),
         (wrong_shape, r"\[0\]\['momentum_buffer'\]: expected shape \(4, 2, 3, 3\), got \(3,\)"),
         (changed(state={7: {}}), "state of a parameter, got 7"),
-        (negative, "lr: expected at least 0, got -1"),
+        (negative, "lr: expected a number of at least 0, got -1"),
     ]:
         with pytest.raises(ValueError, match=message):
             optimizer.load_state_dict(state)
@@ -197,7 +197,7 @@ def test_refusals() -> None:
         ([p, p], {}, ValueError, "every parameter once"),
         ([{"params": [p]}, {"params": [q, p]}], {}, ValueError, "every parameter once"),
         ([{"lr": 1}], {}, TypeError, "'params'"),
-        ([p], {"lr": -1}, ValueError, "lr: expected at least 0, got -1"),
+        ([p], {"lr": -1}, ValueError, "lr: expected a number of at least 0, got -1"),
         ([p], {"lr": float("nan")}, ValueError, "lr"),
         ([p], {"momentum": -0.1}, ValueError, "momentum"),
         ([p], {"weight_decay": -0.1}, ValueError, "weight_decay"),

@@ -167,5 +167,5 @@ def test_clip_grad_norm_of_nothing_and_of_nan() -> None:
     assert np.isfinite(mine[0].grad).all()
     assert np.isnan(clip_grad_norm_(mine[0:3], 1.0))
     assert np.isnan(mine[0].grad).all()  # as torch: nothing of such a step survives
-    with pytest.raises(ValueError, match="max_norm: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="max_norm: expected a number of at least 0, got -1"):
         clip_grad_norm_(mine, -1)

@@ -14,21 +14,31 @@ from oxidet.detection._sampling import Rng, draw
 class AnchorTargetCreator:
     """Assigns ground-truth boxes to anchors and samples anchors to train the RPN on.
 
-    Args:
-        n_sample: anchors to label 1 or 0.
-        pos_iou_thresh: an anchor whose best IoU reaches this is positive.
-        neg_iou_thresh: an anchor whose best IoU is below this is negative.
-        pos_ratio: share of positives at most.
-        ignore_unreached: whether a ground-truth box that overlaps no anchor inside the image is
-            left out when each box forces its best anchors to be positive. The original does not
-            leave it out: its best IoU is 0, so every anchor that does not touch it is positive.
+    Parameters
+    ----------
+    n_sample
+        Anchors to label 1 or 0.
+    pos_iou_thresh
+        An anchor whose best IoU reaches this is positive.
+    neg_iou_thresh
+        An anchor whose best IoU is below this is negative.
+    pos_ratio
+        Share of positives at most.
+    ignore_unreached
+        Whether a ground-truth box that overlaps no anchor inside the image is left out when each
+        box forces its best anchors to be positive. The original does not leave it out: its best IoU
+        is 0, so every anchor that does not touch it is positive.
 
+    Notes
+    -----
     Ren et al., "Faster R-CNN", 2015, section 3.1.2. As chainercv's and simple-faster-rcnn's
     ``AnchorTargetCreator``: the same NumPy seed gives the same labels. Three differences, where the
     original fails or poisons the loss: without ground truth every anchor inside the image is
     negative, without an anchor inside the image all labels are -1, and a ground-truth box that is
     not finite or has no size raises ValueError.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import AnchorTargetCreator
     >>> anchors = np.array([[0, 0, 8, 8], [0, 8, 8, 16], [-8, 0, 8, 8]], np.float32)
@@ -46,10 +56,10 @@ class AnchorTargetCreator:
         *,
         ignore_unreached: bool = False,
     ) -> None:
-        self.n_sample = n_sample
-        self.pos_iou_thresh = pos_iou_thresh
-        self.neg_iou_thresh = neg_iou_thresh
-        self.pos_ratio = pos_ratio
+        self.n_sample = _arrays.integer(n_sample, "n_sample", 0)
+        self.pos_iou_thresh = _arrays.number(pos_iou_thresh, "pos_iou_thresh")
+        self.neg_iou_thresh = _arrays.number(neg_iou_thresh, "neg_iou_thresh")
+        self.pos_ratio = _arrays.number(pos_ratio, "pos_ratio", 0, 1)
         self.ignore_unreached = ignore_unreached
 
     def __call__(
@@ -62,19 +72,27 @@ class AnchorTargetCreator:
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Offsets and labels of all anchors.
 
-        Args:
-            bbox: ground-truth boxes, (R, 4).
-            anchor: anchors, (S, 4).
-            img_size: (height, width) of the image; anchors that leave it take no part.
-            rng: where draws come from; NumPy's global state by default.
+        Parameters
+        ----------
+        bbox
+            Ground-truth boxes, (R, 4).
+        anchor
+            Anchors, (S, 4).
+        img_size
+            (height, width) of the image; anchors that leave it take no part.
+        rng
+            Where draws come from; NumPy's global state by default.
 
-        Returns:
-            ``(loc, label)``: offsets from every inside anchor to its best ground-truth box, not
-            normalised, (S, 4), 0 for the others; labels (1 positive, 0 negative, -1 ignored), int32
-            (S,).
+        Returns
+        -------
+        ``(loc, label)``: offsets from every inside anchor to its best ground-truth box, not
+        normalised, (S, 4), 0 for the others; labels (1 positive, 0 negative, -1 ignored), int32
+        (S,).
 
-        Raises:
-            ValueError: a wrong shape, or a ground-truth box that is not finite or has no size.
+        Raises
+        ------
+        ValueError
+            A wrong shape, or a ground-truth box that is not finite or has no size.
         """
         boxes, anchors = _arrays.boxes(bbox=bbox, anchor=anchor)
         size = _arrays.real_pair(img_size, "img_size")

@@ -12,21 +12,31 @@ from oxidet import _arrays
 def bbox_iou(bbox_a: ArrayLike, bbox_b: ArrayLike) -> NDArray[Any]:
     """Intersection over union of every box of ``bbox_a`` with every box of ``bbox_b``.
 
-    Args:
-        bbox_a: boxes, (N, 4).
-        bbox_b: boxes, (K, 4).
+    Parameters
+    ----------
+    bbox_a
+        Boxes, (N, 4).
+    bbox_b
+        Boxes, (K, 4).
 
-    Returns:
-        IoUs in [0, 1], (N, K), float32 or float64 as the boxes. The value is the one NumPy computes
-        from the definition, to the bit. Touching boxes give 0, an inverted box 0 with everything,
-        two boxes without area NaN (0 / 0), a NaN corner NaN. No boxes give an empty array.
+    Returns
+    -------
+    IoUs in [0, 1], (N, K), float32 or float64 as the boxes. The value is the one NumPy computes
+    from the definition, to the bit. Touching boxes give 0, an inverted box 0 with everything, two
+    boxes without area NaN (0 / 0), a NaN corner NaN. No boxes give an empty array.
 
-    Raises:
-        ValueError: a shape is not (R, 4).
+    Raises
+    ------
+    ValueError
+        A shape is not (R, 4).
 
+    Notes
+    -----
     The order of the corner's axes does not matter as long as both sides agree on it. As
     chainercv's ``bbox_iou``, which raises IndexError on a wrong shape.
 
+    Examples
+    --------
     >>> from oxidet.detection import bbox_iou
     >>> bbox_iou([[0, 0, 4, 4], [0, 0, 2, 2]], [[0, 0, 4, 2]])
     array([[0.5],

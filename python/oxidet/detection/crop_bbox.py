@@ -19,23 +19,36 @@ def crop_bbox(
 ) -> Any:
     """Boxes after the image was cropped: cut to the area, moved, dropped where nothing is left.
 
-    Args:
-        bbox: boxes, (R, 4).
-        y_slice: rows that stay; None, or a bound of None, for no limit.
-        x_slice: columns that stay.
-        allow_outside_center: whether a box whose centre lies outside the area may stay.
-        return_param: also return which boxes stayed and which were cut.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    y_slice
+        Rows that stay; None, or a bound of None, for no limit.
+    x_slice
+        Columns that stay.
+    allow_outside_center
+        Whether a box whose centre lies outside the area may stay.
+    return_param
+        Also return which boxes stayed and which were cut.
 
-    Returns:
-        The remaining boxes, a new array of the same dtype; with ``return_param`` a pair of it and a
-        dict of ``index`` (rows of ``bbox`` that stayed) and ``truncated_index`` (rows of the result
-        that were cut).
+    Returns
+    -------
+    The remaining boxes, a new array of the same dtype; with ``return_param`` a pair of it and a
+    dict of ``index`` (rows of ``bbox`` that stayed) and ``truncated_index`` (rows of the result
+    that were cut).
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4).
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4).
 
+    Notes
+    -----
     As chainercv's ``crop_bbox``.
 
+    Examples
+    --------
     >>> from oxidet.detection import crop_bbox
     >>> crop_bbox([[0, 0, 10, 10], [20, 0, 30, 10]], y_slice=slice(5, 20))
     array([[ 0,  0,  5, 10]])

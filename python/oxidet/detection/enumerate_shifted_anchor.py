@@ -13,31 +13,42 @@ def enumerate_shifted_anchor(
 ) -> NDArray[np.float32]:
     """The base anchors at every cell of a feature map.
 
-    Args:
-        anchor_base: anchors of the first cell, (A, 4), see :func:`generate_anchor_base`.
-        feat_stride: pixels of the image between neighbouring cells.
-        height: rows of the feature map.
-        width: columns of the feature map.
+    Parameters
+    ----------
+    anchor_base
+        Anchors of the first cell, (A, 4), see :func:`generate_anchor_base`.
+    feat_stride
+        Pixels of the image between neighbouring cells.
+    height
+        Rows of the feature map.
+    width
+        Columns of the feature map.
 
-    Returns:
-        float32 boxes, (height * width * A, 4): row ``(y * width + x) * A + a`` is base anchor ``a``
-        moved by ``(y * feat_stride, x * feat_stride)``. Many lie partly outside the image.
+    Returns
+    -------
+    float32 boxes, (height * width * A, 4): row ``(y * width + x) * A + a`` is base anchor ``a``
+    moved by ``(y * feat_stride, x * feat_stride)``. Many lie partly outside the image.
 
-    Raises:
-        ValueError: ``anchor_base`` is not (A, 4), the stride not positive, or a size negative.
+    Raises
+    ------
+    ValueError
+        ``anchor_base`` is not (A, 4), the stride not positive, or a size negative.
 
+    Notes
+    -----
     As chainercv's and simple-faster-rcnn's ``_enumerate_shifted_anchor``.
 
+    Examples
+    --------
     >>> from oxidet.detection import enumerate_shifted_anchor
     >>> enumerate_shifted_anchor([[0, 0, 8, 8]], 16, 1, 2)
     array([[ 0.,  0.,  8.,  8.],
            [ 0., 16.,  8., 24.]], dtype=float32)
     """
     (base,) = _arrays.boxes(anchor_base=anchor_base)
-    for value, argument in ((height, "height"), (width, "width")):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{argument}: expected an integer, got {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{argument}: expected an integer of 0 or above, got {value}")
-    base = base.astype(np.float64, copy=False)
-    return _core.shifted_anchors(base, float(feat_stride), int(height), int(width))
+    return _core.shifted_anchors(
+        base.astype(np.float64, copy=False),
+        _arrays.number(feat_stride, "feat_stride"),
+        _arrays.integer(height, "height", 0, _arrays.INT32_MAX),
+        _arrays.integer(width, "width", 0, _arrays.INT32_MAX),
+    )

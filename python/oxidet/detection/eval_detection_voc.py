@@ -26,21 +26,32 @@ def eval_detection_voc(
 ) -> dict[str, Any]:
     """Average precision of every class, and their mean.
 
-    Args: as :func:`calc_detection_voc_prec_rec`, and
-        use_07_metric: the mean of precisions at eleven recalls (VOC 2007) instead of the area
-            under the curve. Published VOC 2007 results use it.
+    Parameters
+    ----------
+    pred_bboxes, pred_labels, pred_scores, gt_bboxes, gt_labels, gt_difficults, iou_thresh
+        As for :func:`calc_detection_voc_prec_rec`.
+    use_07_metric
+        Whether ``ap`` is the mean of precisions at eleven recalls (VOC 2007) instead of the area
+        under the curve. Published VOC 2007 results use it.
 
-    Returns:
-        ``{"ap": float64 (n_class,), "map": float}``. ``ap`` is NaN for a class without objects that
-        count; ``map`` is the mean over the others, NaN if there are none. A class with objects but
-        no detections has 0.
+    Returns
+    -------
+    ``{"ap": float64 (n_class,), "map": float}``. ``ap`` is NaN for a class without objects that
+    count; ``map`` is the mean over the others, NaN if there are none. A class with objects but no
+    detections has 0.
 
-    Raises:
-        ValueError, TypeError: as :func:`calc_detection_voc_prec_rec`.
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`calc_detection_voc_prec_rec`.
 
+    Notes
+    -----
     As chainercv's ``eval_detection_voc``, except that no boxes at all give an empty ``ap`` and a
     NaN ``map`` (the original fails).
 
+    Examples
+    --------
     >>> from oxidet.detection import eval_detection_voc
     >>> result = eval_detection_voc(
     ...     [[[0, 0, 9, 9], [50, 50, 60, 60]]], [[0, 0]], [[0.9, 0.8]], [[[0, 0, 9, 8]]], [[0]]
@@ -72,29 +83,44 @@ def calc_detection_voc_prec_rec(
     right if the IoU reaches ``iou_thresh`` and no better-scored detection took the object; at a
     difficult object it does not count.
 
-    Args:
-        pred_bboxes: one array (R, 4) for each image.
-        pred_labels: one array (R,) of classes from 0 for each image.
-        pred_scores: one array (R,) for each image. Equal scores keep their order.
-        gt_bboxes: one array (R', 4) for each image.
-        gt_labels: one array (R',) of classes from 0 for each image.
-        gt_difficults: one array (R',) of bool for each image; None for no difficult objects.
-        iou_thresh: IoU of a right detection.
+    Parameters
+    ----------
+    pred_bboxes
+        One array (R, 4) for each image.
+    pred_labels
+        One array (R,) of classes from 0 for each image.
+    pred_scores
+        One array (R,) for each image. Equal scores keep their order.
+    gt_bboxes
+        One array (R', 4) for each image.
+    gt_labels
+        One array (R',) of classes from 0 for each image.
+    gt_difficults
+        One array (R',) of bool for each image; None for no difficult objects.
+    iou_thresh
+        IoU of a right detection.
 
-    Returns:
-        ``(prec, rec)``, two lists over the classes 0 to the largest label of float64 arrays, one
-        entry for each detection of the class by descending score. Both are None for a class
-        without detections and objects, ``rec`` also for a class without objects that count.
-        Precision is NaN as long as only detections of difficult objects were taken. No boxes at
-        all give two empty lists.
+    Returns
+    -------
+    ``(prec, rec)``, two lists over the classes 0 to the largest label of float64 arrays, one entry
+    for each detection of the class by descending score. Both are None for a class without
+    detections and objects, ``rec`` also for a class without objects that count. Precision is NaN as
+    long as only detections of difficult objects were taken. No boxes at all give two empty lists.
 
-    Raises:
-        ValueError: numbers of images or lengths within an image differ, or a label is negative.
-        TypeError: labels are not integers.
+    Raises
+    ------
+    ValueError
+        Numbers of images or lengths within an image differ, or a label is negative.
+    TypeError
+        Labels are not integers.
 
+    Notes
+    -----
     As chainercv's ``calc_detection_voc_prec_rec``, except that the number of images is always
     checked, that equal scores have an order, and that no boxes at all are no error.
 
+    Examples
+    --------
     >>> from oxidet.detection import calc_detection_voc_prec_rec
     >>> prec, rec = calc_detection_voc_prec_rec(
     ...     [[[0, 0, 9, 9], [50, 50, 60, 60]]], [[0, 0]], [[0.9, 0.8]], [[[0, 0, 9, 8]]], [[0]]
@@ -114,7 +140,7 @@ def calc_detection_voc_prec_rec(
     classes = _arrays.kernel("voc_match", pred)(
         pred, detections.labels, detections.images, scores,
         gt, objects.labels, objects.images, difficult,
-        float(iou_thresh),
+        _arrays.number(iou_thresh, "iou_thresh"),
     )  # fmt: skip
     prec: Curve = []
     rec: Curve = []
@@ -133,20 +159,31 @@ def calc_detection_voc_ap(
 ) -> F64:
     """Average precision of every class from its precision and recall.
 
-    Args:
-        prec: one array or None for each class, see :func:`calc_detection_voc_prec_rec`.
-        rec: likewise. Recalls are ascending.
-        use_07_metric: the mean of the best precisions at recalls of at least 0, 0.1, ..., 1
-            (VOC 2007) instead of the area under the curve made non-increasing (VOC 2010).
+    Parameters
+    ----------
+    prec
+        One array or None for each class, see :func:`calc_detection_voc_prec_rec`.
+    rec
+        Likewise. Recalls are ascending.
+    use_07_metric
+        The mean of the best precisions at recalls of at least 0, 0.1, ..., 1 (VOC 2007) instead of
+        the area under the curve made non-increasing (VOC 2010).
 
-    Returns:
-        float64, (n_class,). NaN where precision or recall is None; NaN precisions count as 0.
+    Returns
+    -------
+    float64, (n_class,). NaN where precision or recall is None; NaN precisions count as 0.
 
-    Raises:
-        ValueError: the lengths of the lists or of a class's arrays differ.
+    Raises
+    ------
+    ValueError
+        The lengths of the lists or of a class's arrays differ.
 
+    Notes
+    -----
     As chainercv's ``calc_detection_voc_ap``.
 
+    Examples
+    --------
     >>> from oxidet.detection import calc_detection_voc_ap
     >>> calc_detection_voc_ap([[1.0, 0.5], None], [[0.5, 1.0], None])
     array([0.75,  nan])
@@ -160,7 +197,7 @@ def calc_detection_voc_ap(
                 np.ascontiguousarray(_arrays.as_array(values, f"{name}[{i}]").ravel(), np.float64)
                 for values, name in ((p, "prec"), (r, "rec"))
             ]
-            ap[i] = _core.voc_average_precision(curve[0], curve[1], use_07_metric)
+            ap[i] = _core.voc_average_precision(curve[0], curve[1], bool(use_07_metric))
     return ap
 
 

@@ -16,20 +16,32 @@ def flip_bbox(
 
     Edges are continuous: ``y`` becomes ``height - y``.
 
-    Args:
-        bbox: boxes, (R, 4).
-        size: (height, width) of the image.
-        y_flip: whether top and bottom changed places.
-        x_flip: whether left and right changed places.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    size
+        (height, width) of the image.
+    y_flip
+        Whether top and bottom changed places.
+    x_flip
+        Whether left and right changed places.
 
-    Returns:
-        A new array of the same dtype, (R, 4).
+    Returns
+    -------
+    A new array of the same dtype, (R, 4).
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4).
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4).
 
+    Notes
+    -----
     As chainercv's ``flip_bbox``.
 
+    Examples
+    --------
     >>> from oxidet.detection import flip_bbox
     >>> flip_bbox([[1, 2, 3, 5]], (10, 20), x_flip=True)
     array([[ 1, 15,  3, 18]])

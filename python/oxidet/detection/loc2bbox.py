@@ -13,21 +13,30 @@ from oxidet import _arrays
 def loc2bbox(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
     """Boxes that offsets make of source boxes, the inverse of :func:`bbox2loc`.
 
-    Args:
-        src_bbox: boxes, (R, 4); a single row serves all rows of ``loc``.
-        loc: ``(t_y, t_x, t_h, t_w)``, (R, 4), or (R, 4 K) for K offsets of each box one after the
-            other.
+    Parameters
+    ----------
+    src_bbox
+        Boxes, (R, 4); a single row serves all rows of ``loc``.
+    loc
+        ``(t_y, t_x, t_h, t_w)``, (R, 4), or (R, 4 K) for K offsets of each box one after the other.
 
-    Returns:
-        Boxes in the shape and dtype of ``loc`` (an integer ``loc`` truncates), but (0, 4) whenever
-        there are no source boxes. The exponent is not clamped: a huge ``t_h`` gives infinite
-        corners, and NaN stays NaN.
+    Returns
+    -------
+    Boxes in the shape and dtype of ``loc`` (an integer ``loc`` truncates), but (0, 4) whenever
+    there are no source boxes. The exponent is not clamped: a huge ``t_h`` gives infinite corners,
+    and NaN stays NaN.
 
-    Raises:
-        ValueError: ``src_bbox`` is not (R, 4), or ``loc`` not (R, 4 K).
+    Raises
+    ------
+    ValueError
+        ``src_bbox`` is not (R, 4), or ``loc`` not (R, 4 K).
 
+    Notes
+    -----
     As chainercv's ``loc2bbox``.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import loc2bbox
     >>> loc2bbox([[10, 20, 30, 60]], np.array([[0.5, 0, 0, np.log(2)]])).round(3)

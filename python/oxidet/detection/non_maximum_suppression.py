@@ -32,25 +32,38 @@ def non_maximum_suppression(
     Boxes are taken by descending score (without scores: as they come); one is kept unless it
     overlaps a box that was kept before.
 
-    Args:
-        bbox: boxes, (R, 4).
-        thresh: IoU that counts as an overlap.
-        score: (R,), any order. NaN ranks first, equal scores by ascending index.
-        limit: at most so many indices.
-        nms_rule: "chainercv" suppresses at ``IoU >= thresh``, with the threshold rounded to the
-            type of the boxes; "torchvision" at ``IoU > thresh``, compared in float64. They differ
-            only where the IoU meets the threshold.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    thresh
+        IoU that counts as an overlap.
+    score
+        (R,), any order. NaN ranks first, equal scores by ascending index.
+    limit
+        At most so many indices.
+    nms_rule
+        "chainercv" suppresses at ``IoU >= thresh``, with the threshold rounded to the type of the
+        boxes; "torchvision" at ``IoU > thresh``, compared in float64. They differ only where the
+        IoU meets the threshold.
 
-    Returns:
-        int32 indices by descending score. A NaN IoU never suppresses, so boxes with a NaN corner
-        and copies of a box without area all stay.
+    Returns
+    -------
+    int32 indices by descending score. A NaN IoU never suppresses, so boxes with a NaN corner and
+    copies of a box without area all stay.
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4), ``score`` not (R,), or ``limit`` negative.
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4), ``score`` not (R,), or ``limit`` negative.
 
+    Notes
+    -----
     As chainercv's ``non_maximum_suppression``, with two differences: the order of equal scores is
     defined, and ``limit=0`` returns nothing (the original returns one index on the CPU).
 
+    Examples
+    --------
     >>> from oxidet.detection import non_maximum_suppression
     >>> boxes = [[0, 0, 4, 4], [1, 1, 5, 5], [2, 1, 6, 5], [4, 0, 8, 4]]
     >>> non_maximum_suppression(boxes, 0.3)
@@ -63,10 +76,10 @@ def non_maximum_suppression(
     if score is not None:
         given = _arrays.numbers(score, "score", len(boxes))
         scores = np.ascontiguousarray(given, np.float64)
-    if limit is not None and limit < 0:
-        raise ValueError(f"limit: expected None or an integer of 0 or above, got {limit}")
+    if limit is not None:
+        limit = min(_arrays.integer(limit, "limit", 0), len(boxes))
     inclusive = rounded = is_chainercv(nms_rule)
     kept: NDArray[np.int64] = _arrays.kernel("nms", boxes)(
-        boxes, scores, float(thresh), inclusive, rounded, limit
+        boxes, scores, _arrays.number(thresh, "thresh"), inclusive, rounded, limit
     )
     return kept.astype(np.int32)

@@ -25,21 +25,36 @@ class ProposalCreator:
 
         proposal_creator = ProposalCreator(nms_thresh=0.7, training=True)
 
-    Args:
-        parent_model: an object whose ``training`` chooses the limits; None for ``training``.
-        nms_thresh: IoU of suppression.
-        n_train_pre_nms: boxes before suppression in training; 0 or below for all.
-        n_train_post_nms: proposals in training; 0 or below for all.
-        n_test_pre_nms: boxes before suppression otherwise.
-        n_test_post_nms: proposals otherwise.
-        min_size: smallest side of a proposal, in pixels of the image before it was scaled.
-        training: the mode, where there is no ``parent_model``; False by default.
-        force_cpu_nms: taken for chainercv's sake; there is only the CPU.
-        nms_rule: "torchvision" suppresses above the threshold, as simple-faster-rcnn does;
-            "chainercv" also at it. See :func:`oxidet.detection.non_maximum_suppression`.
+    Parameters
+    ----------
+    parent_model
+        An object whose ``training`` chooses the limits; None for ``training``.
+    nms_thresh
+        IoU of suppression.
+    n_train_pre_nms
+        Boxes before suppression in training; 0 or below for all.
+    n_train_post_nms
+        Proposals in training; 0 or below for all.
+    n_test_pre_nms
+        Boxes before suppression otherwise.
+    n_test_post_nms
+        Proposals otherwise.
+    min_size
+        Smallest side of a proposal, in pixels of the image before it was scaled.
+    training
+        The mode, where there is no ``parent_model``; False by default.
+    force_cpu_nms
+        Taken for chainercv's sake; there is only the CPU.
+    nms_rule
+        "torchvision" suppresses above the threshold, as simple-faster-rcnn does; "chainercv" also
+        at it. See :func:`oxidet.detection.non_maximum_suppression`.
 
+    Notes
+    -----
     Ren et al., "Faster R-CNN", 2015, section 3.3.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import ProposalCreator
     >>> anchors = np.array([[0, 0, 32, 32], [2, 2, 34, 34], [-20, 40, 40, 80]], np.float32)
@@ -116,39 +131,49 @@ class ProposalCreator:
     ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[np.int64]]:
         """Proposals of one image.
 
-        Args:
-            loc: offsets, (R, 4).
-            score: foreground scores, (R,); any increasing function of the probability ranks alike.
-            anchor: anchors, (R, 4).
-            img_size: (height, width) of the scaled image; proposals are clipped to it.
-            scale: by how much the image was scaled; multiplies ``min_size``.
-            return_index: also return the anchor each proposal came from.
+        Parameters
+        ----------
+        loc
+            Offsets, (R, 4).
+        score
+            Foreground scores, (R,); any increasing function of the probability ranks alike.
+        anchor
+            Anchors, (R, 4).
+        img_size
+            (height, width) of the scaled image; proposals are clipped to it.
+        scale
+            By how much the image was scaled; multiplies ``min_size``.
+        return_index
+            Also return the anchor each proposal came from.
 
-        Returns:
-            Proposals, (S, 4), by descending score (NaN first, equal scores by ascending index);
-            with ``return_index`` also int64 (S,). Nothing left gives (0, 4). Boxes with a NaN
-            corner are dropped.
+        Returns
+        -------
+        Proposals, (S, 4), by descending score (NaN first, equal scores by ascending index); with
+        ``return_index`` also int64 (S,). Nothing left gives (0, 4). Boxes with a NaN corner are
+        dropped.
 
-        Raises:
-            ValueError: a wrong shape.
+        Raises
+        ------
+        ValueError
+            A wrong shape.
         """
         offsets, anchors = _arrays.boxes(loc=loc, anchor=anchor)
         scores = _arrays.as_array(score, "score").astype(np.float64).ravel()
         training = self.training if self.parent_model is None else self.parent_model.training
-        limits = (
-            (self.n_train_pre_nms, self.n_train_post_nms)
-            if training
-            else (self.n_test_pre_nms, self.n_test_post_nms)
-        )
+        mode = "train" if training else "test"
+        limits = [
+            _arrays.integer(getattr(self, name), name)
+            for name in (f"n_{mode}_pre_nms", f"n_{mode}_post_nms")
+        ]
         inclusive = rounded = is_chainercv(self.nms_rule)
         roi, index = _arrays.kernel("proposals", anchors)(
             offsets,
             scores,
             anchors,
             _arrays.real_pair(img_size, "img_size"),
-            float(self.min_size * scale),
-            tuple(n if n > 0 else None for n in limits),
-            float(self.nms_thresh),
+            _arrays.number(self.min_size, "min_size") * _arrays.number(scale, "scale"),
+            tuple(min(n, len(anchors)) if n > 0 else None for n in limits),
+            _arrays.number(self.nms_thresh, "nms_thresh"),
             inclusive,
             rounded,
         )

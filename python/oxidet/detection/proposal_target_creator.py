@@ -16,18 +16,28 @@ from oxidet.detection.bbox2loc import bbox2loc
 class ProposalTargetCreator:
     """Assigns ground-truth boxes to proposals and samples proposals to train the head on.
 
-    Args:
-        n_sample: proposals to sample; None for as many as there are.
-        pos_ratio: share of foreground proposals at most; the number is rounded half to even.
-        pos_iou_thresh: a proposal whose best IoU reaches this is foreground.
-        neg_iou_thresh_hi: background proposals have a best IoU below this,
-        neg_iou_thresh_lo: and of at least this.
+    Parameters
+    ----------
+    n_sample
+        Proposals to sample; None for as many as there are.
+    pos_ratio
+        Share of foreground proposals at most; the number is rounded half to even.
+    pos_iou_thresh
+        A proposal whose best IoU reaches this is foreground.
+    neg_iou_thresh_hi
+        Background proposals have a best IoU below this,
+    neg_iou_thresh_lo
+        And of at least this.
 
+    Notes
+    -----
     Girshick, "Fast R-CNN", 2015, section 2.3. As chainercv's and simple-faster-rcnn's
     ``ProposalTargetCreator``: the same NumPy seed gives the same sample. Two differences, where the
     original fails or poisons the loss: without ground truth every proposal is background (offsets
     0), and a ground-truth box that is not finite or has no size raises ValueError.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import ProposalTargetCreator
     >>> bbox = np.array([[0, 0, 10, 10]], np.float32)
@@ -46,11 +56,13 @@ class ProposalTargetCreator:
         neg_iou_thresh_hi: float = 0.5,
         neg_iou_thresh_lo: float = 0.0,
     ) -> None:
+        if n_sample is not None:
+            n_sample = _arrays.integer(n_sample, "n_sample", 0)
         self.n_sample = n_sample
-        self.pos_ratio = pos_ratio
-        self.pos_iou_thresh = pos_iou_thresh
-        self.neg_iou_thresh_hi = neg_iou_thresh_hi
-        self.neg_iou_thresh_lo = neg_iou_thresh_lo
+        self.pos_ratio = _arrays.number(pos_ratio, "pos_ratio", 0, 1)
+        self.pos_iou_thresh = _arrays.number(pos_iou_thresh, "pos_iou_thresh")
+        self.neg_iou_thresh_hi = _arrays.number(neg_iou_thresh_hi, "neg_iou_thresh_hi")
+        self.neg_iou_thresh_lo = _arrays.number(neg_iou_thresh_lo, "neg_iou_thresh_lo")
 
     def __call__(
         self,
@@ -66,22 +78,32 @@ class ProposalTargetCreator:
 
         The ground-truth boxes are proposals too; an empty ``roi`` is fine.
 
-        Args:
-            roi: proposals, (R, 4).
-            bbox: ground-truth boxes, (R', 4).
-            label: their classes from 0, integers (R',).
-            loc_normalize_mean: subtracted from the offsets,
-            loc_normalize_std: then divides them.
-            rng: where draws come from; NumPy's global state by default.
+        Parameters
+        ----------
+        roi
+            Proposals, (R, 4).
+        bbox
+            Ground-truth boxes, (R', 4).
+        label
+            Their classes from 0, integers (R',).
+        loc_normalize_mean
+            Subtracted from the offsets,
+        loc_normalize_std
+            Then divides them.
+        rng
+            Where draws come from; NumPy's global state by default.
 
-        Returns:
-            ``(sample_roi, gt_roi_loc, gt_roi_label)``: proposals (S, 4), foreground first;
-            normalised offsets to the best ground-truth box (S, 4), for background too; classes
-            from 1, 0 for background, in the dtype of ``label``, (S,). S is at most ``n_sample``.
+        Returns
+        -------
+        ``(sample_roi, gt_roi_loc, gt_roi_label)``: proposals (S, 4), foreground first; normalised
+        offsets to the best ground-truth box (S, 4), for background too; classes from 1, 0 for
+        background, in the dtype of ``label``, (S,). S is at most ``n_sample``.
 
-        Raises:
-            ValueError: a wrong shape, a negative label, or a ground-truth box that is not finite or
-                has no size.
+        Raises
+        ------
+        ValueError
+            A wrong shape, a negative label, or a ground-truth box that is not finite or has no
+            size.
         """
         rois, boxes = _arrays.boxes(roi=roi, bbox=bbox)
         labels = _arrays.labels(label, "label", len(boxes))

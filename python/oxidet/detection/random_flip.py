@@ -22,21 +22,33 @@ def random_flip(
 ) -> Any:
     """Flip an image along the chosen axes, each with probability 1/2.
 
-    Args:
-        img: image, (C, H, W).
-        y_random: whether top and bottom may change places. Drawn first.
-        x_random: whether left and right may change places.
-        return_param: also return what was drawn, for :func:`flip_bbox`.
-        copy: return a new array, not a view.
-        rng: where draws come from. By default Python's ``random``, as in chainercv: the same
-            ``random.seed`` gives the same flips.
+    Parameters
+    ----------
+    img
+        Image, (C, H, W).
+    y_random
+        Whether top and bottom may change places. Drawn first.
+    x_random
+        Whether left and right may change places.
+    return_param
+        Also return what was drawn, for :func:`flip_bbox`.
+    copy
+        Return a new array, not a view.
+    rng
+        Where draws come from. By default Python's ``random``, as in chainercv: the same
+        ``random.seed`` gives the same flips.
 
-    Returns:
-        The image; with ``return_param`` a pair of it and ``{"y_flip": bool, "x_flip": bool}``.
+    Returns
+    -------
+    The image; with ``return_param`` a pair of it and ``{"y_flip": bool, "x_flip": bool}``.
 
-    Raises:
-        ValueError: ``img`` is not three-dimensional.
+    Raises
+    ------
+    ValueError
+        ``img`` is not three-dimensional.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import random_flip
     >>> rng = np.random.default_rng(1)

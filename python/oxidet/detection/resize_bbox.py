@@ -14,19 +14,30 @@ def resize_bbox(
 ) -> NDArray[Any]:
     """Boxes after the image was resized.
 
-    Args:
-        bbox: boxes, (R, 4).
-        in_size: (height, width) before.
-        out_size: (height, width) after.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    in_size
+        (height, width) before.
+    out_size
+        (height, width) after.
 
-    Returns:
-        A new array of the same dtype, (R, 4).
+    Returns
+    -------
+    A new array of the same dtype, (R, 4).
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4), or ``in_size`` not positive.
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4), ``in_size`` not positive, or ``out_size`` negative.
 
+    Notes
+    -----
     As chainercv's ``resize_bbox``.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.detection import resize_bbox
     >>> resize_bbox(np.array([[1.0, 2.0, 3.0, 4.0]]), (10, 20), (20, 60))
@@ -37,6 +48,8 @@ def resize_bbox(
     out_height, out_width = _arrays.real_pair(out_size, "out_size")
     if in_height <= 0 or in_width <= 0:
         raise ValueError(f"in_size: expected positive numbers, got {in_size!r}")
+    if out_height < 0 or out_width < 0:
+        raise ValueError(f"out_size: expected numbers of at least 0, got {out_size!r}")
     resized[:, 0::2] = out_height / in_height * resized[:, 0::2]
     resized[:, 1::2] = out_width / in_width * resized[:, 1::2]
     return resized

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from oxidet._arrays import pair
+from oxidet._arrays import number, pair
 from oxidet.ops._roi_pool import roi_pool_
 
 
@@ -66,7 +66,7 @@ def roi_pooling_2d(
         x,
         rois,
         output_size=pair((outh, outw), "outh, outw"),
-        spatial_scale=spatial_scale,
+        spatial_scale=number(spatial_scale, "spatial_scale"),
         half_to_even=convention == "cpu",
         float64_edges=convention == "cpu",
     )

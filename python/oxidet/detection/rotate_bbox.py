@@ -13,26 +13,37 @@ from oxidet import _arrays
 def rotate_bbox(bbox: ArrayLike, angle: float, size: tuple[float, float]) -> NDArray[Any]:
     """Boxes after the image was rotated counter-clockwise by a multiple of 90 degrees.
 
-    Args:
-        bbox: boxes, (R, 4).
-        angle: degrees, a multiple of 90, of any sign.
-        size: (height, width) of the image before.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    angle
+        Degrees, a multiple of 90, of any sign.
+    size
+        (height, width) of the image before.
 
-    Returns:
-        Boxes of the same dtype, (R, 4); the same array for a multiple of 360.
+    Returns
+    -------
+    Boxes of the same dtype, (R, 4); the same array for a multiple of 360.
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4), or ``angle`` not a multiple of 90.
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4), or ``angle`` not a multiple of 90.
 
+    Notes
+    -----
     As chainercv's ``rotate_bbox``.
 
+    Examples
+    --------
     >>> from oxidet.detection import rotate_bbox
     >>> rotate_bbox([[1, 2, 3, 5]], 90, (10, 20))
     array([[15,  1, 18,  3]])
     """
     boxes = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox")
     height, width = _arrays.real_pair(size, "size")
-    if angle % 90 != 0:
+    if _arrays.number(angle, "angle") % 90 != 0:
         raise ValueError(f"angle: expected a multiple of 90, got {angle!r}")
     y_min, x_min, y_max, x_max = boxes.T
     turns = int(angle // 90) % 4

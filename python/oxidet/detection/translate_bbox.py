@@ -13,23 +13,34 @@ from oxidet import _arrays
 def translate_bbox(bbox: ArrayLike, y_offset: float = 0, x_offset: float = 0) -> NDArray[Any]:
     """Boxes moved by an offset, as when an image is padded at the top and the left.
 
-    Args:
-        bbox: boxes, (R, 4).
-        y_offset: added to both y.
-        x_offset: added to both x.
+    Parameters
+    ----------
+    bbox
+        Boxes, (R, 4).
+    y_offset
+        Added to both y.
+    x_offset
+        Added to both x.
 
-    Returns:
-        A new array of the same dtype, (R, 4).
+    Returns
+    -------
+    A new array of the same dtype, (R, 4).
 
-    Raises:
-        ValueError: ``bbox`` is not (R, 4).
+    Raises
+    ------
+    ValueError
+        ``bbox`` is not (R, 4).
 
+    Notes
+    -----
     As chainercv's ``translate_bbox``.
 
+    Examples
+    --------
     >>> from oxidet.detection import translate_bbox
     >>> translate_bbox([[1, 2, 3, 4]], y_offset=10, x_offset=-1)
     array([[11,  1, 13,  3]])
     """
     boxes = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox")
-    offset = np.array((y_offset, x_offset, y_offset, x_offset))
-    return (boxes + offset).astype(boxes.dtype, copy=False)
+    y, x = _arrays.number(y_offset, "y_offset"), _arrays.number(x_offset, "x_offset")
+    return (boxes + np.array((y, x, y, x))).astype(boxes.dtype, copy=False)

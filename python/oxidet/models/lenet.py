@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from oxidet import nn
 from oxidet.nn import functional as F
 
@@ -47,8 +49,9 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """(N, 1, 32, 32) -> (N, num_classes)."""
-        if tuple(x.shape[1:]) != (1, 32, 32):
-            raise ValueError(f"x: expected shape (N, 1, 32, 32), got {tuple(x.shape)}")
+        shape = np.shape(x)
+        if len(shape) != 4 or shape[1:] != (1, 32, 32):
+            raise ValueError(f"x: expected shape (N, 1, 32, 32), got {shape}")
         return self.classifier(F.flatten(self.features(x), 1))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from oxidet import nn
+from oxidet._arrays import choice
 from oxidet.nn import functional as F
 from oxidet.nn import init
 
@@ -24,6 +25,7 @@ CONFIGURATIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 def make_features(configuration: str, batch_norm: bool = False) -> nn.Sequential:
     """The convolutional part of a VGG, with torchvision's indices."""
+    choice(configuration, "configuration", tuple(CONFIGURATIONS))
     layers: list[nn.Module] = []
     channels = 3
     for stage in CONFIGURATIONS[configuration]:

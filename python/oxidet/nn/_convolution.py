@@ -6,13 +6,14 @@ Weights are (O, C / groups, kh, kw) in shape, as torch's; the kernels read (kh, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_float32, nchw, nhwc, pair
+from oxidet._arrays import INT32_MAX, as_float32, integer, nchw, nhwc, pair
 from oxidet.nn.primitive import Context, Primitive
 
 Array = NDArray[Any]
@@ -31,9 +32,9 @@ def _resolve_padding(
     padding: Any, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """``padding`` as (top, bottom, left, right)."""
-    if padding == "valid":
+    if isinstance(padding, str) and padding == "valid":
         return 0, 0, 0, 0
-    if padding == "same":
+    if isinstance(padding, str) and padding == "same":
         if stride != (1, 1):
             raise ValueError(f"padding: expected a number with stride {stride}, got 'same'")
         (top, bottom), (left, right) = (
@@ -101,7 +102,7 @@ def _linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Array:
             f"input: expected shape (..., {w.shape[1]}) for a weight of shape {w.shape}, "
             f"got {x.shape}"
         )
-    flat = np.ascontiguousarray(x.reshape(-1, w.shape[1]))
+    flat = np.ascontiguousarray(x.reshape(math.prod(x.shape[:-1]), w.shape[1]))
     result = _core.matmul(flat, w, False, True)
     if bias is not None:
         b = as_float32(bias, "bias", ndim=1, form="(out,)")
@@ -115,12 +116,12 @@ def _linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Array:
 
 
 def _linear_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None, Array | None]:
-    g = np.ascontiguousarray(grad.reshape(-1, grad.shape[-1]))
+    g = np.ascontiguousarray(grad.reshape(math.prod(grad.shape[:-1]), grad.shape[-1]))
     need_input, need_weight, need_bias = ctx.needs_input_grad
     return (
         _core.matmul(g, ctx.weight, False, False).reshape(ctx.shape) if need_input else None,
         _core.matmul(g, ctx.input, True, False) if need_weight else None,
-        g.sum(axis=0) if need_bias else None,
+        g.sum(axis=0, dtype=np.float64).astype(np.float32) if need_bias else None,
     )
 
 
@@ -165,6 +166,8 @@ def conv2d(
     ------
     ValueError
         If shapes do not fit or an output size would be less than 1.
+    MemoryError
+        If the output does not fit into memory.
 
     Examples
     --------
@@ -175,12 +178,14 @@ def conv2d(
     array([[[[25., 31.],
              [43., 49.]]]], dtype=float32)
     """
-    if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)):
-        raise TypeError(f"groups: expected an integer, got {groups!r}")
-    if groups < 1:
-        raise ValueError(f"groups: expected an integer of at least 1, got {groups}")
     return conv2d_(
-        input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=int(groups)
+        input,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=integer(groups, "groups", 1, INT32_MAX),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, as_float32, choice, number, vector
+from oxidet._arrays import as_array, as_float32, choice, integer, number, vector
 from oxidet.nn.primitive import Context, Primitive
 
 Array = NDArray[Any]
@@ -49,6 +49,8 @@ def _labels(target: Any, shape: tuple[int, ...], axes: str) -> Array:
         raise TypeError(f"target: expected integer class numbers, got dtype {labels.dtype}")
     if labels.shape != shape:
         raise ValueError(f"target: expected shape {shape} {axes}, got {labels.shape}")
+    if labels.dtype.kind == "u":  # a label too large for int64 is out of range in any case
+        labels = np.minimum(labels, np.uint64(2**63 - 1))
     return np.ascontiguousarray(labels.reshape(-1), np.int64)
 
 
@@ -187,9 +189,7 @@ mse_loss_ = Primitive("mse_loss", _mse_loss, _mse_loss_backward)
 
 
 def _index(ignore_index: Any) -> int:
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer)):
-        raise TypeError(f"ignore_index: expected an integer, got {ignore_index!r}")
-    return int(ignore_index)
+    return integer(ignore_index, "ignore_index", -(2**63), 2**63 - 1)
 
 
 def cross_entropy(
@@ -301,7 +301,7 @@ def smooth_l1_loss(
     beta
         Where the parabola ends, at least 0.
     sigma
-        Faster R-CNN's parameter, above 0; if given, ``beta = 1 / sigma**2``.
+        Faster R-CNN's parameter, above 1e-18 and below 1e18; if given, ``beta = 1 / sigma**2``.
     inside_weight
         Broadcastable to ``input``; 0 takes an element out of the loss (though not out of the mean).
 
@@ -323,8 +323,8 @@ def smooth_l1_loss(
     array([0.125, 0.875], dtype=float32)
     """
     if sigma is not None:
-        if not number(sigma, "sigma") > 0:
-            raise ValueError(f"sigma: expected a number above 0, got {sigma!r}")
+        if not 1e-18 < number(sigma, "sigma") < 1e18:  # the square stays within float32
+            raise ValueError(f"sigma: expected a number above 1e-18 and below 1e18, got {sigma!r}")
         beta = 1.0 / sigma**2
     return smooth_l1_loss_(
         input,

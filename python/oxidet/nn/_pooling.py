@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import nchw, nhwc, pair
+from oxidet._arrays import INT32_MAX, integer, nchw, nhwc, pair
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.tensor import Tensor
 
@@ -94,10 +94,8 @@ def _avg_pool2d(
     divisor_override: Any,
 ) -> Array:
     x = nhwc(input, "input")
-    if divisor_override is not None and (
-        isinstance(divisor_override, bool) or not isinstance(divisor_override, (int, np.integer))
-    ):
-        raise TypeError(f"divisor_override: expected an integer or None, got {divisor_override!r}")
+    if divisor_override is not None:
+        divisor_override = integer(divisor_override, "divisor_override", -INT32_MAX, INT32_MAX)
     ctx.size = x.shape[1:3]
     ctx.windows = (
         *_sliding(kernel_size, stride, padding),

@@ -8,18 +8,10 @@ from typing import Any
 import numpy as np
 
 from oxidet import _random
-from oxidet._arrays import pair
+from oxidet._arrays import integer, pair
 from oxidet.nn import _convolution
 from oxidet.nn.module import Module
 from oxidet.nn.tensor import Parameter
-
-
-def _positive(value: Any, argument: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{argument}: expected an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{argument}: expected an integer of at least 1, got {value}")
-    return int(value)
 
 
 def _uniform(shape: tuple[int, ...], fan_in: int) -> Any:
@@ -62,14 +54,20 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels = _positive(in_channels, "in_channels")
-        self.out_channels = _positive(out_channels, "out_channels")
+        self.in_channels = integer(in_channels, "in_channels", 1)
+        self.out_channels = integer(out_channels, "out_channels", 1)
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
         self.dilation = pair(dilation, "dilation")
-        self.groups = _positive(groups, "groups")
-        self.padding = pair(padding, "padding", 0) if isinstance(padding, int) else padding
-        _convolution._resolve_padding(padding, self.kernel_size, self.stride, self.dilation)
+        self.groups = integer(groups, "groups", 1)
+        top, bottom, left, right = _convolution._resolve_padding(
+            padding, self.kernel_size, self.stride, self.dilation
+        )
+        # As it is printed: a word, a pair, or a pair of pairs.
+        self.padding: Any = padding
+        if not isinstance(padding, str):
+            symmetric = top == bottom and left == right
+            self.padding = (top, left) if symmetric else ((top, bottom), (left, right))
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(
@@ -115,8 +113,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = _positive(in_features, "in_features")
-        self.out_features = _positive(out_features, "out_features")
+        self.in_features = integer(in_features, "in_features", 1)
+        self.out_features = integer(out_features, "out_features", 1)
         self.weight = Parameter(_uniform((out_features, in_features), in_features))
         self.register_parameter(
             "bias", Parameter(_uniform((out_features,), in_features)) if bias else None

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from oxidet._arrays import number
+from oxidet._arrays import integer, number
 from oxidet.nn._normalization import batch_norm
 from oxidet.nn._repr import get_repr_style
-from oxidet.nn.linear import _positive
 from oxidet.nn.module import Module
 from oxidet.nn.tensor import Buffer, Parameter
 
@@ -60,7 +59,7 @@ class BatchNorm2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.num_features = _positive(num_features, "num_features")
+        self.num_features = integer(num_features, "num_features", 1)
         number(eps, "eps", 0)
         if momentum is not None:
             number(momentum, "momentum")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from oxidet import _core
-from oxidet._arrays import F32
+from oxidet._arrays import F32, number
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.tensor import Tensor
@@ -51,8 +51,7 @@ def clip_grad_norm_(
     array([0.6, 0.8], dtype=float32)
     """
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    if not max_norm >= 0:
-        raise ValueError(f"max_norm: expected at least 0, got {max_norm}")
+    number(max_norm, "max_norm", 0)
     norms = [_norm(tensor.grad, norm_type) for tensor in tensors if tensor.grad is not None]
     total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
     if error_if_nonfinite and not math.isfinite(total):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import as_array
+from oxidet._arrays import as_array, choice, number, real_pair
 
 Array = NDArray[Any]
 
@@ -89,8 +89,7 @@ _FROM_CORNERS: dict[str, Callable[[Array], Array]] = {
 
 
 def _check_format(fmt: str, argument: str) -> None:
-    if fmt not in _TO_CORNERS:
-        raise ValueError(f"{argument}: expected 'xyxy', 'xywh' or 'cxcywh', got {fmt!r}")
+    choice(fmt, argument, tuple(_TO_CORNERS))
 
 
 def box_convert(boxes: Any, in_fmt: str, out_fmt: str) -> Array:
@@ -131,14 +130,17 @@ def clip_boxes_to_image(boxes: Any, size: tuple[float, float]) -> Array:
     """Boxes cut off at the image's border, as ``torchvision.ops.clip_boxes_to_image``.
 
     ``boxes`` is (..., 4), ``size`` is (height, width): x is clipped to [0, width] and y to
-    [0, height]. The dtype stays, NaN stays NaN. Returns a new array.
+    [0, height]. The dtype stays, NaN stays NaN. Returns a new array. Raises ValueError for another
+    shape or a negative size.
 
     >>> from oxidet import ops
     >>> ops.clip_boxes_to_image([[-5.0, 2.0, 120.0, 40.0]], (30, 100))
     array([[  0.,   2., 100.,  30.]])
     """
     array = as_boxes(boxes, "boxes")
-    height, width = size
+    height, width = real_pair(size, "size")
+    if height < 0 or width < 0:
+        raise ValueError(f"size: expected (height, width) of at least 0, got {size!r}")
     limits = np.array([width, height, width, height])
     return np.clip(array, 0, limits).astype(array.dtype, copy=False)
 
@@ -156,5 +158,5 @@ def remove_small_boxes(boxes: Any, min_size: float) -> NDArray[np.int64]:
     array = as_boxes(boxes, "boxes")
     if array.ndim != 2:
         raise ValueError(f"boxes: expected shape (R, 4), got {array.shape}")
-    sides = array[:, 2:] - array[:, :2]
-    return np.flatnonzero((sides >= min_size).all(axis=1)).astype(np.int64, copy=False)
+    large = array[:, 2:] - array[:, :2] >= number(min_size, "min_size")
+    return np.flatnonzero(large.all(axis=1)).astype(np.int64, copy=False)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array
+from oxidet._arrays import as_array, number
 from oxidet.ops._boxes import as_boxes
 
 Array = NDArray[Any]
@@ -25,12 +25,13 @@ def _checked(boxes: Any, scores: Any, iou_threshold: float) -> tuple[Array, Arra
     values = as_array(scores, "scores")
     if values.shape != (len(rows),):
         raise ValueError(f"scores: expected shape ({len(rows)},), got {values.shape}")
-    if math.isnan(iou_threshold):
+    threshold = number(iou_threshold, "iou_threshold")
+    if math.isnan(threshold):
         raise ValueError("iou_threshold: expected a number, got nan")
     return (
         np.ascontiguousarray(rows),
         np.ascontiguousarray(values, dtype=np.float64),
-        float(iou_threshold),
+        threshold,
     )
 
 

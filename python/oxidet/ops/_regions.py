@@ -27,10 +27,11 @@ def rois_of(boxes: Any, argument: str) -> Any:
     A list or tuple holds one (L, 4) array per image; anything else is one (R, 5) array.
     """
     if isinstance(boxes, Tensor):
+        as_rois(boxes, argument)
         return boxes
     if not isinstance(boxes, (list, tuple)):
         return as_rois(boxes, argument)
-    images = [as_array(np.asarray(image), f"{argument}[{i}]") for i, image in enumerate(boxes)]
+    images = [as_array(image, f"{argument}[{i}]") for i, image in enumerate(boxes)]
     for i, image in enumerate(images):
         if image.ndim != 2 or image.shape[1] != 4:
             raise ValueError(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import nchw, nhwc, pair
+from oxidet._arrays import integer, nchw, nhwc, number, pair
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_rois, rois_of
@@ -44,11 +43,8 @@ roi_align_ = Primitive("roi_align", _roi_align, _roi_align_backward)
 
 
 def _sampling_ratio(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"sampling_ratio: expected an integer, got {value!r}")
-    if value >= 2**31:
-        raise ValueError(f"sampling_ratio: expected an integer below 2^31, got {value}")
-    return max(int(value), 0)  # 0 and every negative number mean the same
+    # 0 and every negative number mean the same.
+    return max(integer(value, "sampling_ratio", maximum=2**16), 0)
 
 
 def roi_align(
@@ -78,8 +74,8 @@ def roi_align(
     spatial_scale
         Feature pixels per image pixel, such as 1/16.
     sampling_ratio
-        Samples of a bin on each axis; 0 or less takes the bin's size in feature pixels, rounded
-        up.
+        Samples of a bin on each axis, at most 65536; 0 or less takes the bin's size in feature
+        pixels, rounded up.
     aligned
         Whether feature pixel (0, 0) has its centre at (0.5, 0.5), which is geometrically right,
         or at (0, 0), with which older models were trained.
@@ -107,7 +103,7 @@ def roi_align(
         input,
         rois_of(boxes, "boxes"),
         output_size=pair(output_size, "output_size"),
-        spatial_scale=spatial_scale,
+        spatial_scale=number(spatial_scale, "spatial_scale"),
         sampling_ratio=_sampling_ratio(sampling_ratio),
         aligned=bool(aligned),
     )
@@ -125,6 +121,7 @@ class RoIAlign(Module):
     ) -> None:
         super().__init__()
         pair(output_size, "output_size")
+        number(spatial_scale, "spatial_scale")
         _sampling_ratio(sampling_ratio)
         self.output_size = output_size
         self.spatial_scale = spatial_scale

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import nchw, nhwc, pair
+from oxidet._arrays import nchw, nhwc, number, pair
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_rois, rois_of
@@ -87,7 +87,7 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
         input,
         rois_of(boxes, "boxes"),
         output_size=pair(output_size, "output_size"),
-        spatial_scale=spatial_scale,
+        spatial_scale=number(spatial_scale, "spatial_scale"),
         half_to_even=False,
         float64_edges=False,
     )
@@ -99,6 +99,7 @@ class RoIPool(Module):
     def __init__(self, output_size: Any, spatial_scale: float) -> None:
         super().__init__()
         pair(output_size, "output_size")
+        number(spatial_scale, "spatial_scale")
         self.output_size = output_size
         self.spatial_scale = spatial_scale
 

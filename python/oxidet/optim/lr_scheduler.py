@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from oxidet._arrays import integer
 from oxidet.optim.optimizer import Optimizer
 
 
@@ -93,7 +94,7 @@ class StepLR(LRScheduler):
     """Multiply the rate by ``gamma`` every ``step_size`` steps."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        self.step_size = _at_least("step_size", step_size, 1)
+        self.step_size = integer(step_size, "step_size", 1)
         self.gamma = gamma
         super().__init__(optimizer)
 
@@ -106,7 +107,7 @@ class MultiStepLR(LRScheduler):
     """Multiply the rate by ``gamma`` at each of the ``milestones``, twice at one given twice."""
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
-        self.milestones = sorted(_at_least("milestones", m, 0) for m in milestones)
+        self.milestones = sorted(integer(m, "milestones", 0) for m in milestones)
         self.gamma = gamma
         super().__init__(optimizer)
 
@@ -123,7 +124,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        self.T_max = _at_least("T_max", T_max, 1)
+        self.T_max = integer(T_max, "T_max", 1)
         self.eta_min = eta_min
         super().__init__(optimizer)
 
@@ -152,7 +153,7 @@ class LinearLR(LRScheduler):
             raise ValueError(f"end_factor: expected from 0 to 1, got {end_factor}")
         self.start_factor = start_factor
         self.end_factor = end_factor
-        self.total_iters = _at_least("total_iters", total_iters, 1)
+        self.total_iters = integer(total_iters, "total_iters", 1)
         super().__init__(optimizer)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -180,7 +181,7 @@ class SequentialLR(LRScheduler):
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
     ) -> None:
         self.schedulers = list(schedulers)
-        self.milestones = [_at_least("milestones", m, 0) for m in milestones]
+        self.milestones = [integer(m, "milestones", 0) for m in milestones]
         for index, scheduler in enumerate(self.schedulers):
             if not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer:
                 raise ValueError(
@@ -273,13 +274,7 @@ def warmup_multistep(
 
 def _with_warmup(main: LRScheduler, warmup_steps: int, start_factor: float) -> SequentialLR:
     optimizer = main.optimizer
-    if _at_least("warmup_steps", warmup_steps, 0) == 0:
+    if integer(warmup_steps, "warmup_steps", 0) == 0:
         return SequentialLR(optimizer, [main], [])
     warmup = LinearLR(optimizer, start_factor, total_iters=warmup_steps)
     return SequentialLR(optimizer, [warmup, main], [warmup_steps])
-
-
-def _at_least(argument: str, value: int, minimum: int) -> int:
-    if not value >= minimum:
-        raise ValueError(f"{argument}: expected at least {minimum}, got {value}")
-    return value

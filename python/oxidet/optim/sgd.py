@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import F32
+from oxidet._arrays import F32, number
 from oxidet.nn.tensor import Parameter
 from oxidet.optim.optimizer import Optimizer
 
@@ -88,8 +88,8 @@ class SGD(Optimizer):
 
     def _check_settings(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            if not group[name] >= 0:
-                raise ValueError(f"{name}: expected at least 0, got {group[name]}")
+            number(group[name], name, 0)
+        number(group["dampening"], "dampening")
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
                 "nesterov: expected a momentum above 0 and dampening 0, "

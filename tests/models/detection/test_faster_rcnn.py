@@ -294,3 +294,19 @@ def test_preprocessing_sizes_and_normalisation() -> None:
 def test_class_names_must_fit() -> None:
     with pytest.raises(ValueError, match="class_names: expected 2 names, got 1"):
         build_detector("faster_rcnn_small", n_fg_class=2, class_names=["ant"])
+
+
+def test_an_empty_batch_and_no_classes_are_ordinary(
+    detector: TinyDetector, picture: np.ndarray
+) -> None:
+    output = detector(np.zeros((0, 3, 64, 96)))
+    assert [len(array) for array in output] == [0, 0, 0, 0]
+    nothing = TinyDetector(0).eval().predict(picture, score_threshold=0)
+    assert len(nothing) == 0
+
+
+def test_bad_images_are_named(detector: TinyDetector) -> None:
+    with pytest.raises(ValueError, match=r"image: expected 3 dimensions \(3, H, W\), got shape"):
+        detector.detect(np.zeros((64, 64), np.float32))
+    with pytest.raises(TypeError, match="score_threshold: expected a number, got 'high'"):
+        detector.predict(np.zeros((64, 64, 3), np.uint8), score_threshold="high")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 
 from oxidet import nn
-from oxidet._arrays import F32
+from oxidet._arrays import F32, as_float32, number
 from oxidet.data import ImageError, read_image
 from oxidet.detection import loc2bbox, non_maximum_suppression
 from oxidet.detection.non_maximum_suppression import NmsRule
@@ -200,8 +200,7 @@ class FasterRCNN(nn.Module):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
         nms = self.nms_thresh if nms_threshold is None else nms_threshold
         for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {value}")
+            number(value, name, 0, 1)
         for image in images:
             try:
                 pixels = read_image(image)
@@ -233,6 +232,7 @@ class FasterRCNN(nn.Module):
         """
         score_thresh = self.score_thresh if score_thresh is None else score_thresh
         nms_thresh = self.nms_thresh if nms_thresh is None else nms_thresh
+        image = as_float32(image, "image", ndim=3, form="(3, H, W)")
         height, width = image.shape[1:]
         prepared = self.preprocessing(image)[None]
         scale = prepared.shape[3] / width
@@ -250,7 +250,8 @@ class FasterRCNN(nn.Module):
         self, boxes: F32, probabilities: F32, score_thresh: float, nms_thresh: float
     ) -> tuple[F32, Any, F32]:
         """Threshold and NMS per class: (R, n_class, 4) and (R, n_class) to bbox, label, score."""
-        bbox, label, score = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)], []
+        bbox, label = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
+        score = [np.zeros(0, np.float32)]
         for cls in range(1, self.n_class):
             mask = probabilities[:, cls] > score_thresh
             cls_bbox, cls_score = boxes[mask, cls], probabilities[mask, cls]

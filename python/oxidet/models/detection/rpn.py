@@ -96,8 +96,8 @@ class RegionProposalNetwork(nn.Module):
         anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
         hidden = F.relu(self.conv1(x))
         # Channels vary fastest in memory, so these reshapes copy nothing.
-        locs = _permute(self.loc(hidden)).reshape(batch, -1, 4)
-        scores = _permute(self.score(hidden)).reshape(batch, -1, 2)
+        locs = _permute(self.loc(hidden)).reshape(batch, len(anchor), 4)
+        scores = _permute(self.score(hidden)).reshape(batch, len(anchor), 2)
         ranking = np.asarray(scores)
         if self.rank_by == "probability":
             ranking = F.softmax(ranking, dim=-1)
