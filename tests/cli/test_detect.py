@@ -109,6 +109,25 @@ def test_no_output_overwrites_another_or_an_input(
             picture.verify()
 
 
+def test_a_folder_for_json_is_refused_before_the_work(
+    oxidet_command, random_detector, make_image, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = ("--weights", random_detector, "--out", out, "--json", tmp_path)
+    outcome = oxidet_command("detect", make_image(tmp_path / "a.png"), *arguments)
+    assert outcome == (1, "", f"error: {tmp_path}: Is a directory\n")
+    assert list(out.iterdir()) == []
+
+
+def test_images_of_one_pixel_are_images(oxidet_command, random_detector, make_image, tmp_path):
+    sizes = ((1, 1), (1, 40), (40, 1), (3, 4))
+    images = [make_image(tmp_path / f"{h}x{w}.png", h, w) for h, w in sizes]
+    out = tmp_path / "out"
+    code, _, err = oxidet_command("detect", *images, "--weights", random_detector, "--out", out)
+    assert (code, err) == (0, "")
+    assert len(list(out.iterdir())) == len(sizes)
+
+
 def test_json_on_standard_output(oxidet_command, random_detector, make_image, tmp_path):
     image = make_image(tmp_path / "a.png")
     code, out, err = oxidet_command(

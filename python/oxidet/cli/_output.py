@@ -6,6 +6,7 @@ nothing is folded or cut off.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -176,13 +177,24 @@ def json_text(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
+def prepare_json(file: str | None) -> None:
+    """Refuse, before there is a result to lose, a file that :func:`write_json` cannot write."""
+    if file is None or file == "-":
+        return
+    folder = Path(file).resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if Path(file).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
+
+
 def write_json(file: str, content: Mapping[str, Any]) -> None:
     """Write JSON to a file that appears whole or not at all, or, for ``"-"``, to stdout."""
     text = json_text(content)
     if file == "-":
         print(text, end="")
         return
-    Path(file).resolve().parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(file, "w") as stream:
         stream.write(text)
 

@@ -86,6 +86,7 @@ def detect(
     paths, missing = find_images(images)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    _output.prepare_json(json_file)
     detector = load_named_detector(weights, model, normalization, class_names)
     nms = detector.nms_thresh if nms_threshold is None else nms_threshold
     results, failed = _detect_all(detector, paths, out, score_threshold, nms)

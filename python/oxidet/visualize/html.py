@@ -7,7 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING
 
-from oxidet.data.image import ImageError, read_image
+from oxidet.data.image import read_image
 
 if TYPE_CHECKING:
     from oxidet.detections import Detections
@@ -46,8 +46,8 @@ def _picture(detections: Detections) -> str:
     try:
         pixels = read_image(image)
         picture = draw(pixels, detections, scale=legible_scale(*pixels.shape[1:]))
-    except (ImportError, ImageError, OSError):  # no Pillow, or the file has gone: a table will do
-        return ""
+    except (ImportError, OSError, TypeError, ValueError):
+        return ""  # no Pillow, the file has gone, or it is no image: a table will do
     picture.thumbnail((STORED, STORED))
     file = io.BytesIO()
     picture.save(file, format="PNG")
