@@ -190,3 +190,19 @@ def test_the_module_that_is_called_decides_what_is_recorded() -> None:
 def test_only_parameters_are_registered_as_parameters() -> None:
     with pytest.raises(TypeError, match="param: expected a Parameter or None, got ndarray"):
         nn.Module().register_parameter("weight", np.ones(3))
+
+
+def test_evaluating_lasts_until_the_last_block_ends() -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
+    net[0].eval()
+    first, second = nn.evaluating(net), nn.evaluating(net)
+    # As two threads would: the first to come is the first to leave.
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(module.training for module in net.modules())
+    second.__exit__(None, None, None)
+    assert [module.training for module in net.modules()] == [True, False, True]
+    with pytest.raises(KeyError), nn.evaluating(net):
+        raise KeyError
+    assert [module.training for module in net.modules()] == [True, False, True]

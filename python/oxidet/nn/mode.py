@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 from oxidet.nn.module import Module
+
+_lock = threading.Lock()
+# For each module inside `evaluating`: by how many blocks, and what to put back into training.
+_active: dict[Module, tuple[int, list[Module]]] = {}
 
 
 @contextlib.contextmanager
 def evaluating(module: Module) -> Iterator[None]:
     """Put a module in evaluation mode inside a ``with`` block.
 
-    Afterwards every module in it is back in the mode it was in, also where they differed.
+    Afterwards every module in it is back in the mode it was in, also where they differed. Several
+    threads may do so at once: the modes come back when the last block ends.
 
     >>> from oxidet import nn
     >>> layer = nn.Dropout()
@@ -22,10 +28,18 @@ def evaluating(module: Module) -> Iterator[None]:
     >>> layer.training
     True
     """
-    were_training = [inner for inner in module.modules() if inner.training]
-    module.eval()
+    with _lock:
+        blocks, were_training = _active.get(module, (0, []))
+        were_training = were_training + [inner for inner in module.modules() if inner.training]
+        _active[module] = blocks + 1, were_training
+        module.eval()
     try:
         yield
     finally:
-        for inner in were_training:
-            object.__setattr__(inner, "training", True)
+        with _lock:
+            blocks, were_training = _active.pop(module)
+            if blocks > 1:
+                _active[module] = blocks - 1, were_training
+            else:
+                for inner in were_training:
+                    object.__setattr__(inner, "training", True)
