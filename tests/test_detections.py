@@ -129,6 +129,7 @@ def test_nothing_found() -> None:
         assert Detections.from_json(found.to_json()) == found
         assert repr(found) == "Detections: 0 objects"
         assert "0 objects" in found._repr_html_()
+        assert Detections.from_chainercv([], []) == Detections([], [])
         bbox, label, score = found.to_chainercv()
         assert (bbox.shape, label.shape, score.shape) == ((0, 4), (0,), (0,))
 
@@ -235,6 +236,14 @@ def test_repr_is_a_short_table() -> None:
     assert repr(make()[:1]).startswith(
         "Detections: 1 object in 100 x 120 pixels (height x width)\n"
     )
+
+
+def test_repr_obeys_no_control_characters() -> None:
+    found = make(class_names=("cat\n", "\x1b[31mdog", "é"), path="a\udcff\r.jpg")
+    lines = repr(found).splitlines()
+    assert len(lines) == 2 + len(found)
+    assert all(line.isprintable() for line in lines)
+    assert "\\x1b[31mdog" in lines[2]
 
 
 def test_html_escapes_and_shows_the_picture(tmp_path: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import F32, as_array, as_float32, pair, read_only
+from oxidet._arrays import F32, as_array, as_float32, box_shape, pair, read_only
 
 REPR_ROWS = 8
 
@@ -288,9 +288,7 @@ class Detections:
         ``bbox`` is ``(R, 4)``, ``(y_min, x_min, y_max, x_max)``; ``rest`` goes to the constructor.
         A data set's ground truth is such an entry without scores.
         """
-        boxes = as_array(bbox, "bbox")
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(f"bbox: expected shape (R, 4), got {boxes.shape}")
+        boxes = box_shape(as_array(bbox, "bbox"), "bbox")
         return cls(boxes[:, [1, 0, 3, 2]], label, score, **rest)
 
     def to_dict(self) -> dict[str, Any]:
@@ -354,12 +352,14 @@ class Detections:
         lines = [f"Detections: {self._summary()}"]
         shown = [self[row] for row in range(min(len(self), REPR_ROWS))]
         if shown:
-            width = max(4, *(len(row.name) for row in shown))
+            names = [_printable(row.name) for row in shown]
+            width = max(4, *map(len, names))
             corners = "".join(f"{name:>7}" for name in ("x1", "y1", "x2", "y2"))
             lines.append(f"     score  {'name':<{width}}{corners}")
             for number, row in enumerate(shown):
                 corners = "".join(f"{value:7.1f}" for value in row.box)
-                lines.append(f"{number:3d}  {row.score:5.3f}  {row.name:<{width}}{corners}")
+                name = f"{names[number]:<{width}}"
+                lines.append(f"{number:3d}  {row.score:5.3f}  {name}{corners}")
         if len(self) > len(shown):
             lines.append(f"     ... {len(self) - len(shown)} more")
         return "\n".join(lines)
@@ -368,7 +368,7 @@ class Detections:
         text = "1 object" if len(self) == 1 else f"{len(self)} objects"
         if self.image_size is not None:
             text += f" in {self.image_size[0]} x {self.image_size[1]} pixels (height x width)"
-        return text if self.path is None else f"{text}, {os.path.basename(self.path)}"
+        return text if self.path is None else f"{text}, {_printable(os.path.basename(self.path))}"
 
     def _repr_html_(self) -> str:
         from oxidet.visualize.html import detections_html
@@ -383,6 +383,13 @@ def _rebuild(values: dict[str, Any]) -> Detections:
 def _own(array: NDArray[Any], dtype: type) -> NDArray[Any]:
     """A read-only copy."""
     return read_only(array.astype(dtype, order="C", copy=True))
+
+
+def _printable(text: str) -> str:
+    """Text in one line: a name may come from anybody's file, and a terminal obeys what it reads."""
+    if text.isprintable():
+        return text
+    return text.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _plain(value: np.float32) -> float:

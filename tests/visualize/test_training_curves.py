@@ -56,5 +56,8 @@ def test_an_empty_log_is_refused(tmp_path: Path) -> None:
     write_log(tmp_path / "log.jsonl", 0)
     with pytest.raises(ValueError, match=r"log: expected at least one step"):
         training_curves(tmp_path / "log.jsonl")
+    (tmp_path / "other.jsonl").write_text('{"loss": 1}\n')
+    with pytest.raises(ValueError, match=r"log: expected at least one step, got none in .*other"):
+        training_curves(tmp_path / "other.jsonl")
     with pytest.raises(ValueError, match="smooth: expected at least 1, got 0"):
         training_curves(tmp_path / "log.jsonl", smooth=0)

@@ -181,12 +181,9 @@ def prepare_json(file: str | None) -> None:
     """Refuse, before there is a result to lose, a file that :func:`write_json` cannot write."""
     if file is None or file == "-":
         return
-    folder = Path(file).resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(file).resolve().parent.mkdir(parents=True, exist_ok=True)
     if Path(file).is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
 
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:

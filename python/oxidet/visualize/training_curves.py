@@ -41,7 +41,7 @@ def training_curves(log: str | os.PathLike[str], smooth: int = 50, ax: Any = Non
     if smooth < 1:
         raise ValueError(f"smooth: expected at least 1, got {smooth}")
     records = read_log(log)
-    steps = [record for record in records if record["event"] == "step"]
+    steps = [record for record in records if record.get("event") == "step"]
     if not steps:
         raise ValueError(f"log: expected at least one step, got none in {os.fspath(log)}")
     if ax is None:
@@ -56,7 +56,7 @@ def training_curves(log: str | os.PathLike[str], smooth: int = 50, ax: Any = Non
     ax.set_xlabel("step")
     ax.set_ylabel("loss" if window == 1 else f"loss, mean of {window} steps")
 
-    evaluations = [record for record in records if record["event"] == "evaluation"]
+    evaluations = [record for record in records if record.get("event") == "evaluation"]
     if evaluations:
         scores = ax.twinx()
         scores.set_ylim(0, 1)

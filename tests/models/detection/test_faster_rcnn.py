@@ -289,6 +289,9 @@ def test_preprocessing_sizes_and_normalisation() -> None:
     assert rules["round"](image).shape == (3, 600, 800)
     with pytest.raises(ValueError, match="normalization: expected one of"):
         Preprocessing(normalization="none")  # type: ignore[arg-type]
+    for field, value in (("edge", "wrap"), ("rounding", "up"), ("min_size", 0), ("max_size", -1)):
+        with pytest.raises(ValueError, match=f"{field}: expected"):
+            Preprocessing(**{field: value})
 
 
 def test_class_names_must_fit() -> None:

@@ -49,6 +49,9 @@ class Preprocessing:
                 f"normalization: expected one of {sorted(NORMALIZATIONS)}, "
                 f"got {self.normalization!r}"
             )
+        if self.edge not in ("clamp", "mirror"):
+            raise ValueError(f"edge: expected 'clamp' or 'mirror', got {self.edge!r}")
+        self.size(1, 1)  # refuses sizes and roundings that make none
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of the given size is scaled to."""
