@@ -29,6 +29,8 @@ def bbox_iou(bbox_a: ArrayLike, bbox_b: ArrayLike) -> NDArray[Any]:
     ------
     ValueError
         A shape is not (R, 4).
+    MemoryError
+        The matrix does not fit into memory.
 
     Notes
     -----

@@ -33,6 +33,8 @@ def enumerate_shifted_anchor(
     ------
     ValueError
         ``anchor_base`` is not (A, 4), the stride not positive, or a size negative.
+    MemoryError
+        The anchors do not fit into memory.
 
     Notes
     -----

@@ -48,6 +48,8 @@ def roi_pooling_2d(
     ValueError
         If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
         not finite (the row is named).
+    MemoryError
+        If the result does not fit into memory.
 
     Examples
     --------

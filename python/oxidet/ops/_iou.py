@@ -39,6 +39,8 @@ def box_iou(boxes1: Any, boxes2: Any, fmt: str = "xyxy") -> Array:
     ------
     ValueError
         For another format, or shapes that do not fit.
+    MemoryError
+        If the matrix does not fit into memory.
 
     Examples
     --------

@@ -73,6 +73,8 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
     ValueError
         If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
         not finite (the row is named).
+    MemoryError
+        If the result does not fit into memory.
 
     Examples
     --------
