@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def check_gradients(
             down[position] -= step
             expected[position] = (value(index, up) - value(index, down)) / (2 * step)
         assert_close(tensor.grad, expected, tolerance, f"gradient of input {index}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts() -> None:
+    """Ctrl-C is as usual, here and in child processes, even if the tests were started with it
+    ignored, as a shell starts what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
