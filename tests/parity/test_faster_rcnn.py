@@ -7,7 +7,8 @@ others behind it. There the test replays torch's decisions on torch's numbers, t
 only where torch's own number lies within ``MARGIN`` of the threshold, and demands exactly oxidet's
 result.
 
-The small network runs always; VGG-16 at 600 x 800 is slow.
+Detections are compared for the small network and for VGG-16 at 600 x 800; the trainings of VGG-16
+are slow tests.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def pair_of(
 
 @pytest.fixture(
     scope="module",
-    params=["tiny", pytest.param("vgg16", marks=pytest.mark.slow)],
+    params=["tiny", "vgg16"],
 )
 def detectors(request) -> tuple[reference.FasterRCNN, FasterRCNN, Run]:
     """Torch's model, oxidet's, and what torch's computes from an image."""

@@ -141,7 +141,6 @@ def chainercv_vgg16_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.
     return state
 
 
-@pytest.mark.slow
 def test_over_vgg16_with_converted_weights() -> None:
     golden = load("faster_rcnn_vgg16")
     model = FasterRCNNVGG16(preprocessing=CHAINERCV).eval()
