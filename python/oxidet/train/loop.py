@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Score(NamedTuple):
     record: dict[str, Any]
 
 
-class TrainingLoop:
+class TrainingLoop(ABC):
     """Epochs of training steps with log, progress, checkpoints and resume.
 
     A subclass says what the losses of a batch are (:meth:`losses`), how the model is scored
@@ -122,17 +123,17 @@ class TrainingLoop:
 
     # --- what a subclass defines
 
+    @abstractmethod
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
         """The losses of a batch, as tensors; the one named "total_loss" is minimised."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self) -> Score | None:
         """Evaluate the model; None where there is nothing to evaluate it on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save_best(self, path: Path) -> None:
         """Write the model, as the one with the highest score so far."""
-        raise NotImplementedError
 
     def describe(self, batch: list[Any]) -> str:
         """Name the items of a batch, for messages."""
@@ -142,7 +143,7 @@ class TrainingLoop:
         """State of random streams other than the package's own and the loader's."""
         return {}
 
-    def set_random_state(self, state: Mapping[str, Any]) -> None:
+    def set_random_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (optional: a loop may draw nothing)
         """Continue from what :meth:`random_state` returned."""
 
     # --- the loop
