@@ -14,6 +14,7 @@
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
 //! | [`roi`] | RoI pooling and RoI align |
+//! | [`rows`](mod@rows) | rows of channels with gaps between them, and cutting them into tiles |
 //! | [`memory`] | refusing results that no memory can hold |
 //! | [`evaluation`] | VOC matching and average precision |
 //!
@@ -32,6 +33,7 @@ pub mod layers;
 pub mod memory;
 pub mod parallel;
 pub mod roi;
+pub mod rows;
 pub mod rpn;
 
 #[cfg(feature = "python")]

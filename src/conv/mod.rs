@@ -17,6 +17,7 @@
 //! | `forward` | the product above |
 //! | `backward_data` | gradient of the input, as a gather over output pixels |
 //! | `backward_weight` | gradient of the weights, one task per range of weight rows |
+//! | `prepared` | a layer with its algorithm chosen and its weights packed, as plans run it |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
 mod backward_data;
@@ -24,9 +25,11 @@ mod backward_weight;
 mod columns;
 mod forward;
 mod geometry;
+mod prepared;
 pub mod reference;
 
 pub use backward_data::backward_data;
 pub use backward_weight::{backward_bias, backward_weight};
 pub use forward::forward;
 pub use geometry::{Conv2d, Padding, output_size};
+pub use prepared::{Activation, Epilogue, Options, Precision, PreparedConv, Storage};

@@ -1,0 +1,252 @@
+//! Rows of channels: the shape every kernel of a plan reads and writes.
+//!
+//! A channels-last activation is a list of pixels in N, H, W order, each a row of C values. Rows
+//! lie `stride >= C` values apart: a concatenation is several narrow [`RowsMut`] over one wider
+//! buffer. [`RowsMut`] can be cut into tiles that share no element, which is how a kernel hands
+//! blocks of pixels and of output channels to different threads.
+
+use std::marker::PhantomData;
+
+/// A read-only list of `count` rows of `channels` values.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    data: &'a [f32],
+    count: usize,
+    channels: usize,
+    stride: usize,
+}
+
+/// Elements from the first of the first row to the last of the last one.
+fn extent(count: usize, channels: usize, stride: usize) -> usize {
+    match (count, channels) {
+        (0, _) | (_, 0) => 0,
+        _ => (count - 1).saturating_mul(stride).saturating_add(channels),
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// `count` rows of `channels` values that start `stride` apart in `data`, the first at 0.
+    ///
+    /// # Panics
+    /// If `data` is too short: sizes are computed by kernels, never by users.
+    pub fn new(data: &'a [f32], count: usize, channels: usize, stride: usize) -> Self {
+        let needed = extent(count, channels, stride);
+        assert!(needed <= data.len(), "{needed} elements needed, got {}", data.len());
+        Rows { data, count, channels, stride }
+    }
+
+    /// Rows without gaps between them.
+    pub fn dense(data: &'a [f32], channels: usize) -> Self {
+        let count = data.len().checked_div(channels).unwrap_or(0);
+        Rows::new(data, count, channels, channels)
+    }
+
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Values in a row.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Distance between the starts of neighbouring rows.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Row `index`.
+    pub fn row(&self, index: usize) -> &'a [f32] {
+        assert!(index < self.count, "row {index} of {}", self.count);
+        match self.channels {
+            0 => &[],
+            channels => &self.data[index * self.stride..][..channels],
+        }
+    }
+
+    /// `count` rows from `first` on.
+    pub fn rows(&self, first: usize, count: usize) -> Rows<'a> {
+        assert!(first + count <= self.count, "rows {first} + {count} of {}", self.count);
+        let start = (first * self.stride).min(self.data.len());
+        Rows { data: &self.data[start..], count, ..*self }
+    }
+
+    /// `count` channels from `first` on, of every row.
+    pub fn columns(&self, first: usize, count: usize) -> Rows<'a> {
+        assert!(first + count <= self.channels, "channels {first} + {count} of {}", self.channels);
+        let start = first.min(self.data.len());
+        Rows { data: &self.data[start..], channels: count, ..*self }
+    }
+
+    /// The elements from the first of the first row to the last of the last one.
+    pub fn as_slice(&self) -> &'a [f32] {
+        &self.data[..extent(self.count, self.channels, self.stride)]
+    }
+}
+
+/// A list of rows to write, which can be cut into disjoint tiles.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    data: *mut f32,
+    count: usize,
+    channels: usize,
+    stride: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `RowsMut` is an exclusive borrow of the f32 values it addresses, as `&mut [f32]` is,
+// which may be sent to another thread and shared there behind `&`.
+unsafe impl Send for RowsMut<'_> {}
+// SAFETY: as above; no method writes through `&self`.
+unsafe impl Sync for RowsMut<'_> {}
+
+impl<'a> RowsMut<'a> {
+    /// `count` rows of `channels` values that start `stride >= channels` apart in `data`.
+    ///
+    /// # Panics
+    /// If `data` is too short or rows would overlap.
+    pub fn new(data: &'a mut [f32], count: usize, channels: usize, stride: usize) -> Self {
+        assert!(stride >= channels, "rows of an output must not overlap");
+        let needed = extent(count, channels, stride);
+        assert!(needed <= data.len(), "{needed} elements needed, got {}", data.len());
+        RowsMut { data: data.as_mut_ptr(), count, channels, stride, owner: PhantomData }
+    }
+
+    /// Rows without gaps between them.
+    pub fn dense(data: &'a mut [f32], channels: usize) -> Self {
+        let count = data.len().checked_div(channels).unwrap_or(0);
+        RowsMut::new(data, count, channels, channels)
+    }
+
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Values in a row.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Distance between the starts of neighbouring rows.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Address of the first value of the first row.
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.data
+    }
+
+    /// Row `index`.
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        assert!(index < self.count, "row {index} of {}", self.count);
+        if self.channels == 0 {
+            return &mut [];
+        }
+        // SAFETY: `new` established that row `index < count` lies inside the borrowed slice, and
+        // cutting keeps to a part of it that no other `RowsMut` addresses; the result borrows
+        // `self` exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(index * self.stride), self.channels) }
+    }
+
+    /// The same rows, borrowed for a shorter time.
+    pub fn reborrow(&mut self) -> RowsMut<'_> {
+        RowsMut { owner: PhantomData, ..*self }
+    }
+
+    /// Cuts into the first `count` rows and the rest.
+    pub fn split_rows(self, count: usize) -> (RowsMut<'a>, RowsMut<'a>) {
+        assert!(count <= self.count, "rows {count} of {}", self.count);
+        let rest = self.count - count;
+        // An address beyond the last row is never formed: there might be no memory there.
+        let start = if rest == 0 { 0 } else { count * self.stride };
+        // SAFETY: row `count` exists (or the offset is 0), so the address is inside the slice.
+        let data = unsafe { self.data.add(start) };
+        (RowsMut { count, ..self }, RowsMut { data, count: rest, ..self })
+    }
+
+    /// Cuts into the first `channels` channels of every row and the rest.
+    pub fn split_columns(self, channels: usize) -> (RowsMut<'a>, RowsMut<'a>) {
+        assert!(channels <= self.channels, "channels {channels} of {}", self.channels);
+        let rest = self.channels - channels;
+        let start = if rest == 0 || self.count == 0 { 0 } else { channels };
+        // SAFETY: the first row has more than `channels` values (or the offset is 0).
+        let data = unsafe { self.data.add(start) };
+        (RowsMut { channels, ..self }, RowsMut { data, channels: rest, ..self })
+    }
+
+    /// Cuts into tiles of at most `rows` rows and `channels` channels, channels varying slowest:
+    /// neighbours in the list use the same weights.
+    pub fn tiles(self, rows: usize, channels: usize) -> Vec<Tile<'a>> {
+        assert!(rows > 0 && channels > 0, "a tile of {rows} x {channels}");
+        let mut tiles = Vec::new();
+        let (mut rest, mut first_channel) = (self, 0);
+        while rest.channels > 0 {
+            let width = channels.min(rest.channels);
+            let (mut column, other) = rest.split_columns(width);
+            let mut first_row = 0;
+            while column.count > 0 {
+                let count = rows.min(column.count);
+                let (tile, below) = column.split_rows(count);
+                tiles.push(Tile { first_row, first_channel, rows: tile });
+                (column, first_row) = (below, first_row + count);
+            }
+            (rest, first_channel) = (other, first_channel + width);
+        }
+        tiles
+    }
+}
+
+/// A part of a [`RowsMut`] and where it lies in it.
+#[derive(Debug)]
+pub struct Tile<'a> {
+    /// Index of the tile's first row.
+    pub first_row: usize,
+    /// Index of the tile's first channel.
+    pub first_channel: usize,
+    /// The part itself.
+    pub rows: RowsMut<'a>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_every_element_once_and_leave_the_gaps() {
+        for (count, channels, stride) in [(7, 5, 8), (1, 1, 1), (4, 6, 6), (0, 3, 3), (3, 0, 2)] {
+            let mut data = vec![0.0; count * stride];
+            for tile in RowsMut::new(&mut data, count, channels, stride).tiles(3, 2) {
+                let mut rows = tile.rows;
+                for i in 0..rows.count() {
+                    for (j, value) in rows.row_mut(i).iter_mut().enumerate() {
+                        *value +=
+                            ((tile.first_row + i) * stride + tile.first_channel + j + 1) as f32;
+                    }
+                }
+            }
+            for (index, value) in data.iter().enumerate() {
+                let inside = index % stride < channels;
+                assert_eq!(*value, if inside { (index + 1) as f32 } else { 0.0 });
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_rows_are_where_they_should_be() {
+        let data: Vec<f32> = (0..20).map(|i| i as f32).collect();
+        let rows = Rows::new(&data, 4, 3, 5);
+        assert_eq!(rows.row(2), [10.0, 11.0, 12.0]);
+        assert_eq!(rows.rows(1, 2).columns(1, 2).row(1), [11.0, 12.0]);
+        assert_eq!(rows.as_slice().len(), 18);
+        assert_eq!(rows.rows(4, 0).count(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "16 elements needed, got 15")]
+    fn rows_beyond_the_slice_are_refused() {
+        Rows::new(&[0.0; 15], 4, 1, 5);
+    }
+}
