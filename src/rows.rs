@@ -7,6 +7,8 @@
 
 use std::marker::PhantomData;
 
+use crate::parallel;
+
 /// A read-only list of `count` rows of `channels` values.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
@@ -177,25 +179,55 @@ impl<'a> RowsMut<'a> {
         (RowsMut { channels, ..self }, RowsMut { data, channels: rest, ..self })
     }
 
-    /// Cuts into tiles of at most `rows` rows and `channels` channels, channels varying slowest:
-    /// neighbours in the list use the same weights.
-    pub fn tiles(self, rows: usize, channels: usize) -> Vec<Tile<'a>> {
-        assert!(rows > 0 && channels > 0, "a tile of {rows} x {channels}");
-        let mut tiles = Vec::new();
-        let (mut rest, mut first_channel) = (self, 0);
-        while rest.channels > 0 {
-            let width = channels.min(rest.channels);
-            let (mut column, other) = rest.split_columns(width);
-            let mut first_row = 0;
-            while column.count > 0 {
-                let count = rows.min(column.count);
-                let (tile, below) = column.split_rows(count);
-                tiles.push(Tile { first_row, first_channel, rows: tile });
-                (column, first_row) = (below, first_row + count);
-            }
-            (rest, first_channel) = (other, first_channel + width);
+    /// The tile of at most `rows` x `channels` values at a position.
+    ///
+    /// # Safety
+    /// - The position is that of an existing row and channel.
+    /// - No two parts that exist at a time share an element, and none outlives this `RowsMut`.
+    unsafe fn part(
+        &self,
+        first_row: usize,
+        first_channel: usize,
+        rows: usize,
+        channels: usize,
+    ) -> RowsMut<'a> {
+        // SAFETY: an existing element of the slice, by the contract above.
+        let data = unsafe { self.data.add(first_row * self.stride + first_channel) };
+        RowsMut {
+            data,
+            count: rows.min(self.count - first_row),
+            channels: channels.min(self.channels - first_channel),
+            ..*self
         }
-        tiles
+    }
+
+    /// Cuts into tiles of at most `rows` rows and `channels` channels and calls `run` once for each,
+    /// on the threads of [`parallel::for_each`]. Channels vary slowest: neighbouring tasks use the
+    /// same weights.
+    pub fn for_each_tile(self, rows: usize, channels: usize, run: impl Fn(Tile<'_>) + Sync) {
+        self.for_each_tile_with(rows, channels, &mut [], 0, |_, tile| run(tile));
+    }
+
+    /// [`for_each_tile`](Self::for_each_tile) with `len` floats of scratch memory for each tile
+    /// that is being worked on, as [`parallel::for_each_with`].
+    pub fn for_each_tile_with(
+        self,
+        rows: usize,
+        channels: usize,
+        scratch: &mut [f32],
+        len: usize,
+        run: impl Fn(&mut [f32], Tile<'_>) + Sync,
+    ) {
+        assert!(rows > 0 && channels > 0, "a tile of {rows} x {channels}");
+        let (down, across) = (self.count.div_ceil(rows), self.channels.div_ceil(channels));
+        parallel::for_each_with(down * across, scratch, len, |scratch, task| {
+            let (first_row, first_channel) = (task % down * rows, task / down * channels);
+            // SAFETY: the tile begins at an existing row and channel; tiles of different task
+            // numbers share no element, each number is handed out once, and `self` is ours until
+            // all of them are done.
+            let part = unsafe { self.part(first_row, first_channel, rows, channels) };
+            run(scratch, Tile { first_row, first_channel, rows: part });
+        });
     }
 }
 
@@ -218,7 +250,7 @@ mod tests {
     fn tiles_cover_every_element_once_and_leave_the_gaps() {
         for (count, channels, stride) in [(7, 5, 8), (1, 1, 1), (4, 6, 6), (0, 3, 3), (3, 0, 2)] {
             let mut data = vec![0.0; count * stride];
-            for tile in RowsMut::new(&mut data, count, channels, stride).tiles(3, 2) {
+            RowsMut::new(&mut data, count, channels, stride).for_each_tile(3, 2, |tile| {
                 let mut rows = tile.rows;
                 for i in 0..rows.count() {
                     for (j, value) in rows.row_mut(i).iter_mut().enumerate() {
@@ -226,7 +258,7 @@ mod tests {
                             ((tile.first_row + i) * stride + tile.first_channel + j + 1) as f32;
                     }
                 }
-            }
+            });
             for (index, value) in data.iter().enumerate() {
                 let inside = index % stride < channels;
                 assert_eq!(*value, if inside { (index + 1) as f32 } else { 0.0 });
