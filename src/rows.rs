@@ -9,6 +9,19 @@ use std::marker::PhantomData;
 
 use crate::parallel;
 
+/// Rows this many floats apart fall into one set of a first-level cache of 4 KiB a way.
+const CACHE_WAY: usize = 1024;
+
+/// Whether rows so many floats apart compete for one set of the first-level cache.
+pub fn conflicting(stride: usize) -> bool {
+    stride > 0 && stride.is_multiple_of(CACHE_WAY)
+}
+
+/// A distance of rows of `channels` values at which they do not: what plans use for their buffers.
+pub fn roomy_stride(channels: usize) -> usize {
+    if conflicting(channels) { channels + 16 } else { channels }
+}
+
 /// A read-only list of `count` rows of `channels` values.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
@@ -201,33 +214,59 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// Cuts into tiles of at most `rows` rows and `channels` channels and calls `run` once for each,
-    /// on the threads of [`parallel::for_each`]. Channels vary slowest: neighbouring tasks use the
-    /// same weights.
-    pub fn for_each_tile(self, rows: usize, channels: usize, run: impl Fn(Tile<'_>) + Sync) {
-        self.for_each_tile_with(rows, channels, &mut [], 0, |_, tile| run(tile));
+    /// Cuts into tiles and calls `run` once for each, on the threads of
+    /// [`parallel::for_each`]. Channels vary slowest: neighbouring tasks use the same weights.
+    pub fn for_each_tile(self, tiling: Tiling, run: impl Fn(Tile<'_>) + Sync) {
+        self.for_each_tile_with(tiling, &mut [], 0, |_, tile| run(tile));
     }
 
     /// [`for_each_tile`](Self::for_each_tile) with `len` floats of scratch memory for each tile
     /// that is being worked on, as [`parallel::for_each_with`].
     pub fn for_each_tile_with(
         self,
-        rows: usize,
-        channels: usize,
+        tiling: Tiling,
         scratch: &mut [f32],
         len: usize,
         run: impl Fn(&mut [f32], Tile<'_>) + Sync,
     ) {
-        assert!(rows > 0 && channels > 0, "a tile of {rows} x {channels}");
-        let (down, across) = (self.count.div_ceil(rows), self.channels.div_ceil(channels));
-        parallel::for_each_with(down * across, scratch, len, |scratch, task| {
-            let (first_row, first_channel) = (task % down * rows, task / down * channels);
+        let Tiling { group, rows, channels } = tiling;
+        assert!(group > 0 && rows > 0 && channels > 0, "{tiling:?}");
+        let group = group.min(self.count.max(1));
+        let (groups, down) = (self.count.div_ceil(group), group.div_ceil(rows));
+        let across = self.channels.div_ceil(channels);
+        parallel::for_each_with(groups * down * across, scratch, len, |scratch, task| {
+            let first_channel = task / (groups * down) * channels;
+            let (index, below) = (task / down % groups, task % down * rows);
+            let first_row = index * group + below;
+            // The last group may be shorter than the others.
+            if first_row >= self.count {
+                return;
+            }
+            let rows = rows.min(group - below);
             // SAFETY: the tile begins at an existing row and channel; tiles of different task
             // numbers share no element, each number is handed out once, and `self` is ours until
             // all of them are done.
             let part = unsafe { self.part(first_row, first_channel, rows, channels) };
             run(scratch, Tile { first_row, first_channel, rows: part });
         });
+    }
+}
+
+/// How rows are cut into tiles.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiling {
+    /// Rows that belong together (an image): no tile reaches from one group into the next.
+    pub group: usize,
+    /// Rows of a tile, at most.
+    pub rows: usize,
+    /// Channels of a tile, at most.
+    pub channels: usize,
+}
+
+impl Tiling {
+    /// Tiles of whole rows, without groups.
+    pub fn rows(rows: usize) -> Self {
+        Tiling { group: usize::MAX, rows, channels: usize::MAX }
     }
 }
 
@@ -248,9 +287,19 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_element_once_and_leave_the_gaps() {
-        for (count, channels, stride) in [(7, 5, 8), (1, 1, 1), (4, 6, 6), (0, 3, 3), (3, 0, 2)] {
+        let sizes = [(7, 5, 8), (1, 1, 1), (4, 6, 6), (0, 3, 3), (3, 0, 2), (10, 2, 2)];
+        let tilings = [
+            Tiling { group: usize::MAX, rows: 3, channels: 2 },
+            Tiling { group: 4, rows: 3, channels: usize::MAX },
+            Tiling::rows(2),
+        ];
+        for ((count, channels, stride), tiling) in
+            sizes.into_iter().flat_map(|size| tilings.map(|tiling| (size, tiling)))
+        {
             let mut data = vec![0.0; count * stride];
-            RowsMut::new(&mut data, count, channels, stride).for_each_tile(3, 2, |tile| {
+            RowsMut::new(&mut data, count, channels, stride).for_each_tile(tiling, |tile| {
+                let last = tile.first_row + tile.rows.count() - 1;
+                assert_eq!(tile.first_row / tiling.group, last / tiling.group);
                 let mut rows = tile.rows;
                 for i in 0..rows.count() {
                     for (j, value) in rows.row_mut(i).iter_mut().enumerate() {

@@ -23,13 +23,15 @@
 mod backward_data;
 mod backward_weight;
 mod columns;
+mod direct;
 mod forward;
 mod geometry;
 mod prepared;
 pub mod reference;
 
+pub use crate::gemm::Storage;
 pub use backward_data::backward_data;
 pub use backward_weight::{backward_bias, backward_weight};
 pub use forward::forward;
 pub use geometry::{Conv2d, Padding, output_size};
-pub use prepared::{Activation, Epilogue, Options, Precision, PreparedConv, Storage};
+pub use prepared::{Activation, Epilogue, Options, Precision, PreparedConv};

@@ -3,8 +3,11 @@
 //! This is what an executable plan holds for each layer. A fully connected layer is the same thing
 //! with the whole input as its window.
 
-use super::forward::forward;
-use super::geometry::Conv2d;
+use super::direct::Direct;
+use super::geometry::{Conv2d, Padding};
+use crate::Result;
+use crate::gemm::{Bounds, Storage, tile_shape};
+use crate::isa::Isa;
 use crate::rows::{Rows, RowsMut};
 
 /// What is applied to the sums before they are stored: residual first, then the clamp.
@@ -28,18 +31,21 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The function as clamping between two bounds.
+    pub fn bounds(self) -> Bounds {
+        match self {
+            Activation::Identity => Bounds::NONE,
+            Activation::Relu => Bounds { low: 0.0, high: f32::INFINITY },
+            Activation::Clamp(low, high) => Bounds { low, high },
+        }
+    }
+
     /// The function of one value.
     pub fn apply(self, x: f32) -> f32 {
         // Comparisons that NaN fails, so that it comes through.
-        let below = |x: f32, low: f32| if x < low { low } else { x };
-        match self {
-            Activation::Identity => x,
-            Activation::Relu => below(x, 0.0),
-            Activation::Clamp(low, high) => {
-                let x = below(x, low);
-                if x > high { high } else { x }
-            }
-        }
+        let Bounds { low, high } = self.bounds();
+        let x = if x < low { low } else { x };
+        if x > high { high } else { x }
     }
 }
 
@@ -63,31 +69,74 @@ pub enum Precision {
     Bf16,
 }
 
-/// Type of stored weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Storage {
-    /// As they are.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
 /// A convolution ready to run.
 #[derive(Debug)]
 pub struct PreparedConv {
     conv: Conv2d,
-    weight: Vec<f32>,
+    layer: Layer,
+    /// One value an output channel; each group padded to a multiple of the micro-kernel's width.
     bias: Option<Vec<f32>>,
+}
+
+/// The chosen algorithm with its packed weights.
+#[derive(Debug)]
+enum Layer {
+    Direct(Direct),
 }
 
 impl PreparedConv {
     /// Chooses the algorithm for `conv` (whose batch does not matter) and packs `weight`
     /// (kh, kw, C / groups, O) for it.
-    pub fn new(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>, _options: Options) -> Self {
-        let conv = Conv2d { batch: 1, ..*conv };
-        PreparedConv { conv, weight: weight.to_vec(), bias: bias.map(<[f32]>::to_vec) }
+    pub fn new(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>, options: Options) -> Self {
+        assert_eq!(weight.len(), conv.weight_len(), "weight length does not match the geometry");
+        let out = conv.out_channels;
+        Self::with_weights(conv, |k, o| weight[k * out + o], bias, options)
+    }
+
+    /// A fully connected layer over images of (H, W, C), flattened in C, H, W order: `weight` is
+    /// (O, C * H * W).
+    pub fn linear(
+        (height, width, channels): (usize, usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        out_channels: usize,
+        options: Options,
+    ) -> Result<Self> {
+        let inputs = height * width * channels;
+        assert_eq!(weight.len(), inputs * out_channels, "weight length does not match the layer");
+        let conv = Conv2d::new(
+            (1, 1, 1, inputs),
+            (1, 1, inputs, out_channels),
+            (1, 1),
+            Padding::default(),
+            (1, 1),
+            1,
+        )?;
+        let pixels = height * width;
+        // Term `k` in memory is channel `k % C` of pixel `k / C`.
+        let weight = |k: usize, o: usize| weight[o * inputs + k % channels * pixels + k / channels];
+        Ok(Self::with_weights(&conv, weight, bias, options))
+    }
+
+    fn with_weights(
+        conv: &Conv2d,
+        weight: impl Fn(usize, usize) -> f32 + Sync,
+        bias: Option<&[f32]>,
+        options: Options,
+    ) -> Self {
+        let (conv, isa) = (Conv2d { batch: 1, ..*conv }, Isa::active());
+        let layer = Layer::Direct(Direct::new(&conv, isa, options.storage, weight));
+        let width = tile_shape(isa).1;
+        let bias = bias.map(|bias| {
+            assert_eq!(bias.len(), conv.out_channels, "bias length does not match the geometry");
+            let mut padded = Vec::new();
+            for group in bias.chunks(conv.group_out().max(1)) {
+                padded.extend_from_slice(group);
+                padded.resize(padded.len().next_multiple_of(width), 0.0);
+            }
+            padded
+        });
+        PreparedConv { conv, layer, bias }
     }
 
     /// The geometry, for one image.
@@ -97,37 +146,128 @@ impl PreparedConv {
 
     /// Name of the chosen algorithm, as `plan` shows it.
     pub fn algorithm(&self) -> String {
-        "im2col".to_owned()
+        match &self.layer {
+            Layer::Direct(direct) => direct.name(),
+        }
     }
 
     /// Bytes of packed weights and bias.
     pub fn weight_bytes(&self) -> usize {
-        4 * (self.weight.len() + self.bias.as_ref().map_or(0, Vec::len))
+        let weights = match &self.layer {
+            Layer::Direct(direct) => direct.weight_bytes(),
+        };
+        weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
     }
 
-    /// Floats of scratch memory that [`run`](Self::run) needs for a batch.
-    pub fn scratch_len(&self, _batch: usize) -> usize {
-        0
+    /// Floats of scratch memory that [`run`](Self::run) needs for a batch, with the threads it
+    /// would have if called here.
+    pub fn scratch_len(&self, batch: usize) -> usize {
+        match &self.layer {
+            Layer::Direct(direct) => direct.scratch_len(batch),
+        }
     }
 
     /// Runs the layer on a batch: `input` has one row per input pixel (N, H, W order) of C
-    /// channels, `output` one per output pixel of O channels.
+    /// channels, `output` one per output pixel of O channels. Allocates nothing.
+    ///
+    /// # Panics
+    /// If an extent does not match the geometry or `scratch` is too short.
     pub fn run(
         &self,
         batch: usize,
         input: Rows<'_>,
-        mut output: RowsMut<'_>,
+        output: RowsMut<'_>,
         epilogue: Epilogue<'_>,
-        _scratch: &mut [f32],
+        scratch: &mut [f32],
     ) {
         let conv = Conv2d { batch, ..self.conv };
-        let mut dense = Vec::with_capacity(conv.input_len());
-        (0..input.count()).for_each(|i| dense.extend_from_slice(input.row(i)));
-        let result = forward(&conv, &dense, &self.weight, self.bias.as_deref());
-        for i in 0..output.count() {
-            for (j, value) in output.row_mut(i).iter_mut().enumerate() {
-                let residual = epilogue.residual.map_or(0.0, |r| r.row(i)[j]);
-                *value = epilogue.activation.apply(result[i * conv.out_channels + j] + residual);
+        assert_eq!(input.count() * input.channels(), conv.input_len(), "extents of the input");
+        assert_eq!(input.channels(), conv.in_channels, "channels of the input");
+        assert_eq!(output.count() * output.channels(), conv.output_len(), "extents of the output");
+        assert_eq!(output.channels(), conv.out_channels, "channels of the output");
+        if conv.output_len() == 0 {
+            return;
+        }
+        match &self.layer {
+            Layer::Direct(direct) => {
+                direct.run(input, output, self.bias.as_deref(), &epilogue, scratch);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{self, cases, close, values};
+    use super::*;
+
+    const DIRECT: Options = Options { precision: Precision::Direct, storage: Storage::F32 };
+
+    /// Runs a layer on rows with gaps, the way a plan does.
+    fn run(conv: &Conv2d, layer: &PreparedConv, input: &[f32], residual: &[f32]) -> Vec<f32> {
+        let (gap, out) = (3, conv.out_channels);
+        let stride = conv.in_channels + gap;
+        let mut spread = vec![f32::NAN; input.len() / conv.in_channels.max(1) * stride];
+        for (to, from) in spread.chunks_mut(stride).zip(input.chunks(conv.in_channels)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        let count = conv.batch * conv.input.0 * conv.input.1;
+        let mut output = vec![f32::NAN; conv.output_pixels() * (out + gap)];
+        let mut scratch = vec![f32::NAN; layer.scratch_len(conv.batch)];
+        layer.run(
+            conv.batch,
+            Rows::new(&spread, count, conv.in_channels, stride),
+            RowsMut::new(&mut output, conv.output_pixels(), out, out + gap),
+            Epilogue {
+                residual: Some(Rows::new(residual, conv.output_pixels(), out, out)),
+                activation: Activation::Clamp(-0.5, 60.0),
+            },
+            &mut scratch,
+        );
+        assert!(output.chunks(out + gap).all(|row| row[out..].iter().all(|x| x.is_nan())));
+        output.chunks(out + gap).flat_map(|row| row[..out].to_vec()).collect()
+    }
+
+    #[test]
+    fn direct_sums_agree_with_the_naive_ones() {
+        for conv in cases() {
+            let input = values(conv.input_len(), 1);
+            let weight = values(conv.weight_len(), 2);
+            let bias = values(conv.out_channels, 3);
+            let residual = values(conv.output_len(), 4);
+            for bias in [None, Some(&bias[..])] {
+                let mut expected = reference::forward(&conv, &input, &weight, bias);
+                for (value, residual) in expected.iter_mut().zip(&residual) {
+                    *value = Activation::Clamp(-0.5, 60.0).apply(*value + residual);
+                }
+                let layer = PreparedConv::new(&conv, &weight, bias, DIRECT);
+                let got = run(&conv, &layer, &input, &residual);
+                assert!(close(&got, &expected, 2e-6), "{} {conv:?}", layer.algorithm());
+            }
+        }
+    }
+
+    #[test]
+    fn a_linear_layer_reads_channels_first_weights() {
+        let (h, w, c, out) = (2, 3, 5, 4);
+        let (x, weight) = (values(2 * h * w * c, 1), values(h * w * c * out, 2));
+        let layer = PreparedConv::linear((h, w, c), &weight, None, out, DIRECT).unwrap();
+        let mut y = vec![0.0; 2 * out];
+        layer.run(
+            2,
+            Rows::dense(&x, h * w * c),
+            RowsMut::dense(&mut y, out),
+            Epilogue { residual: None, activation: Activation::Identity },
+            &mut [],
+        );
+        for n in 0..2 {
+            for o in 0..out {
+                let mut sum = 0.0;
+                for (k, weight) in weight[o * h * w * c..][..h * w * c].iter().enumerate() {
+                    let (channel, pixel) = (k / (h * w), k % (h * w));
+                    sum += x[n * h * w * c + pixel * c + channel] * weight;
+                }
+                assert!((sum - y[n * out + o]).abs() < 1e-5);
             }
         }
     }

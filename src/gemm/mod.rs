@@ -1,4 +1,10 @@
-//! Matrix products of float32 matrices: a safe face for the gemm crate.
+//! Matrix products of float32 matrices.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `tile` | the micro-kernels: one tile of a product in registers, for each instruction set |
+//! | `packed` | weights packed for them once and multiplied many times |
+//! | this one | everything else: a safe face for the gemm crate, which packs on the fly |
 //!
 //! `gemm::gemm` takes raw pointers and two strides per operand; [`MatRef`] and [`MatMut`] carry a
 //! slice with those strides and prove that every element they can address lies inside it. The
@@ -6,7 +12,13 @@
 //! size depends on the geometry alone and hand each block to one task, so the order of every sum,
 //! and with it every bit of the result, is the same for any number of threads.
 
+mod packed;
+mod tile;
+
 use rayon::prelude::*;
+
+pub use packed::{Finish, Lhs, PackedMatrix, Storage};
+pub use tile::{Bounds, measure_peak, name as kernel_name, shape as tile_shape};
 
 /// Rows and columns of the output tile that one task of [`product`] computes.
 const TILE: usize = 256;

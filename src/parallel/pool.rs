@@ -32,6 +32,7 @@ static REQUESTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `work` inside the pool, so that rayon's parallel iterators in it use our threads.
 pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    crate::isa::check_cap()?;
     Ok(current()?.workers.install(work))
 }
 

@@ -1,0 +1,375 @@
+//! Weights packed once and multiplied many times.
+//!
+//! The right-hand matrix B (K rows, N columns) is cut into panels of NR columns, NR being the width
+//! of the micro-kernel of the instruction set it is packed for, and each panel is laid out in the
+//! order in which the kernel reads it:
+//!
+//! ```text
+//! panel 0: B[0][0..NR] B[1][0..NR] ... B[K-1][0..NR]   panel 1: B[0][NR..2NR] ...
+//! ```
+//!
+//! Columns beyond N are zero. The left-hand matrix is read in place: its rows are pixels of a
+//! channels-last image, or of a copy of it with padding around.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::tile::{self, Bounds, Call};
+use crate::isa::{Element, Isa};
+use crate::rows::{Rows, RowsMut};
+
+/// How packed weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Storage {
+    /// As they are.
+    F32,
+    /// IEEE half precision: half the memory, relative error up to 2^-11.
+    F16,
+    /// bfloat16: half the memory, relative error up to 2^-8.
+    Bf16,
+}
+
+/// A right-hand matrix in panels.
+#[derive(Debug)]
+pub struct PackedMatrix {
+    isa: Isa,
+    depth: usize,
+    columns: usize,
+    panels: Panels,
+}
+
+#[derive(Debug)]
+enum Panels {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+/// A left-hand matrix, read in place: `lines` lines of `rows` rows each. Element `k` of a row lies
+/// in segment `k / depth`:
+///
+/// ```text
+/// line * line_stride + row * row_stride + segments[k / depth] * segment_unit + k % depth
+/// ```
+///
+/// A row is an output pixel, a line a row of the image, a segment a tap of the kernel (or the taps
+/// of one kernel row, where they are contiguous).
+#[derive(Debug, Clone, Copy)]
+pub struct Lhs<'a> {
+    /// What is read.
+    pub data: &'a [f32],
+    /// Number of lines.
+    pub lines: usize,
+    /// Distance of neighbouring lines.
+    pub line_stride: usize,
+    /// Rows in a line.
+    pub rows: usize,
+    /// Distance of neighbouring rows.
+    pub row_stride: usize,
+    /// Where the segments of a row begin, relative to the row, in units.
+    pub segments: &'a [usize],
+    /// The unit.
+    pub segment_unit: usize,
+    /// Floats in a segment.
+    pub depth: usize,
+}
+
+impl<'a> Lhs<'a> {
+    /// Rows of a matrix, each one segment.
+    pub fn matrix(rows: &Rows<'a>) -> Self {
+        Lhs {
+            data: rows.as_slice(),
+            lines: 1,
+            line_stride: 0,
+            rows: rows.count(),
+            row_stride: rows.stride(),
+            segments: &[0],
+            segment_unit: 1,
+            depth: rows.channels(),
+        }
+    }
+
+    /// Number of elements from the first one read to the last.
+    fn extent(&self) -> Option<usize> {
+        if self.depth == 0 {
+            return Some(0);
+        }
+        let last =
+            self.segments.iter().max().map_or(Some(0), |&s| s.checked_mul(self.segment_unit));
+        let rows = self.rows.checked_sub(1)?.checked_mul(self.row_stride)?;
+        let lines = self.lines.checked_sub(1)?.checked_mul(self.line_stride)?;
+        lines.checked_add(rows)?.checked_add(last?)?.checked_add(self.depth)
+    }
+}
+
+/// What is done to the sums before they are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Finish<'a> {
+    /// Starting values: one a column of the matrix, padded with anything to a multiple of NR.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the sums; as many rows and columns as are computed.
+    pub residual: Option<Rows<'a>>,
+    /// Range into which results are clamped last; NaN stays NaN.
+    pub bounds: Bounds,
+}
+
+impl PackedMatrix {
+    /// Packs the matrix whose element in row `k`, column `j` is `value(k, j)`.
+    pub fn pack(
+        isa: Isa,
+        (depth, columns): (usize, usize),
+        storage: Storage,
+        value: impl Fn(usize, usize) -> f32 + Sync,
+    ) -> Self {
+        let shape = (depth, columns);
+        let panels = match storage {
+            Storage::F32 => Panels::F32(pack_panels(isa, shape, value)),
+            Storage::F16 => Panels::F16(pack_panels(isa, shape, value)),
+            Storage::Bf16 => Panels::Bf16(pack_panels(isa, shape, value)),
+        };
+        PackedMatrix { isa, depth, columns, panels }
+    }
+
+    /// Number of rows, K.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Number of columns, N.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Rows (MR) and columns (NR) of the micro-kernel's tile.
+    pub fn tile(&self) -> (usize, usize) {
+        tile::shape(self.isa)
+    }
+
+    /// Bytes of the panels.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(panels) => size_of_val(&panels[..]),
+            Panels::F16(panels) => size_of_val(&panels[..]),
+            Panels::Bf16(panels) => size_of_val(&panels[..]),
+        }
+    }
+
+    /// Element in row `k`, column `j`, as it is stored.
+    pub fn get(&self, k: usize, j: usize) -> f32 {
+        assert!(k < self.depth && j < self.columns, "element ({k}, {j})");
+        let width = self.tile().1;
+        let at = (j / width * self.depth + k) * width + j % width;
+        match &self.panels {
+            Panels::F32(panels) => panels[at],
+            Panels::F16(panels) => panels[at].to_f32(),
+            Panels::Bf16(panels) => panels[at].to_f32(),
+        }
+    }
+
+    /// `out = finish(lhs * B[:, first_column..])`, as many columns as `out` has, on this thread.
+    /// Panels of B form the outer loop: each stays in the cache for all rows of `lhs`.
+    ///
+    /// # Panics
+    /// If the extents do not fit together or `first_column` is not a multiple of NR.
+    pub fn multiply(
+        &self,
+        lhs: &Lhs<'_>,
+        first_column: usize,
+        out: RowsMut<'_>,
+        finish: Finish<'_>,
+    ) {
+        match &self.panels {
+            Panels::F32(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
+            Panels::F16(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
+            Panels::Bf16(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
+        }
+    }
+
+    fn multiply_panels<E: Element>(
+        &self,
+        panels: &[E],
+        lhs: &Lhs<'_>,
+        first_column: usize,
+        mut out: RowsMut<'_>,
+        finish: Finish<'_>,
+    ) {
+        let (height, width) = self.tile();
+        let (rows, columns, stride) = (out.count(), out.channels(), out.stride());
+        assert_eq!(lhs.lines * lhs.rows, rows, "rows of the left-hand matrix");
+        assert_eq!(lhs.segments.len() * lhs.depth, self.depth, "columns of the left-hand matrix");
+        assert!(first_column.is_multiple_of(width), "columns from {first_column}");
+        assert!(first_column + columns <= self.columns, "{first_column} + {columns} columns");
+        let padded = columns.next_multiple_of(width);
+        assert!(finish.bias.is_none_or(|bias| first_column + padded <= bias.len()), "bias");
+        let fits = |r: &Rows<'_>| r.count() == rows && r.channels() == columns;
+        assert!(finish.residual.as_ref().is_none_or(fits), "extents of the residual");
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let fits = lhs.extent().is_some_and(|extent| extent <= lhs.data.len());
+        assert!(fits, "a left-hand matrix beyond its data");
+
+        let kernels = tile::kernels::<E>(self.isa);
+        let tiles = lhs.rows.div_ceil(height);
+        let panel_len = self.depth * width;
+        for column in (0..columns).step_by(width) {
+            let panel = &panels[(first_column + column) / width * panel_len..][..panel_len];
+            let count = width.min(columns - column);
+            for line in 0..lhs.lines {
+                let mut row = 0;
+                for tile in 0..tiles {
+                    // Tiles of nearly equal height: 16 rows are 8 + 8, not 14 + 2.
+                    let end = lhs.rows * (tile + 1) / tiles;
+                    let at = line * lhs.rows + row;
+                    let residual =
+                        finish.residual.map(|r| r.rows(at, end - row).columns(column, count));
+                    // SAFETY: `isa` is available, since `kernels` found it. `extent` above covers
+                    // every read of the left-hand matrix, the panel has `depth * NR` elements, the
+                    // bias covers `padded` columns, residual and output have `end - row` rows of
+                    // `count` values from here, asserted above.
+                    unsafe {
+                        kernels[end - row](&Call {
+                            a: lhs
+                                .data
+                                .as_ptr()
+                                .wrapping_add(line * lhs.line_stride + row * lhs.row_stride),
+                            a_stride: lhs.row_stride,
+                            segments: lhs.segments,
+                            segment_unit: lhs.segment_unit,
+                            depth: lhs.depth,
+                            b: panel.as_ptr(),
+                            bias: finish.bias.map(|bias| bias.as_ptr().add(first_column + column)),
+                            residual: residual.map(|r| (r.as_slice().as_ptr(), r.stride())),
+                            bounds: finish.bounds,
+                            c: out.as_mut_ptr().add(at * stride + column),
+                            c_stride: stride,
+                            columns: count,
+                        });
+                    }
+                    row = end;
+                }
+            }
+        }
+    }
+}
+
+fn pack_panels<E: Element>(
+    isa: Isa,
+    (depth, columns): (usize, usize),
+    value: impl Fn(usize, usize) -> f32 + Sync,
+) -> Vec<E> {
+    let width = tile::shape(isa).1;
+    let mut panels = vec![E::default(); columns.div_ceil(width) * depth * width];
+    panels.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(index, panel)| {
+        let first = index * width;
+        let count = width.min(columns - first);
+        for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+            for (j, element) in row[..count].iter_mut().enumerate() {
+                *element = E::from_f32(value(k, first + j));
+            }
+        }
+    });
+    panels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect()
+    }
+
+    /// Sizes around every edge of a tile of `n`.
+    fn around(n: usize) -> [usize; 6] {
+        [0, 1, n - 1, n, n + 1, 2 * n + 3]
+    }
+
+    fn check(isa: Isa, storage: Storage, (rows, depth, columns): (usize, usize, usize)) {
+        let (a_stride, c_stride) = (depth + 3, columns + 2);
+        let (a, b) = (values(rows * a_stride, 1), values(depth * columns, 2));
+        let packed = PackedMatrix::pack(isa, (depth, columns), storage, |k, j| b[k * columns + j]);
+        let width = packed.tile().1;
+        let bias = values(columns.next_multiple_of(width), 3);
+        let residual = values(rows * columns, 4);
+        for (finished, low) in [(false, f32::NEG_INFINITY), (true, -0.25)] {
+            let finish = Finish {
+                bias: finished.then_some(&bias[..]),
+                residual: finished.then(|| Rows::new(&residual, rows, columns, columns)),
+                bounds: Bounds { low, high: f32::INFINITY },
+            };
+            let mut c = vec![9.0; rows * c_stride];
+            let lhs = Lhs::matrix(&Rows::new(&a, rows, depth, a_stride));
+            let out = RowsMut::new(&mut c, rows, columns, c_stride);
+            packed.multiply(&lhs, 0, out, finish);
+            for i in 0..rows {
+                for j in 0..c_stride {
+                    let got = c[i * c_stride + j];
+                    if j >= columns {
+                        assert_eq!(got, 9.0, "a gap was written");
+                        continue;
+                    }
+                    let mut sum = 0.0;
+                    for k in 0..depth {
+                        sum += f64::from(a[i * a_stride + k]) * f64::from(packed.get(k, j));
+                    }
+                    if finished {
+                        sum += f64::from(bias[j]) + f64::from(residual[i * columns + j]);
+                    }
+                    let expected = sum.max(f64::from(low));
+                    let close = (f64::from(got) - expected).abs() < 1e-5 * (1.0 + depth as f64);
+                    assert!(close, "{isa:?} {rows} {depth} {columns}: {got}, {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_naive_product_around_every_tile_edge() {
+        for isa in Isa::available() {
+            let (height, width) = tile::shape(isa);
+            for rows in around(height) {
+                for columns in around(width) {
+                    for depth in [1, 5, 32] {
+                        check(isa, Storage::F32, (rows, depth, columns));
+                    }
+                }
+            }
+            // Every number of rows a micro-kernel has, and an empty sum.
+            (1..=height).for_each(|rows| check(isa, Storage::F32, (rows, 7, width)));
+            check(isa, Storage::F32, (3, 0, width + 1));
+            for storage in [Storage::F16, Storage::Bf16] {
+                check(isa, storage, (height + 1, 9, width + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn stored_values_are_rounded_to_the_nearest() {
+        let pack = |storage| PackedMatrix::pack(Isa::Scalar, (1, 1), storage, |_, _| 1.003_f32);
+        assert_eq!(pack(Storage::F32).get(0, 0), 1.003);
+        assert_eq!(pack(Storage::F16).get(0, 0), half::f16::from_f32(1.003).to_f32());
+        assert_eq!(pack(Storage::Bf16).get(0, 0), half::bf16::from_f32(1.003).to_f32());
+        assert!(pack(Storage::F16).bytes() * 2 == pack(Storage::F32).bytes());
+    }
+
+    #[test]
+    fn nan_and_infinity_come_through() {
+        for isa in Isa::available() {
+            let packed = PackedMatrix::pack(isa, (1, 3), Storage::F32, |_, j| [1.0, -1.0, 0.0][j]);
+            let run = |x: f32| {
+                let mut c = [0.0; 3];
+                packed.multiply(
+                    &Lhs::matrix(&Rows::dense(&[x], 1)),
+                    0,
+                    RowsMut::dense(&mut c, 3),
+                    Finish { bias: None, residual: None, bounds: Bounds { low: 0.0, high: 6.0 } },
+                );
+                c
+            };
+            assert!(run(f32::NAN).iter().all(|c| c.is_nan()));
+            let [high, low, nan] = run(f32::INFINITY);
+            assert!(high == 6.0 && low == 0.0 && nan.is_nan());
+        }
+    }
+}

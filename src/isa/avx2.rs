@@ -1,0 +1,140 @@
+//! Vectors of eight floats: AVX2 with FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::{Kernel, Simd};
+
+/// Proof that the CPU has AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, if the CPU has the instructions.
+    #[inline]
+    pub fn new() -> Option<Self> {
+        // The same features as in `run`.
+        let found = std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma")
+            && std::is_x86_feature_detected!("f16c");
+        found.then_some(Avx2(()))
+    }
+
+    /// The token without asking the CPU.
+    ///
+    /// # Safety
+    /// - [`new`](Self::new) would give a token.
+    #[inline(always)]
+    pub unsafe fn assume() -> Self {
+        Avx2(())
+    }
+
+    /// Runs a kernel inside a function compiled for these instructions.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inside<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        // SAFETY: `self` proves that the CPU has the features that `inside` is compiled for.
+        unsafe { inside(self, kernel) }
+    }
+
+    /// All bits set in the first `count` lanes.
+    #[inline(always)]
+    fn mask(self, count: usize) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), index)
+        }
+    }
+}
+
+// SAFETY of every block below: `self` proves that the CPU has the instructions; addresses are valid
+// by the contract of the method.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Avx2 {
+    type Vector = __m256;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn mul_sub(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmsub_ps(a, b, c) }
+    }
+
+    // The second operand comes out where one of them is NaN.
+    #[inline(always)]
+    fn at_least(self, x: __m256, low: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(low, x) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, x: __m256, high: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(high, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(self, from: *const f32, count: usize) -> __m256 {
+        unsafe { _mm256_maskload_ps(from, self.mask(count)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const bf16) -> __m256 {
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: __m256) {
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, x: __m256, count: usize) {
+        unsafe { _mm256_maskstore_ps(to, self.mask(count), x) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+}
