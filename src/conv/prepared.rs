@@ -208,7 +208,7 @@ mod tests {
         let (gap, out) = (3, conv.out_channels);
         let stride = conv.in_channels + gap;
         let mut spread = vec![f32::NAN; input.len() / conv.in_channels.max(1) * stride];
-        for (to, from) in spread.chunks_mut(stride).zip(input.chunks(conv.in_channels)) {
+        for (to, from) in spread.chunks_mut(stride).zip(input.chunks(conv.in_channels.max(1))) {
             to[..from.len()].copy_from_slice(from);
         }
         let count = conv.batch * conv.input.0 * conv.input.1;

@@ -20,6 +20,9 @@ use crate::isa::{Element, Isa, Kernel, Portable, Simd};
 /// Vectors in a row of the tile.
 const VECTORS: usize = 2;
 
+/// Most floats that a vector of any instruction set has.
+const MAX_LANES: usize = 16;
+
 /// Range into which results are clamped; infinities clamp nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
@@ -88,6 +91,7 @@ pub const fn shape(isa: Isa) -> (usize, usize) {
 /// # Safety
 /// As [`TileKernel`].
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "indices keep the sums in registers")]
 unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, E>) {
     let lanes = S::LANES;
     // Addresses are those that the caller vouches for: rows below ROWS, K elements of a row, K * NR
@@ -98,6 +102,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
         None => [simd.splat(0.0); VECTORS],
     };
     let mut acc = [start; ROWS];
+    let a_stride = call.a_stride;
     let mut b = call.b;
     for &segment in call.segments {
         // SAFETY: inside or one past the row.
@@ -107,37 +112,72 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
             unsafe {
                 let b0 = E::load(simd, b);
                 let b1 = E::load(simd, b.add(lanes));
-                for (i, sums) in acc.iter_mut().enumerate() {
-                    let x = simd.splat(*a.add(i * call.a_stride));
-                    sums[0] = simd.mul_add(x, b0, sums[0]);
-                    sums[1] = simd.mul_add(x, b1, sums[1]);
+                for i in 0..ROWS {
+                    let x = simd.splat(*a.add(i * a_stride));
+                    acc[i][0] = simd.mul_add(x, b0, acc[i][0]);
+                    acc[i][1] = simd.mul_add(x, b1, acc[i][1]);
                 }
                 a = a.add(1);
                 b = b.add(VECTORS * lanes);
             }
         }
     }
+    // From here on every loop is kept so simple that LLVM unrolls it: one index into `acc` that is
+    // not a constant, and all sums would live in memory during the loop above (a third of the speed).
     let (low, high) = (simd.splat(call.bounds.low), simd.splat(call.bounds.high));
-    for (i, sums) in acc.iter_mut().enumerate() {
-        for (v, sum) in sums.iter_mut().enumerate() {
-            let first = v * lanes;
-            if first >= call.columns {
-                break;
+    if call.columns < VECTORS * lanes {
+        let mut sums = [[[0.0_f32; MAX_LANES]; VECTORS]; ROWS];
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                // SAFETY: a vector has at most MAX_LANES lanes.
+                unsafe { simd.store(sums[i][v].as_mut_ptr(), acc[i][v]) }
             }
-            let count = lanes.min(call.columns - first);
-            if let Some((residual, stride)) = call.residual {
-                // SAFETY: row `i` has `count` columns from `first` on.
-                let x = unsafe {
-                    let at = residual.add(i * stride + first);
-                    if count == lanes { simd.load(at) } else { simd.load_partial(at, count) }
-                };
-                *sum = simd.add(*sum, x);
+        }
+        // SAFETY: the caller vouches for `columns` columns.
+        return unsafe { finish_narrow(simd, call, &sums) };
+    }
+    if let Some((residual, stride)) = call.residual {
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                // SAFETY: row `i` has NR columns.
+                let x = unsafe { simd.load(residual.add(i * stride + v * lanes)) };
+                acc[i][v] = simd.add(acc[i][v], x);
             }
-            let y = simd.at_most(simd.at_least(*sum, low), high);
+        }
+    }
+    for i in 0..ROWS {
+        for v in 0..VECTORS {
+            let y = simd.at_most(simd.at_least(acc[i][v], low), high);
             // SAFETY: as the residual.
+            unsafe { simd.store(call.c.add(i * call.c_stride + v * lanes), y) }
+        }
+    }
+}
+
+/// The end of [`tile`] for the last columns of a matrix, fewer than NR.
+///
+/// # Safety
+/// As [`TileKernel`].
+#[inline(always)]
+unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
+    simd: S,
+    call: &Call<'_, E>,
+    sums: &[[[f32; MAX_LANES]; VECTORS]; ROWS],
+) {
+    let (low, high) = (simd.splat(call.bounds.low), simd.splat(call.bounds.high));
+    for (i, row) in sums.iter().enumerate() {
+        for (v, sum) in row.iter().enumerate() {
+            let first = v * S::LANES;
+            let count = S::LANES.min(call.columns.saturating_sub(first));
+            // SAFETY: row `i` has `count` columns from `first` on.
             unsafe {
-                let at = call.c.add(i * call.c_stride + first);
-                if count == lanes { simd.store(at, y) } else { simd.store_partial(at, y, count) }
+                let mut y = simd.load(sum.as_ptr());
+                if let Some((residual, stride)) = call.residual {
+                    let at = residual.wrapping_add(i * stride + first);
+                    y = simd.add(y, simd.load_partial(at, count));
+                }
+                let y = simd.at_most(simd.at_least(y, low), high);
+                simd.store_partial(call.c.wrapping_add(i * call.c_stride + first), y, count);
             }
         }
     }
