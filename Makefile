@@ -11,6 +11,7 @@ SHELL := bash
 # Another interpreter: make PYTHON=python3.12 ...
 PYTHON ?=
 VENV := .venv
+PEERS := .venv-peers
 STAMPS := $(VENV)/stamps
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -70,6 +71,15 @@ bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside 
 	$(call say,layers and networks)
 	$(PY) benches/peers/layers.py
 
+.PHONY: bench-peers
+bench-peers: $(PEERS)/stamp  ## whole networks and their memory beside onnxruntime, OpenVINO, ncnn, MNN, torch
+	$(call say,networks)
+	$(PEERS)/bin/python benches/peers/networks.py
+	$(call say,batch, size and threads)
+	$(PEERS)/bin/python benches/peers/networks.py --scaling --runtimes oxidet onnxruntime
+	$(call say,memory)
+	$(PEERS)/bin/python benches/peers/memory.py
+
 .PHONY: reference
 reference:  ## regenerate tests/golden from the original packages (needs Python 3.8)
 	tests/golden/make_reference.sh
@@ -78,8 +88,8 @@ reference:  ## regenerate tests/golden from the original packages (needs Python 
 build: $(STAMPS)/build  ## only build the package and install it into .venv
 
 .PHONY: clean
-clean:  ## remove .venv and target
-	rm -rf $(VENV) target
+clean:  ## remove .venv, .venv-peers and target
+	rm -rf $(VENV) $(PEERS) target
 
 .PHONY: help
 help:  ## this list
@@ -117,6 +127,14 @@ $(STAMPS)/lint: EXTRAS := test,lint
 $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint:
 	$(call say,extras: $(EXTRAS))
 	$(PIP) install 'oxidet[$(EXTRAS)]'
+	@touch $@
+
+# The rivals have an environment of their own: they ask for other versions of torch than the tests.
+$(PEERS)/stamp: benches/peers/requirements.txt $(STAMPS)/build
+	$(call say,the rivals in $(PEERS) (some GB))
+	[ -x $(PEERS)/bin/python ] || $(PY) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --force-reinstall --no-deps .
 	@touch $@
 
 # Tried again in every run until it has succeeded.

@@ -1,87 +1,117 @@
-//! Convolutions with the shapes of real networks, forward and both gradients. "elem/s" are
-//! floating-point operations of the direct sum.
+//! Convolutions with the shapes of real networks: every distinct layer as plans run it, with packed
+//! weights, and a few forward and backward as the eager interface does. Throughput counts the
+//! operations of the direct sum.
+//!
+//! ```text
+//! cargo bench --bench conv -- 'plan/ResNet-50'    one network
+//! cargo bench --bench conv -- eager
+//! ```
 
 mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use oxidet::conv::{self, Conv2d, Padding};
+use std::time::Duration;
 
-/// A square layer of a network, batch 1.
-struct Layer {
-    name: &'static str,
-    size: usize,
-    channels: (usize, usize),
-    kernel: usize,
-    stride: usize,
-    groups: usize,
-}
+use common::flops::FlopTime;
+use common::layers::{Layer, layers};
+use criterion::{
+    BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use oxidet::conv::{self, Activation, Conv2d, Epilogue, Options, Precision, PreparedConv, Storage};
+use oxidet::parallel;
+use oxidet::rows::{Rows, RowsMut};
 
-const LAYERS: [Layer; 7] = [
-    Layer::new("ResNet conv1 7x7 s2 3->64 @224", 224, (3, 64), 7, 2, 1),
-    Layer::new("ResNet layer1 3x3 64->64 @56", 56, (64, 64), 3, 1, 1),
-    Layer::new("ResNet layer3 3x3 256->256 @14", 14, (256, 256), 3, 1, 1),
-    Layer::new("ResNet layer4 3x3 512->512 @7", 7, (512, 512), 3, 1, 1),
-    Layer::new("ResNet-50 layer2 1x1 512->128 @28", 28, (512, 128), 1, 1, 1),
-    Layer::new("VGG-16 conv5 3x3 512->512 @14", 14, (512, 512), 3, 1, 1),
-    Layer::new("MobileNet depthwise 3x3 144 @56", 56, (144, 144), 3, 1, 144),
+/// What Winograd layers promise, as max|a - b| / max|b|.
+const TOLERANCE: f32 = 5e-5;
+
+/// Layers whose passes are timed one by one, as network and layer.
+const EAGER: [(&str, &str); 6] = [
+    ("ResNet-50", "conv1"),
+    ("ResNet-18", "layer1.0.conv1"),
+    ("ResNet-18", "layer3.0.conv2"),
+    ("ResNet-18", "layer4.0.conv2"),
+    ("ResNet-50", "layer2.1.conv1"),
+    ("VGG-16", "features.24"),
 ];
 
-impl Layer {
-    const fn new(
-        name: &'static str,
-        size: usize,
-        channels: (usize, usize),
-        kernel: usize,
-        stride: usize,
-        groups: usize,
-    ) -> Self {
-        Layer { name, size, channels, kernel, stride, groups }
-    }
-
-    fn geometry(&self) -> Conv2d {
-        let pad = self.kernel / 2;
-        Conv2d::new(
-            (1, self.size, self.size, self.channels.0),
-            (self.kernel, self.kernel, self.channels.0 / self.groups, self.channels.1),
-            (self.stride, self.stride),
-            Padding::symmetric(pad, pad),
-            (1, 1),
-            self.groups,
-        )
-        .expect("a legal layer")
-    }
-}
-
-fn convolution(c: &mut Criterion) {
-    for pass in ["forward", "backward_data", "backward_weight"] {
-        let mut group = c.benchmark_group(format!("conv/{pass}"));
-        for layer in &LAYERS {
-            let conv = &layer.geometry();
-            let input = &common::values(conv.input_len(), 1);
-            let weight = &common::values(conv.weight_len(), 2);
-            let grad = &common::values(conv.output_len(), 3);
-            let reference = || match pass {
-                "forward" => conv::reference::forward(conv, input, weight, None),
-                "backward_data" => conv::reference::backward_data(conv, grad, weight),
-                _ => conv::reference::backward_weight(conv, input, grad).0,
-            };
-            let kernel = || match pass {
-                "forward" => conv::forward(conv, input, weight, None),
-                "backward_data" => conv::backward_data(conv, grad, weight),
-                _ => conv::backward_weight(conv, input, grad),
-            };
-            let expected = reference();
-            group.throughput(Throughput::Elements(2 * conv.macs() as u64));
-            common::time(
-                &mut group,
-                layer.name,
-                |got: Vec<f32>| common::assert_close(layer.name, &got, &expected, 1e-5),
-                kernel,
-            );
+fn plan(c: &mut Criterion<FlopTime>) {
+    let options = Options { precision: Precision::Winograd, storage: Storage::F32 };
+    let layers = layers();
+    for of_network in layers.chunk_by(|a, b| a.network == b.network) {
+        let mut group = c.benchmark_group(format!("plan/{}", of_network[0].network));
+        // There are many.
+        group
+            .warm_up_time(Duration::from_millis(200))
+            .measurement_time(Duration::from_millis(800))
+            .sampling_mode(SamplingMode::Flat);
+        for layer in of_network {
+            time_prepared(&mut group, layer, options);
         }
         group.finish();
     }
 }
 
-criterion_group!(name = benches; config = common::criterion(); targets = convolution);
+/// One layer with bias and ReLU, from dense rows to dense rows.
+fn time_prepared(group: &mut BenchmarkGroup<'_, FlopTime>, layer: &Layer, options: Options) {
+    let conv = &layer.conv;
+    let input = &common::values(conv.input_len(), 1);
+    let weight = &common::values(conv.weight_len(), 2);
+    let bias = &common::values(conv.out_channels, 3);
+    let prepared = &PreparedConv::new(conv, weight, Some(bias), options);
+    let epilogue = Epilogue { residual: None, activation: Activation::Relu };
+    let title = layer.title();
+    // Not in the title, by which criterion finds the last run's time.
+    println!("{title}: {}", prepared.algorithm());
+
+    let mut state = (Vec::new(), vec![0.0; conv.output_len()]);
+    let check = |(_, output): &mut (Vec<f32>, Vec<f32>)| {
+        let mut expected = conv::forward(conv, input, weight, Some(bias));
+        expected.iter_mut().for_each(|value| *value = value.max(0.0));
+        common::assert_close(&title, output, &expected, TOLERANCE);
+    };
+    let run = |(scratch, output): &mut (Vec<f32>, Vec<f32>)| {
+        parallel::assemble(|| {
+            scratch.resize(prepared.scratch_len(1), 0.0);
+            let output = RowsMut::dense(output, conv.out_channels);
+            prepared.run(1, Rows::dense(input, conv.in_channels), output, epilogue, scratch);
+        });
+    };
+    group.throughput(Throughput::Elements(2 * conv.macs() as u64));
+    common::time_in_place(group, &title, &mut state, check, run);
+}
+
+fn eager(c: &mut Criterion<FlopTime>) {
+    let layers = layers();
+    for pass in ["forward", "backward_data", "backward_weight"] {
+        let mut group = c.benchmark_group(format!("eager/{pass}"));
+        for (network, name) in EAGER {
+            let layer = layers
+                .iter()
+                .find(|layer| (layer.network, layer.name) == (network, name))
+                .expect("a layer of layers.txt");
+            time_pass(&mut group, pass, &format!("{network} {}", layer.title()), &layer.conv);
+        }
+        group.finish();
+    }
+}
+
+fn time_pass(group: &mut BenchmarkGroup<'_, FlopTime>, pass: &str, title: &str, conv: &Conv2d) {
+    let input = &common::values(conv.input_len(), 1);
+    let weight = &common::values(conv.weight_len(), 2);
+    let grad = &common::values(conv.output_len(), 3);
+    let kernel = || match pass {
+        "forward" => conv::forward(conv, input, weight, None),
+        "backward_data" => conv::backward_data(conv, grad, weight),
+        _ => conv::backward_weight(conv, input, grad),
+    };
+    let expected = match pass {
+        "forward" => conv::reference::forward(conv, input, weight, None),
+        "backward_data" => conv::reference::backward_data(conv, grad, weight),
+        _ => conv::reference::backward_weight(conv, input, grad).0,
+    };
+    group.throughput(Throughput::Elements(2 * conv.macs() as u64));
+    let check = |got: Vec<f32>| common::assert_close(title, &got, &expected, 1e-5);
+    common::time(group, title, check, kernel);
+}
+
+criterion_group!(name = benches; config = common::criterion_flops(); targets = plan, eager);
 criterion_main!(benches);

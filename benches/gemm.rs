@@ -1,4 +1,4 @@
-//! Matrix products, in the shapes that networks ask for. "elem/s" are floating-point operations.
+//! Matrix products, in the shapes that networks ask for.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn naive(a: &[f32], b: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
         .collect()
 }
 
-fn matrix_product(c: &mut Criterion) {
+fn matrix_product(c: &mut Criterion<common::flops::FlopTime>) {
     let mut group = c.benchmark_group("gemm");
     for (name, shape) in SHAPES {
         let [m, n, k] = shape;
@@ -43,5 +43,5 @@ fn matrix_product(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(name = benches; config = common::criterion(); targets = matrix_product);
+criterion_group!(name = benches; config = common::criterion_flops(); targets = matrix_product);
 criterion_main!(benches);

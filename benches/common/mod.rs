@@ -1,11 +1,20 @@
-//! Shared by the benches: inputs, thread counts, and the check that comes before every timing.
+//! Shared by the benches: inputs, thread counts, the check that comes before every timing, and
+//! throughput in floating-point operations.
+
+// Every bench compiles this file for itself and uses part of it.
+#![allow(dead_code)]
+
+pub mod flops;
+pub mod layers;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::measurement::WallTime;
+use criterion::measurement::Measurement;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion};
 use oxidet::parallel;
+
+use flops::FlopTime;
 
 /// `count` numbers from -1 to 1, the same for the same seed.
 pub fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -23,18 +32,40 @@ pub fn values(count: usize, seed: u64) -> Vec<f32> {
 /// Times `kernel` on one thread and on all that the machine offers, each after `check` has accepted
 /// a result.
 pub fn time<T: Send>(
-    group: &mut BenchmarkGroup<'_, WallTime>,
+    group: &mut BenchmarkGroup<'_, impl Measurement<Value = Duration>>,
     name: &str,
     check: impl Fn(T) + Sync,
     kernel: impl Fn() -> T + Sync,
 ) {
+    time_in_place(
+        group,
+        name,
+        &mut None,
+        |result| result.take().map_or((), &check),
+        |result| {
+            *result = Some(kernel());
+        },
+    );
+}
+
+/// [`time`] for a kernel that writes into memory it is given.
+pub fn time_in_place<S: Send>(
+    group: &mut BenchmarkGroup<'_, impl Measurement<Value = Duration>>,
+    name: &str,
+    state: &mut S,
+    check: impl Fn(&mut S) + Sync,
+    kernel: impl Fn(&mut S) + Sync,
+) {
     for threads in thread_counts() {
-        with_threads(threads, || check(kernel()));
+        with_threads(threads, || {
+            kernel(state);
+            check(state);
+        });
         group.bench_function(BenchmarkId::new(name, format!("threads={threads}")), |b| {
             b.iter_custom(|rounds| {
                 with_threads(threads, || {
                     let start = Instant::now();
-                    (0..rounds).for_each(|_| drop(black_box(kernel())));
+                    (0..rounds).for_each(|_| kernel(black_box(state)));
                     start.elapsed()
                 })
             });
@@ -61,6 +92,11 @@ pub fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     let difference = largest(&mut got.iter().zip(expected).map(|(a, b)| (a - b).abs()));
     let scale = largest(&mut expected.iter().map(|b| b.abs()));
     assert!(difference <= tolerance * scale, "{what}: wrong by {:e}", difference / scale);
+}
+
+/// [`criterion`] for throughput in floating-point operations.
+pub fn criterion_flops() -> Criterion<FlopTime> {
+    criterion().with_measurement(FlopTime)
 }
 
 /// Criterion with a spread from 20 samples, in about three seconds a case.

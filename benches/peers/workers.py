@@ -1,0 +1,110 @@
+"""One process per runtime, so that thread pools, allocators and memory stay apart.
+
+A worker waits on its pipe and uses no processor while another one runs; `idle` tells whether that
+is so.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from workloads import Workload
+
+SETTLE = 0.1  # seconds after a turn in which a runtime's threads may still spin
+
+
+def peak_memory() -> int:
+    """Bytes of memory this process had at most."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except FileNotFoundError:
+        pass
+    # Linux is not asked this: it counts the process that started this one too.
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def serve(
+    connection: Connection, runtime: str, workload: Workload, folder: Path, threads: int
+) -> None:
+    """The worker's loop."""
+    from runtimes import RUNTIMES
+
+    x = np.load(folder / workload.key / "input.npy")
+    loaded = time.perf_counter()
+    run = RUNTIMES[runtime](workload, folder, threads)
+    loaded = time.perf_counter() - loaded
+    result = run(x)
+    connection.send((result, loaded, peak_memory()))
+    used = time.process_time()
+    while (calls := connection.recv()) is not None:
+        idle = time.process_time() - used
+        run(x)  # caches and threads are another worker's
+        seconds = []
+        for _ in range(calls):
+            started = time.perf_counter()
+            run(x)
+            seconds.append(time.perf_counter() - started)
+        connection.send((seconds, idle))
+        time.sleep(SETTLE)
+        used = time.process_time()
+
+
+class Worker:
+    """A runtime in its own process, with one workload loaded and run once."""
+
+    def __init__(self, runtime: str, workload: Workload, folder: Path, threads: int) -> None:
+        self.runtime = runtime
+        self.seconds: list[float] = []
+        self.idle = 0.0  # seconds of processor time while it should have slept
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        # Read by OpenMP (torch, ncnn) and by oxidet when they start; the runtimes that have an
+        # option of their own are told by it as well.
+        os.environ["OMP_NUM_THREADS"] = os.environ["OXIDET_NUM_THREADS"] = str(threads)
+        self._process = context.Process(
+            target=serve, args=(theirs, runtime, workload, folder, threads), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self.result: np.ndarray
+        self.result, self.load_seconds, self.peak_memory = self._receive()
+
+    def turn(self, calls: int = 1) -> None:
+        """One call to warm up and ``calls`` that are timed."""
+        self._connection.send(calls)
+        seconds, idle = self._receive()
+        self.seconds += seconds
+        self.idle += idle
+        time.sleep(SETTLE)
+
+    def _receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except EOFError:
+            raise SystemExit(f"{self.runtime}: the process ended; see its message above") from None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.terminate()
+        self._process.join()
+        self._connection.close()
