@@ -11,6 +11,7 @@
 //! | [`gemm`] | matrix products |
 //! | [`conv`] | convolution: geometry, forward, the two backward passes, a naive reference |
 //! | [`layers`] | pooling, batch norm and its folding, activations, softmax, losses, dropout |
+//! | [`graph`] | networks as graphs: passes, memory plan, executable plans |
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
 //! | [`roi`] | RoI pooling and RoI align |
@@ -28,6 +29,7 @@ pub mod conv;
 pub mod error;
 pub mod evaluation;
 pub mod gemm;
+pub mod graph;
 pub mod isa;
 pub mod layers;
 pub mod memory;

@@ -1,5 +1,8 @@
 """The private extension module: kernels in Rust. Activations are C-contiguous (N, H, W, C)."""
 
+from collections.abc import Sequence
+from typing import Any, final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -286,3 +289,86 @@ def roi_align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> F32: ...
+
+# --- graphs and plans ---
+# Values are ints. Shapes are (C, H, W) or (F,), without the batch; arrays are (N, H, W, C) or
+# (N, F). A key names the constants of a node, (serial, version) of each; () is shared with nothing.
+Key = Sequence[tuple[int, int]]
+
+@final
+class PackedWeights:
+    def __new__(cls) -> PackedWeights: ...
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class GraphBuilder:
+    def __new__(cls) -> GraphBuilder: ...
+    def input(self, shape: Sequence[int]) -> int: ...
+    def shape(self, value: int) -> tuple[int, ...]: ...
+    def conv2d(
+        self,
+        input: int,
+        weight: F32,
+        bias: F32 | None,
+        stride: Pair,
+        padding: Quad,
+        dilation: Pair,
+        groups: int,
+        key: Key,
+        name: str,
+    ) -> int: ...
+    def linear(self, input: int, weight: F32, bias: F32 | None, key: Key, name: str) -> int: ...
+    def batch_norm(
+        self,
+        input: int,
+        mean: F32,
+        var: F32,
+        weight: F32 | None,
+        bias: F32 | None,
+        eps: float,
+        key: Key,
+        name: str,
+    ) -> int: ...
+    def activation(self, input: int, kind: str, low: float, high: float, name: str) -> int: ...
+    def add(self, a: int, b: int, name: str) -> int: ...
+    def scale(self, input: int, factor: float, offset: float, name: str) -> int: ...
+    def channels(self, input: int, first: int, count: int, name: str) -> int: ...
+    def max_pool2d(
+        self,
+        input: int,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        ceil_mode: bool,
+        name: str,
+    ) -> int: ...
+    def avg_pool2d(
+        self,
+        input: int,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+        name: str,
+    ) -> int: ...
+    def adaptive_avg_pool2d(self, input: int, output_size: Pair, name: str) -> int: ...
+    def adaptive_max_pool2d(self, input: int, output_size: Pair, name: str) -> int: ...
+    def concat(self, inputs: Sequence[int], name: str) -> int: ...
+    def flatten(self, input: int, name: str) -> int: ...
+    def softmax(self, input: int, log: bool, name: str) -> int: ...
+    def dropout(self, input: int, name: str) -> int: ...
+    def compile(
+        self, outputs: Sequence[int], precision: str, storage: str, packed: PackedWeights
+    ) -> Plan: ...
+
+@final
+class Plan:
+    def run(self, inputs: Sequence[F32]) -> list[F32]: ...
+    def steps(self) -> list[dict[str, Any]]: ...
+    def profile(self, inputs: Sequence[F32], repeats: int) -> list[list[float]]: ...
+    def memory(self, batch: int) -> dict[str, int]: ...

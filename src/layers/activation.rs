@@ -1,13 +1,59 @@
-//! ReLU, tanh and sigmoid, each with its gradient.
+//! ReLU, tanh and sigmoid, each with its gradient; and what plans do to single elements.
 //!
 //! All three gradients are functions of the *output*, so training keeps one array a layer: ReLU's is
 //! `g` where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
 
-use super::elementwise::{map, zip};
+use super::elementwise::{map, map_into, zip, zip_into};
+use crate::conv::Activation;
+use crate::rows::{Rows, RowsMut};
+
+/// A function of single elements, as a step of a plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Function {
+    /// ReLU or a clamp, which other steps can also apply to what they store.
+    Clamp(Activation),
+    /// [`sigmoid`].
+    Sigmoid,
+    /// [`tanh`].
+    Tanh,
+    /// `x * factor + offset`.
+    Scale(f32, f32),
+}
+
+/// Writes the function of each element of `x` to `output`.
+pub fn apply_into(function: Function, x: Rows<'_>, output: RowsMut<'_>) {
+    // One loop a function: a choice inside it would keep it from being vectorised.
+    match function {
+        Function::Clamp(Activation::Identity) => map_into(x, output, |x| x),
+        Function::Clamp(Activation::Relu) => map_into(x, output, |x| Activation::Relu.apply(x)),
+        Function::Clamp(Activation::Clamp(low, high)) => {
+            map_into(x, output, |x| Activation::Clamp(low, high).apply(x))
+        }
+        Function::Sigmoid => map_into(x, output, sigmoid_of),
+        Function::Tanh => map_into(x, output, f32::tanh),
+        Function::Scale(factor, offset) => map_into(x, output, |x| x * factor + offset),
+    }
+}
+
+/// Writes the activation of each sum of two elements to `output`.
+pub fn add_into(activation: Activation, x: Rows<'_>, y: Rows<'_>, output: RowsMut<'_>) {
+    match activation {
+        Activation::Identity => zip_into(x, y, output, |x, y| x + y),
+        Activation::Relu => zip_into(x, y, output, |x, y| Activation::Relu.apply(x + y)),
+        Activation::Clamp(low, high) => {
+            zip_into(x, y, output, |x, y| Activation::Clamp(low, high).apply(x + y))
+        }
+    }
+}
+
+/// Copies rows.
+pub fn copy_into(x: Rows<'_>, output: RowsMut<'_>) {
+    apply_into(Function::Clamp(Activation::Identity), x, output);
+}
 
 /// `max(x, 0)`; a NaN stays one.
 pub fn relu(x: &[f32]) -> Vec<f32> {
-    map(x, |x| if x < 0.0 { 0.0 } else { x })
+    map(x, |x| Activation::Relu.apply(x))
 }
 
 /// Gradient of [`relu`] from its output `y`; 0 where `y` is 0.
@@ -27,7 +73,11 @@ pub fn tanh_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
 
 /// `1 / (1 + exp(-x))`.
 pub fn sigmoid(x: &[f32]) -> Vec<f32> {
-    map(x, |x| 1.0 / (1.0 + (-x).exp()))
+    map(x, sigmoid_of)
+}
+
+fn sigmoid_of(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// Gradient of [`sigmoid`] from its output `y`.

@@ -1,12 +1,13 @@
 //! Average pooling, sliding or adaptive.
 //!
-//! Forward, a task takes an output row and sums the pixels under each window channel by channel, in
-//! float64 so that the mean of a large plane keeps its digits. Backward, a task owns an input row
+//! Forward, a task takes a block of output pixels and sums the pixels under each window channel by
+//! channel, in float64 so that the mean of a large plane keeps its digits. Backward, a task owns an input row
 //! and collects its share from every window over it, in window order.
 
 use rayon::prelude::*;
 
 use super::windows::{Pool2d, Window, touching};
+use crate::rows::{Rows, RowsMut};
 
 /// What the sum under a window is divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,36 +30,46 @@ impl Divisor {
     }
 }
 
+/// Channels whose sums are kept in registers while a window is walked through.
+const LANES: usize = 16;
+
 /// Mean under each window, `(N, H_out, W_out, C)`.
 pub fn forward(pool: &Pool2d, divisor: Divisor, input: &[f32]) -> Vec<f32> {
     pool.assert_lengths(input.len(), pool.output_len());
     let mut output = vec![0.0; pool.output_len()];
-    if output.is_empty() {
-        return output;
+    if !output.is_empty() {
+        let output = RowsMut::dense(&mut output, pool.channels);
+        forward_into(pool, divisor, Rows::dense(input, pool.channels), output);
     }
-    output.par_chunks_mut(pool.output_row()).enumerate().for_each_init(
-        || vec![0.0_f64; pool.channels],
-        |sums, (row, out)| {
-            let image = pool.image(input, row / pool.rows.len());
-            let window = pool.rows[row % pool.rows.len()];
-            for (&across, means) in pool.cols.iter().zip(out.chunks_exact_mut(pool.channels)) {
-                sums.fill(0.0);
-                for y in window.positions() {
-                    for x in across.positions() {
-                        let pixel = &image[(y * pool.input.1 + x) * pool.channels..];
-                        for (sum, &v) in sums.iter_mut().zip(pixel) {
-                            *sum += f64::from(v);
-                        }
-                    }
-                }
-                let divisor = divisor.of(window, across);
-                for (mean, &sum) in means.iter_mut().zip(sums.iter()) {
-                    *mean = (sum / divisor) as f32;
+    output
+}
+
+/// [`forward`] of rows with gaps. The batch is that of the rows, whatever `pool` says.
+pub fn forward_into(pool: &Pool2d, divisor: Divisor, input: Rows<'_>, output: RowsMut<'_>) {
+    pool.for_each_window(input, output, |taps, means| {
+        let divisor = divisor.of(taps.rows, taps.cols);
+        for (index, means) in means.chunks_mut(LANES).enumerate() {
+            let mut sums = [0.0_f64; LANES];
+            for pixel in taps.pixels() {
+                let pixel = &pixel[index * LANES..];
+                // A whole block has its length in its type, so that its loop has no end to test.
+                match pixel.first_chunk::<LANES>() {
+                    Some(block) => add(&mut sums, block),
+                    None => add(&mut sums, pixel),
                 }
             }
-        },
-    );
-    output
+            for (mean, &sum) in means.iter_mut().zip(&sums) {
+                *mean = (sum / divisor) as f32;
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn add(sums: &mut [f64; LANES], pixel: &[f32]) {
+    for (sum, &v) in sums.iter_mut().zip(pixel) {
+        *sum += f64::from(v);
+    }
 }
 
 /// Gradient of the input: each window's gradient divided evenly over its pixels.

@@ -11,6 +11,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::blocks::{for_each_block, rows_per_task};
+use super::elementwise::assert_shape;
+use crate::conv::Activation;
+use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
 /// Upper limit of the parts a sum over pixels is split into.
@@ -139,22 +143,59 @@ pub fn statistics(channels: usize, input: &[f32]) -> (Vec<f32>, Vec<f32>) {
 pub fn normalize(norm: &Norm<'_>, input: &[f32]) -> Result<Vec<f32>> {
     norm.check("input", input.len())?;
     let mut output = vec![0.0; input.len()];
-    if output.is_empty() {
-        return Ok(output);
+    let (channels, map) = (norm.channels(), Affine::new(norm));
+    let rows = RowsMut::dense(&mut output, channels);
+    map.apply_into(Activation::Identity, Rows::dense(input, channels), rows);
+    Ok(output)
+}
+
+/// The map `(x - mean) * scale + bias` of each channel, ready to be applied many times.
+#[derive(Debug, Clone)]
+pub struct Affine {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Affine {
+    /// The map that a batch norm with fixed statistics is.
+    pub fn new(norm: &Norm<'_>) -> Self {
+        Affine {
+            mean: norm.mean.to_vec(),
+            scale: norm.scale().into_iter().map(|s| s as f32).collect(),
+            bias: norm.bias.map_or_else(|| vec![0.0; norm.channels()], <[f32]>::to_vec),
+        }
     }
-    let channels = norm.channels();
-    let scale: Vec<f32> = norm.scale().into_iter().map(|s| s as f32).collect();
-    let zeros = vec![0.0; channels];
-    let bias = norm.bias.unwrap_or(&zeros);
-    let chunk = pixels_per_task(channels) * channels;
-    output.par_chunks_mut(chunk).zip(input.par_chunks(chunk)).for_each(|(output, input)| {
-        for (y, x) in output.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
-            for c in 0..channels {
-                y[c] = (x[c] - norm.mean[c]) * scale[c] + bias[c];
+
+    /// Bytes of the constants.
+    pub fn bytes(&self) -> usize {
+        3 * size_of_val(&self.mean[..])
+    }
+
+    /// Writes the activation of the map of each element to the same place of `output`.
+    pub fn apply_into(&self, activation: Activation, input: Rows<'_>, output: RowsMut<'_>) {
+        // One loop an activation: a choice inside it would keep it from being vectorised.
+        match activation {
+            Activation::Identity => self.rows_into(input, output, |y| y),
+            Activation::Relu => self.rows_into(input, output, |y| Activation::Relu.apply(y)),
+            Activation::Clamp(low, high) => {
+                self.rows_into(input, output, |y| Activation::Clamp(low, high).apply(y))
             }
         }
-    });
-    Ok(output)
+    }
+
+    fn rows_into(&self, input: Rows<'_>, output: RowsMut<'_>, last: impl Fn(f32) -> f32 + Sync) {
+        assert_shape(input, &output);
+        for_each_block(output, rows_per_task(input.channels()), |first, mut block| {
+            for index in 0..block.count() {
+                let rows = block.row_mut(index).iter_mut().zip(input.row(first + index));
+                let constants = self.mean.iter().zip(&self.scale).zip(&self.bias);
+                for ((y, &x), ((&mean, &scale), &bias)) in rows.zip(constants) {
+                    *y = last((x - mean) * scale + bias);
+                }
+            }
+        });
+    }
 }
 
 /// Gradients of [`normalize`]. With [`Statistics::Batch`], mean and variance are those of `input`

@@ -1,21 +1,73 @@
-//! Functions of single elements, over slices of any shape.
+//! Functions of single elements, over rows with gaps or slices of any shape.
 //!
-//! Slices are cut into chunks of a fixed size, one task each; no element depends on another, so
-//! the cut cannot change a result.
+//! Rows are cut into blocks, one task each; no element depends on another, so the cut cannot
+//! change a result. Where neither side has gaps, a block is one long slice.
 
 use rayon::prelude::*;
 
-/// Elements of one task: large enough to pay for it, small enough to spread a small activation.
+use super::blocks::{dense, dense_mut, for_each_block, rows_per_task};
+use crate::rows::{Rows, RowsMut};
+
+/// Elements of one task of [`map_indexed`].
 const CHUNK: usize = 16_384;
+
+/// Writes `f` of each element of `x` to the same place of `output`.
+pub(super) fn map_into(x: Rows<'_>, output: RowsMut<'_>, f: impl Fn(f32) -> f32 + Sync) {
+    assert_shape(x, &output);
+    let apply = |x: &[f32], y: &mut [f32]| {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    };
+    for_each_block(output, rows_per_task(x.channels()), |first, mut block| {
+        let x = x.rows(first, block.count());
+        if let (Some(x), Some(y)) = (dense(x), dense_mut(&mut block)) {
+            return apply(x, y);
+        }
+        for i in 0..block.count() {
+            apply(x.row(i), block.row_mut(i));
+        }
+    });
+}
+
+/// Writes `f` of each pair of elements of `x` and `y` to the same place of `output`.
+pub(super) fn zip_into(
+    x: Rows<'_>,
+    y: Rows<'_>,
+    output: RowsMut<'_>,
+    f: impl Fn(f32, f32) -> f32 + Sync,
+) {
+    assert_shape(x, &output);
+    assert_shape(y, &output);
+    let apply = |x: &[f32], y: &[f32], z: &mut [f32]| {
+        for (z, (&x, &y)) in z.iter_mut().zip(x.iter().zip(y)) {
+            *z = f(x, y);
+        }
+    };
+    for_each_block(output, rows_per_task(x.channels()), |first, mut block| {
+        let (x, y) = (x.rows(first, block.count()), y.rows(first, block.count()));
+        if let (Some(x), Some(y), Some(z)) = (dense(x), dense(y), dense_mut(&mut block)) {
+            return apply(x, y, z);
+        }
+        for i in 0..block.count() {
+            apply(x.row(i), y.row(i), block.row_mut(i));
+        }
+    });
+}
+
+/// A mismatch is a mistake of the caller in this crate, hence a panic.
+pub(super) fn assert_shape(input: Rows<'_>, output: &RowsMut<'_>) {
+    assert_eq!(
+        (input.count(), input.channels()),
+        (output.count(), output.channels()),
+        "rows of one shape"
+    );
+}
 
 /// `f` of each element.
 pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut result = vec![0.0; x.len()];
-    result.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(result, x)| {
-        for (r, &x) in result.iter_mut().zip(x) {
-            *r = f(x);
-        }
-    });
+    map_into(Rows::dense(x, 1), RowsMut::dense(&mut result, 1), f);
     result
 }
 
@@ -23,13 +75,7 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     assert_eq!(x.len(), y.len(), "slices of one length");
     let mut result = vec![0.0; x.len()];
-    result.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).for_each(
-        |(result, (x, y))| {
-            for (r, (&x, &y)) in result.iter_mut().zip(x.iter().zip(y)) {
-                *r = f(x, y);
-            }
-        },
-    );
+    zip_into(Rows::dense(x, 1), Rows::dense(y, 1), RowsMut::dense(&mut result, 1), f);
     result
 }
 
@@ -58,6 +104,22 @@ mod tests {
             assert_eq!(map(&x, |v| 2.0 * v), double);
             assert_eq!(zip(&x, &x, |a, b| a + b), double);
             assert_eq!(map_indexed(&x, |i, v| i as f32 + v), double);
+        }
+    }
+
+    #[test]
+    fn gaps_between_rows_are_neither_read_nor_written() {
+        let (count, channels) = (4000, 5);
+        let x: Vec<f32> = (0..count * 8).map(|i| i as f32).collect();
+        let rows = Rows::new(&x, count, channels, 8);
+        let mut mapped = vec![-1.0; count * 7];
+        map_into(rows, RowsMut::new(&mut mapped, count, channels, 7), |v| v + 1.0);
+        let mut zipped = vec![-1.0; count * 7];
+        zip_into(rows, rows, RowsMut::new(&mut zipped, count, channels, 7), |a, b| a + b);
+        for (i, (&m, &z)) in mapped.iter().zip(&zipped).enumerate() {
+            let x = (i / 7 * 8 + i % 7) as f32;
+            let expected = if i % 7 < channels { (x + 1.0, 2.0 * x) } else { (-1.0, -1.0) };
+            assert_eq!((m, z), expected, "element {i}");
         }
     }
 }

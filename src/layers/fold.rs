@@ -15,7 +15,32 @@ pub fn fold(
     bias: Option<&[f32]>,
     norm: &Norm<'_>,
 ) -> Result<(Vec<f32>, Vec<f32>)> {
-    let (scale, shift) = (norm.scale(), norm.shift());
+    let scale = check(out_channels, bias, norm)?;
+    let row = weight.len() / out_channels.max(1);
+    let folded =
+        weight.iter().enumerate().map(|(i, &w)| (f64::from(w) * scale[i / row]) as f32).collect();
+    Ok((folded, fold_bias(bias, norm)))
+}
+
+/// [`fold`] of a weight `(..., O)`, as the kernels take it, in place; returns the bias.
+pub fn fold_packed(
+    out_channels: usize,
+    weight: &mut [f32],
+    bias: Option<&[f32]>,
+    norm: &Norm<'_>,
+) -> Result<Vec<f32>> {
+    let scale = check(out_channels, bias, norm)?;
+    for row in weight.chunks_exact_mut(out_channels.max(1)) {
+        for (w, &scale) in row.iter_mut().zip(&scale) {
+            *w = (f64::from(*w) * scale) as f32;
+        }
+    }
+    Ok(fold_bias(bias, norm))
+}
+
+/// The scale of each channel, if there are as many as outputs.
+fn check(out_channels: usize, bias: Option<&[f32]>, norm: &Norm<'_>) -> Result<Vec<f64>> {
+    let scale = norm.scale();
     if scale.len() != out_channels {
         let expected = format!("{out_channels} channels, as the convolution has outputs");
         return Err(Error::shape("running_mean", expected, scale.len().to_string()));
@@ -24,16 +49,13 @@ pub fn fold(
         let (expected, got) = (format!("shape ({out_channels},)"), format!("({},)", bias.len()));
         return Err(Error::shape("bias", expected, got));
     }
-    let row = weight.len() / out_channels.max(1);
-    let folded =
-        weight.iter().enumerate().map(|(i, &w)| (f64::from(w) * scale[i / row]) as f32).collect();
-    let bias = (0..out_channels)
-        .map(|o| {
-            let bias = bias.map_or(0.0, |b| f64::from(b[o]));
-            (bias * scale[o] + shift[o]) as f32
-        })
-        .collect();
-    Ok((folded, bias))
+    Ok(scale)
+}
+
+fn fold_bias(bias: Option<&[f32]>, norm: &Norm<'_>) -> Vec<f32> {
+    let scaled = norm.scale().into_iter().enumerate();
+    let scaled = scaled.map(|(o, scale)| bias.map_or(0.0, |b| f64::from(b[o])) * scale);
+    scaled.zip(norm.shift()).map(|(bias, shift)| (bias + shift) as f32).collect()
 }
 
 #[cfg(test)]
@@ -66,6 +88,9 @@ mod tests {
             let (w, b) = fold(outputs, &weight, bias, &norm).unwrap();
             let folded = forward(&conv, &input, &packed(&w), Some(&b));
             assert!(close(&folded, &unfolded, 1e-5));
+            let mut in_place = packed(&weight);
+            assert_eq!(fold_packed(outputs, &mut in_place, bias, &norm).unwrap(), b);
+            assert_eq!(in_place, packed(&w));
         }
     }
 

@@ -1,9 +1,10 @@
 //! Max pooling, sliding or adaptive.
 //!
 //! ```text
-//! for each output row:                                (one task)
-//!     for each output pixel, for each pixel under its window:
-//!         best[0..C] = the larger, channel by channel          (a vector loop over C)
+//! for each output pixel:                                   (a task takes a block of them)
+//!     for each block of channels:
+//!         for each pixel under the window:
+//!             best = the larger, channel by channel        (in registers)
 //! ```
 //!
 //! The first maximum in row-major order wins, a NaN wins over every number. Training also records
@@ -14,30 +15,46 @@
 use rayon::prelude::*;
 
 use super::windows::{Pool2d, touching};
+use crate::rows::{Rows, RowsMut};
 
 /// Index of a window without pixels (possible under dilation); its value is minus infinity.
 pub const NOWHERE: i32 = -1;
 
+/// Channels whose maxima are kept in registers while a window is walked through.
+const LANES: usize = 16;
+
 /// Maximum under each window, `(N, H_out, W_out, C)`.
 pub fn forward(pool: &Pool2d, input: &[f32]) -> Vec<f32> {
     pool.assert_lengths(input.len(), pool.output_len());
-    let mut output = vec![f32::NEG_INFINITY; pool.output_len()];
-    if output.is_empty() {
-        return output;
+    let mut output = vec![0.0; pool.output_len()];
+    if !output.is_empty() {
+        let output = RowsMut::dense(&mut output, pool.channels);
+        forward_into(pool, Rows::dense(input, pool.channels), output);
     }
-    output.par_chunks_mut(pool.output_row()).enumerate().for_each(|(row, out)| {
-        for_each_tap(pool, input, row, |col, tap, _, pixel| {
-            let best = &mut out[col * pool.channels..][..pool.channels];
-            if tap == 0 {
-                best.copy_from_slice(pixel);
-                return;
+    output
+}
+
+/// [`forward`] of rows with gaps. The batch is that of the rows, whatever `pool` says.
+pub fn forward_into(pool: &Pool2d, input: Rows<'_>, output: RowsMut<'_>) {
+    pool.for_each_window(input, output, |taps, best| {
+        let (blocks, rest) = best.as_chunks_mut::<LANES>();
+        let covered = blocks.len() * LANES;
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let mut best = [f32::NEG_INFINITY; LANES];
+            for pixel in taps.pixels() {
+                for (b, &v) in best.iter_mut().zip(&pixel[index * LANES..][..LANES]) {
+                    *b = if wins(v, *b) { v } else { *b };
+                }
             }
-            for (b, &v) in best.iter_mut().zip(pixel) {
+            *block = best;
+        }
+        rest.fill(f32::NEG_INFINITY);
+        for pixel in taps.pixels() {
+            for (b, &v) in rest.iter_mut().zip(&pixel[covered..]) {
                 *b = if wins(v, *b) { v } else { *b };
             }
-        });
+        }
     });
-    output
 }
 
 /// [`forward`], and the index `row * W + column` of each maximum.

@@ -10,7 +10,8 @@
 //! | [`max_pool`], [`avg_pool`] | the two poolings over such windows |
 //! | [`batch_norm`] | batch statistics, normalisation, gradients |
 //! | [`fold`](mod@fold) | a batch norm folded into the convolution before it |
-//! | `elementwise` | splitting of slices for functions of single elements |
+//! | `blocks` | how many rows make a task |
+//! | `elementwise` | functions of single elements, over rows or slices |
 //! | [`activation`] | ReLU, tanh, sigmoid |
 //! | [`softmax`](mod@softmax) | softmax and log-softmax |
 //! | [`cross_entropy`](mod@cross_entropy) | classification losses |
@@ -20,6 +21,7 @@
 pub mod activation;
 pub mod avg_pool;
 pub mod batch_norm;
+mod blocks;
 pub mod cross_entropy;
 pub mod dropout;
 mod elementwise;
@@ -28,5 +30,5 @@ pub mod max_pool;
 pub mod smooth_l1;
 pub mod softmax;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod windows;

@@ -3,22 +3,24 @@
 //! Each row subtracts its maximum before it exponentiates, so nothing overflows, and sums in float64.
 //! A row of minus infinities has no softmax and becomes NaN, as in torch.
 
-use rayon::prelude::*;
+use super::blocks::{for_each_block, rows_per_task};
+use super::elementwise::assert_shape;
+use crate::rows::{Rows, RowsMut};
 
-/// Elements of one task, rounded to whole rows.
-const CHUNK: usize = 8_192;
-
-fn for_each_row(classes: usize, rows: &[f32], work: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut result = vec![0.0; rows.len()];
-    if result.is_empty() {
-        return result;
-    }
-    let rows_per_task = (CHUNK / classes).max(1);
-    result.par_chunks_mut(rows_per_task * classes).enumerate().for_each(|(task, chunk)| {
-        for (row, out) in chunk.chunks_exact_mut(classes).enumerate() {
-            work(task * rows_per_task + row, out);
+/// Calls `work(index, output row)` for every row of `output`, in parallel.
+fn for_each_row(output: RowsMut<'_>, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let block = rows_per_task(output.channels());
+    for_each_block(output, block, |first, mut rows| {
+        for index in 0..rows.count() {
+            work(first + index, rows.row_mut(index));
         }
     });
+}
+
+/// A result of as many elements as `x`, filled row by row.
+fn new_rows(classes: usize, x: &[f32], work: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let mut result = vec![0.0; x.len()];
+    for_each_row(RowsMut::dense(&mut result, classes), work);
     result
 }
 
@@ -41,8 +43,16 @@ pub(super) fn log_partition(row: &[f32]) -> (f32, f64) {
 
 /// `exp(x) / sum(exp(x))` of each row.
 pub fn softmax(classes: usize, x: &[f32]) -> Vec<f32> {
-    for_each_row(classes, x, |index, y| {
-        let x = row(x, classes, index);
+    let mut result = vec![0.0; x.len()];
+    softmax_into(Rows::dense(x, classes), RowsMut::dense(&mut result, classes));
+    result
+}
+
+/// [`softmax`] of rows with gaps.
+pub fn softmax_into(x: Rows<'_>, output: RowsMut<'_>) {
+    assert_shape(x, &output);
+    for_each_row(output, |index, y| {
+        let x = x.row(index);
         let most = maximum(x);
         let mut sum = 0.0_f64;
         for (y, &x) in y.iter_mut().zip(x) {
@@ -51,13 +61,13 @@ pub fn softmax(classes: usize, x: &[f32]) -> Vec<f32> {
         }
         let factor = (1.0 / sum) as f32;
         y.iter_mut().for_each(|y| *y *= factor);
-    })
+    });
 }
 
 /// Gradient of [`softmax`] from its output: `y * (g - sum(g y))`.
 pub fn softmax_backward(classes: usize, y: &[f32], grad_output: &[f32]) -> Vec<f32> {
     assert_eq!(y.len(), grad_output.len(), "slices of one length");
-    for_each_row(classes, y, |index, dx| {
+    new_rows(classes, y, |index, dx| {
         let (y, g) = (row(y, classes, index), row(grad_output, classes, index));
         let dot: f64 = y.iter().zip(g).map(|(&y, &g)| f64::from(y) * f64::from(g)).sum();
         for ((dx, &y), &g) in dx.iter_mut().zip(y).zip(g) {
@@ -68,19 +78,27 @@ pub fn softmax_backward(classes: usize, y: &[f32], grad_output: &[f32]) -> Vec<f
 
 /// `x - log(sum(exp(x)))` of each row.
 pub fn log_softmax(classes: usize, x: &[f32]) -> Vec<f32> {
-    for_each_row(classes, x, |index, y| {
-        let x = row(x, classes, index);
+    let mut result = vec![0.0; x.len()];
+    log_softmax_into(Rows::dense(x, classes), RowsMut::dense(&mut result, classes));
+    result
+}
+
+/// [`log_softmax`] of rows with gaps.
+pub fn log_softmax_into(x: Rows<'_>, output: RowsMut<'_>) {
+    assert_shape(x, &output);
+    for_each_row(output, |index, y| {
+        let x = x.row(index);
         let (most, log_sum) = log_partition(x);
         for (y, &x) in y.iter_mut().zip(x) {
             *y = (f64::from(x - most) - log_sum) as f32;
         }
-    })
+    });
 }
 
 /// Gradient of [`log_softmax`] from its output: `g - exp(y) * sum(g)`.
 pub fn log_softmax_backward(classes: usize, y: &[f32], grad_output: &[f32]) -> Vec<f32> {
     assert_eq!(y.len(), grad_output.len(), "slices of one length");
-    for_each_row(classes, y, |index, dx| {
+    new_rows(classes, y, |index, dx| {
         let (y, g) = (row(y, classes, index), row(grad_output, classes, index));
         let sum = g.iter().map(|&g| f64::from(g)).sum::<f64>() as f32;
         for ((dx, &y), &g) in dx.iter_mut().zip(y).zip(g) {

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 /// Runs `work` on pools of different sizes and compares the results bit by bit.
-pub(super) fn same_for_any_thread_count<T: PartialEq + Debug + Send>(work: impl Fn() -> T + Sync) {
+pub(crate) fn same_for_any_thread_count<T: PartialEq + Debug + Send>(work: impl Fn() -> T + Sync) {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("the system can start a few threads").install(&work)

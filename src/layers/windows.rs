@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
+use super::blocks::{for_each_block, rows_per_task};
 use crate::memory::result_len;
+use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
 /// One pooling window along one axis.
@@ -173,11 +175,63 @@ impl Pool2d {
         &input[image * len..(image + 1) * len]
     }
 
+    /// Calls `work(pixels under the window, output row)` for every output pixel of a batch, in
+    /// parallel. The batch is that of the rows.
+    pub(super) fn for_each_window<W>(&self, input: Rows<'_>, output: RowsMut<'_>, work: W)
+    where
+        W: Fn(Taps<'_>, &mut [f32]) + Sync,
+    {
+        let pixels = self.input.0 * self.input.1;
+        let windows = self.rows.len() * self.cols.len();
+        assert_eq!(input.count() * windows, output.count() * pixels, "rows of one batch");
+        assert_eq!((input.channels(), output.channels()), (self.channels, self.channels));
+        if output.count() == 0 {
+            return;
+        }
+        // All windows of a layer are about as large as the largest one.
+        let most = |axis: &[Window]| axis.iter().map(|w| w.taps).max().unwrap_or(0);
+        let taps = most(&self.rows) * most(&self.cols);
+        let block = rows_per_task(taps.max(1).saturating_mul(self.channels));
+        for_each_block(output, block, |first, mut block| {
+            for index in 0..block.count() {
+                let (image, window) = ((first + index) / windows, (first + index) % windows);
+                let taps = Taps {
+                    image: input.rows(image * pixels, pixels),
+                    width: self.input.1,
+                    rows: self.rows[window / self.cols.len()],
+                    cols: self.cols[window % self.cols.len()],
+                };
+                work(taps, block.row_mut(index));
+            }
+        });
+    }
+
     /// Checks the lengths of slices against the geometry. A mismatch is a mistake of the caller in
     /// this crate or the bindings, hence a panic.
     pub(super) fn assert_lengths(&self, input: usize, output: usize) {
         assert_eq!(input, self.input_len(), "input length does not match the geometry");
         assert_eq!(output, self.output_len(), "output length does not match the geometry");
+    }
+}
+
+/// The pixels under one window of an image.
+#[derive(Clone, Copy)]
+pub(super) struct Taps<'a> {
+    image: Rows<'a>,
+    width: usize,
+    /// The interval of rows.
+    pub rows: Window,
+    /// The interval of columns.
+    pub cols: Window,
+}
+
+impl<'a> Taps<'a> {
+    /// The pixels in row-major order.
+    #[inline]
+    pub fn pixels(self) -> impl Iterator<Item = &'a [f32]> {
+        self.rows.positions().flat_map(move |y| {
+            self.cols.positions().map(move |x| self.image.row(y * self.width + x))
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 mod boxes;
 mod conv;
 mod evaluation;
+mod graph;
 mod layers;
 mod pooling;
 mod roi;
@@ -75,5 +76,6 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     roi::register(m)?;
     pooling::register(m)?;
     layers::register(m)?;
+    graph::register(m)?;
     Ok(())
 }

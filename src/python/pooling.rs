@@ -40,7 +40,7 @@ fn check(pool: &Pool2d, argument: &'static str, got: (usize, usize, usize, usize
     }
 }
 
-fn divisor(count_include_pad: bool, divisor_override: Option<i64>) -> Result<Divisor> {
+pub(super) fn divisor(count_include_pad: bool, divisor_override: Option<i64>) -> Result<Divisor> {
     match divisor_override {
         Some(0) => Err(Error::value("divisor_override", "a number other than 0", "0")),
         Some(divisor) => Ok(Divisor::Fixed(divisor as f64)),

@@ -1,0 +1,230 @@
+//! A plan: steps in order, run over the memory planned for them.
+//!
+//! Everything a run writes besides its outputs lies in an arena: the buffers of the memory plan and
+//! the scratch memory of the largest step. Every concurrent run takes an arena of its own from a
+//! pool that grows to as many as there were runs at once. A step takes its output buffer out of the
+//! arena while it borrows the others, so that no two borrows meet.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::ir::Shape;
+use super::memory::{AlignedBuffer, Buffer, Home, Segment};
+use super::steps::{Group, Step, StepInfo, View};
+use crate::memory::result_len;
+use crate::{Error, Result, parallel};
+
+/// A network ready to run on batches of any size.
+#[derive(Debug)]
+pub struct Plan {
+    steps: Vec<Step>,
+    inputs: Vec<Shape>,
+    outputs: Vec<Shape>,
+    buffers: Vec<Buffer>,
+    segments: Vec<Segment>,
+    arenas: Mutex<Vec<Arena>>,
+}
+
+/// Bytes that a plan needs for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanMemory {
+    /// Packed weights and other constants.
+    pub weights: usize,
+    /// Values between steps.
+    pub arena: usize,
+    /// Memory that steps need while they run.
+    pub scratch: usize,
+}
+
+/// Memory of one run.
+#[derive(Debug, Default)]
+struct Arena {
+    buffers: Vec<AlignedBuffer>,
+    scratch: AlignedBuffer,
+}
+
+/// What the steps of one run read and write.
+struct Memory<'a> {
+    inputs: &'a [&'a [f32]],
+    arena: Arena,
+    outputs: Vec<Vec<f32>>,
+}
+
+impl Plan {
+    pub(super) fn new(
+        steps: Vec<Step>,
+        inputs: Vec<Shape>,
+        outputs: Vec<Shape>,
+        buffers: Vec<Buffer>,
+        segments: Vec<Segment>,
+    ) -> Self {
+        Plan { steps, inputs, outputs, buffers, segments, arenas: Mutex::default() }
+    }
+
+    /// Shapes of the inputs, without the batch.
+    pub fn inputs(&self) -> &[Shape] {
+        &self.inputs
+    }
+
+    /// Shapes of the outputs, without the batch.
+    pub fn outputs(&self) -> &[Shape] {
+        &self.outputs
+    }
+
+    /// What the plan does, step by step.
+    pub fn steps(&self) -> impl Iterator<Item = &StepInfo> {
+        self.steps.iter().map(|step| &step.info)
+    }
+
+    /// Runs the plan on a batch: each input is (N, H, W, C) or (N, F), and so is each output.
+    pub fn run(&self, batch: usize, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
+        self.execute(batch, inputs, |_, run| run())
+    }
+
+    /// Runs the plan `repeats` times; returns the seconds that each step took in each run.
+    pub fn profile(
+        &self,
+        batch: usize,
+        inputs: &[&[f32]],
+        repeats: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let mut seconds = vec![Vec::with_capacity(repeats); self.steps.len()];
+        for _ in 0..repeats {
+            seconds.iter_mut().for_each(|step| step.push(0.0));
+            self.execute(batch, inputs, |step, run| {
+                let start = Instant::now();
+                run();
+                // A step runs once for each group of images.
+                if let Some(total) = seconds[step].last_mut() {
+                    *total += start.elapsed().as_secs_f64();
+                }
+            })?;
+        }
+        Ok(seconds)
+    }
+
+    /// Bytes needed for a batch.
+    pub fn memory(&self, batch: usize) -> PlanMemory {
+        let floats: usize = self.buffers.iter().map(|b| b.len(batch, &self.segments)).sum();
+        PlanMemory {
+            weights: self.steps().map(|step| step.weight_bytes).sum(),
+            arena: size_of::<f32>() * floats,
+            scratch: size_of::<f32>() * self.scratch_len(batch),
+        }
+    }
+
+    /// Calls `around(step, run)` for each step of each group, which must call `run`.
+    fn execute(
+        &self,
+        batch: usize,
+        inputs: &[&[f32]],
+        mut around: impl FnMut(usize, &mut dyn FnMut()) + Send,
+    ) -> Result<Vec<Vec<f32>>> {
+        self.check(batch, inputs)?;
+        let outputs = self.new_outputs(batch)?;
+        if batch == 0 {
+            return Ok(outputs);
+        }
+        in_a_pool(|| {
+            let mut memory = Memory { inputs, arena: self.arena(batch)?, outputs };
+            for segment in &self.segments {
+                let size = segment.group(batch);
+                for first in (0..batch).step_by(size) {
+                    let group = Group { first, images: size.min(batch - first) };
+                    for index in segment.steps.clone() {
+                        around(index, &mut || memory.run(&self.steps[index], group));
+                    }
+                }
+            }
+            let Memory { arena, outputs, .. } = memory;
+            self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+            Ok(outputs)
+        })?
+    }
+
+    fn check(&self, batch: usize, inputs: &[&[f32]]) -> Result<()> {
+        let expected = self.inputs.iter().map(|shape| shape.len().checked_mul(batch));
+        let got = inputs.iter().map(|input| Some(input.len()));
+        match expected.clone().eq(got.clone()) {
+            true => Ok(()),
+            false => Err(Error::shape(
+                "inputs",
+                format!("arrays of {:?} elements", expected.flatten().collect::<Vec<_>>()),
+                format!("{:?}", got.flatten().collect::<Vec<_>>()),
+            )),
+        }
+    }
+
+    fn new_outputs(&self, batch: usize) -> Result<Vec<Vec<f32>>> {
+        let len =
+            |shape: &Shape| result_len::<f32>("input", &[batch, shape.pixels(), shape.channels()]);
+        // All are counted before one is allocated.
+        self.outputs.iter().try_for_each(|shape| len(shape).map(drop))?;
+        self.outputs.iter().map(|shape| Ok(vec![0.0; len(shape)?])).collect()
+    }
+
+    /// An arena large enough for a batch: one that an earlier run has given back, or a new one.
+    fn arena(&self, batch: usize) -> Result<Arena> {
+        let free = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut arena = free.unwrap_or_else(|| Arena {
+            buffers: self.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
+            scratch: AlignedBuffer::default(),
+        });
+        for (have, need) in arena.buffers.iter_mut().zip(&self.buffers) {
+            have.reserve(result_len::<f32>("input", &[need.len(batch, &self.segments)])?);
+        }
+        arena.scratch.reserve(result_len::<f32>("input", &[self.scratch_len(batch)])?);
+        Ok(arena)
+    }
+
+    /// Floats of scratch memory of the step that needs most, on the threads in use.
+    fn scratch_len(&self, batch: usize) -> usize {
+        let needs = self.segments.iter().flat_map(|segment| {
+            let group = segment.group(batch);
+            self.steps[segment.steps.clone()].iter().map(move |s| s.kernel.scratch_len(group))
+        });
+        needs.max().unwrap_or(0)
+    }
+}
+
+/// Runs `work` with the threads of the pool it is called in, or of ours outside of any. (A leader
+/// that is no thread of a pool could wait for loops that nobody is free to run.)
+fn in_a_pool<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    match rayon::current_thread_index() {
+        Some(_) => Ok(parallel::assemble(work)),
+        None => parallel::install(|| parallel::assemble(work)),
+    }
+}
+
+impl Memory<'_> {
+    fn run(&mut self, step: &Step, group: Group) {
+        match step.output.home {
+            Home::Arena(index) => {
+                let mut own = std::mem::take(&mut self.arena.buffers[index]);
+                self.run_into(step, group, own.as_mut_slice());
+                self.arena.buffers[index] = own;
+            }
+            Home::Output(index) => {
+                let mut own = std::mem::take(&mut self.outputs[index]);
+                self.run_into(step, group, &mut own);
+                self.outputs[index] = own;
+            }
+            Home::Input(_) => unreachable!("no step writes to the caller's arrays"),
+        }
+    }
+
+    fn run_into(&mut self, step: &Step, group: Group, output: &mut [f32]) {
+        let Memory { inputs, arena: Arena { buffers, scratch }, outputs } = self;
+        let rows = |view: View| {
+            let data = match view.home {
+                Home::Input(index) => inputs[index],
+                Home::Output(index) => &outputs[index],
+                Home::Arena(index) => buffers[index].as_slice(),
+            };
+            view.rows(data, group)
+        };
+        let (input, second) = (rows(step.input), step.second.map(rows));
+        let output = step.output.rows_mut(output, group);
+        step.kernel.run(group.images, input, second, output, scratch.as_mut_slice());
+    }
+}

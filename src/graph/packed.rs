@@ -1,0 +1,154 @@
+//! Packed layers, shared between the plans of a network.
+//!
+//! A plan for another image size, precision or set of outputs asks here before it packs a layer.
+//! The cache does not keep layers alive: one that no plan uses any more is freed with the last of
+//! them, so weights that training has replaced do not pile up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::ir::{Constant, Key, Layer, Norm};
+use crate::Result;
+use crate::conv::{Conv2d, Options, Padding, PreparedConv};
+use crate::layers::batch_norm;
+use crate::layers::fold::{fold, fold_packed};
+
+/// Everything a packed layer follows from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LayerKey {
+    weights: Key,
+    linear: bool,
+    /// Constants of the batch norm folded in, and the bits of its eps.
+    norm: Option<(Key, u64)>,
+    geometry: [usize; 17],
+    options: Options,
+}
+
+/// The cache of packed layers of one network.
+#[derive(Debug, Default)]
+pub struct PackedWeights {
+    layers: Mutex<HashMap<LayerKey, Weak<PreparedConv>>>,
+}
+
+impl PackedWeights {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of packed layers in use.
+    pub fn len(&self) -> usize {
+        self.lock().values().filter(|layer| layer.strong_count() > 0).count()
+    }
+
+    /// Whether no packed layer is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the packed layers in use.
+    pub fn bytes(&self) -> usize {
+        let layers: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
+        layers.iter().map(|layer| layer.weight_bytes()).sum()
+    }
+
+    /// The layer, packed now if nobody has done so. `constants` are all arrays of the graph.
+    pub(super) fn prepare(
+        &self,
+        layer: &Layer,
+        constants: &[&[f32]],
+        options: Options,
+    ) -> Result<Arc<PreparedConv>> {
+        let key = key(layer, options);
+        if let Some(found) = key.as_ref().and_then(|key| self.lock().get(key)?.upgrade()) {
+            return Ok(found);
+        }
+        // Not under the lock: packing is parallel, and a pool thread that waits for its helpers may
+        // take up another plan's packing, which would wait for this lock. Two plans that pack one
+        // layer at the same moment do it twice, and one result is kept.
+        let packed = Arc::new(pack(layer, constants, options)?);
+        let Some(key) = key else { return Ok(packed) };
+        let mut layers = self.lock();
+        if let Some(found) = layers.get(&key).and_then(Weak::upgrade) {
+            return Ok(found);
+        }
+        layers.retain(|_, layer| layer.strong_count() > 0);
+        layers.insert(key, Arc::downgrade(&packed));
+        Ok(packed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<LayerKey, Weak<PreparedConv>>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key of a layer, if all its constants have an identity.
+fn key(layer: &Layer, options: Options) -> Option<LayerKey> {
+    let norm = layer.norm.as_ref().map(|norm| (norm.key.clone(), norm.eps.to_bits()));
+    if layer.key.is_empty() || norm.as_ref().is_some_and(|(key, _)| key.is_empty()) {
+        return None;
+    }
+    let geometry = packing_geometry(&layer.conv);
+    Some(LayerKey { weights: layer.key.clone(), linear: layer.linear, norm, geometry, options })
+}
+
+/// The part of a geometry that packed weights follow from: all of it, as the algorithm and its
+/// tiles do. Leave out the image size here once layers can be packed for any.
+fn packing_geometry(conv: &Conv2d) -> [usize; 17] {
+    let Padding { top, bottom, left, right } = conv.padding;
+    [
+        conv.input.0,
+        conv.input.1,
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel.0,
+        conv.kernel.1,
+        conv.stride.0,
+        conv.stride.1,
+        top,
+        bottom,
+        left,
+        right,
+        conv.dilation.0,
+        conv.dilation.1,
+        conv.groups,
+        conv.output.0,
+        conv.output.1,
+    ]
+}
+
+/// Packs one layer; folded weights, where there is a batch norm, are freed on return.
+fn pack(layer: &Layer, constants: &[&[f32]], options: Options) -> Result<PreparedConv> {
+    let conv = &layer.conv;
+    let (weight, bias) = (constants[layer.weight], layer.bias.map(|bias| constants[bias]));
+    let linear = |weight: &[f32], bias: Option<&[f32]>| {
+        let image = (conv.input.0, conv.input.1, conv.in_channels);
+        PreparedConv::linear(image, weight, bias, conv.out_channels, options)
+    };
+    let norm = layer.norm.as_ref().map(|norm| norm_of(norm, constants)).transpose()?;
+    match (norm, layer.linear) {
+        (None, true) => linear(weight, bias),
+        (None, false) => Ok(PreparedConv::new(conv, weight, bias, options)),
+        (Some(norm), true) => {
+            let (weight, bias) = fold(conv.out_channels, weight, bias, &norm)?;
+            linear(&weight, Some(&bias))
+        }
+        (Some(norm), false) => {
+            let mut folded = weight.to_vec();
+            let bias = fold_packed(conv.out_channels, &mut folded, bias, &norm)?;
+            Ok(PreparedConv::new(conv, &folded, Some(&bias), options))
+        }
+    }
+}
+
+/// A batch norm over the arrays it refers to.
+pub(super) fn norm_of<'a>(norm: &Norm, constants: &[&'a [f32]]) -> Result<batch_norm::Norm<'a>> {
+    let at = |constant: Constant| constants[constant];
+    batch_norm::Norm::new(
+        at(norm.mean),
+        at(norm.var),
+        norm.weight.map(at),
+        norm.bias.map(at),
+        norm.eps,
+    )
+}

@@ -1,0 +1,632 @@
+//! Plans against the eager kernels, run node by node over the graph as it was built.
+
+use super::*;
+use crate::conv::reference::{close, values};
+use crate::conv::{Activation, Options, Padding, Precision, Storage, forward};
+use crate::layers::activation::{Function, relu, sigmoid, tanh};
+use crate::layers::avg_pool::{self, Divisor};
+use crate::layers::batch_norm::{self, normalize};
+use crate::layers::max_pool;
+use crate::layers::softmax::{log_softmax, softmax};
+use crate::layers::testing::same_for_any_thread_count;
+use crate::layers::windows::{Pool2d, Sliding};
+
+const OPTIONS: Options = Options { precision: Precision::Direct, storage: Storage::F32 };
+
+/// A graph and the arrays it refers to.
+#[derive(Default)]
+struct Net {
+    graph: Graph,
+    constants: Vec<Vec<f32>>,
+    serial: u64,
+}
+
+impl Net {
+    fn image(channels: usize, height: usize, width: usize) -> (Net, Value) {
+        let mut net = Net::default();
+        let x = net.graph.input(Shape::Image { channels, height, width }).unwrap();
+        (net, x)
+    }
+
+    fn array(&mut self, data: Vec<f32>) -> Constant {
+        let constant = self.graph.constant(data.len());
+        self.constants.push(data);
+        constant
+    }
+
+    fn random(&mut self, len: usize, around: f32) -> Constant {
+        let seed = 100 + self.constants.len() as u64;
+        self.array(values(len, seed).iter().map(|v| around + 0.5 * v).collect())
+    }
+
+    fn key(&mut self) -> Key {
+        self.serial += 1;
+        vec![(self.serial, 0)]
+    }
+
+    fn conv(&mut self, x: Value, outputs: usize, kernel: usize, stride: usize) -> Value {
+        let channels = self.graph.shape(x).unwrap().channels();
+        let shape = (kernel, kernel, channels, outputs);
+        let weight = self.random(kernel * kernel * channels * outputs, 0.0);
+        let bias = self.random(outputs, 0.0);
+        let padding = Padding::symmetric(kernel / 2, kernel / 2);
+        let args = ConvArgs { stride: (stride, stride), padding, dilation: (1, 1), groups: 1 };
+        let key = self.key();
+        self.graph.conv2d(x, weight, shape, Some(bias), args, key, "conv").unwrap()
+    }
+
+    fn linear(&mut self, x: Value, outputs: usize) -> Value {
+        let features = self.graph.shape(x).unwrap().channels();
+        let weight = self.random(features * outputs, 0.0);
+        let key = self.key();
+        self.graph.linear(x, weight, (outputs, features), None, key, "linear").unwrap()
+    }
+
+    fn norm(&mut self, x: Value) -> Value {
+        let channels = self.graph.shape(x).unwrap().channels();
+        let norm = Norm {
+            mean: self.random(channels, 0.0),
+            var: self.random(channels, 1.0),
+            weight: Some(self.random(channels, 1.0)),
+            bias: Some(self.random(channels, 0.0)),
+            eps: 1e-5,
+            key: self.key(),
+        };
+        self.graph.batch_norm(x, norm, "bn").unwrap()
+    }
+
+    fn relu(&mut self, x: Value) -> Value {
+        self.graph.map(x, Function::Clamp(Activation::Relu), "relu").unwrap()
+    }
+
+    fn add(&mut self, a: Value, b: Value) -> Value {
+        self.graph.add(a, b, "add").unwrap()
+    }
+
+    fn concat(&mut self, inputs: &[Value]) -> Value {
+        self.graph.concat(inputs, "cat").unwrap()
+    }
+
+    fn flatten(&mut self, x: Value) -> Value {
+        self.graph.flatten(x, "flatten").unwrap()
+    }
+
+    fn mean(&mut self, x: Value, size: usize) -> Value {
+        self.graph.adaptive_avg_pool2d(x, (size, size), "mean").unwrap()
+    }
+
+    fn compile(&self, outputs: &[Value], packed: &PackedWeights) -> Plan {
+        let constants: Vec<&[f32]> = self.constants.iter().map(Vec::as_slice).collect();
+        self.graph.compile(outputs, &constants, OPTIONS, packed).unwrap()
+    }
+
+    fn inputs(&self, batch: usize) -> Vec<Vec<f32>> {
+        let shapes = self.graph.nodes().iter().filter(|n| matches!(n.op, Op::Input(_)));
+        shapes.enumerate().map(|(i, n)| values(batch * n.shape.len(), 7 + i as u64)).collect()
+    }
+
+    /// Checks a plan against the eager kernels; returns its steps as `op+fused+fused`.
+    fn check(&self, outputs: &[Value]) -> Vec<String> {
+        let plan = self.compile(outputs, &PackedWeights::new());
+        for batch in [0, 1, 3] {
+            let inputs = self.inputs(batch);
+            let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+            let expected = self.eager(batch, &inputs);
+            let got = plan.run(batch, &inputs).unwrap();
+            assert_eq!(got.len(), outputs.len());
+            for (got, &output) in got.iter().zip(outputs) {
+                assert!(close(got, &expected[output], 2e-5), "{:#?}", plan);
+            }
+            // The memory of the first run is used again.
+            assert_eq!(plan.run(batch, &inputs).unwrap(), got);
+        }
+        plan.steps().map(|s| [&[s.op], &s.fused[..]].concat().join("+")).collect()
+    }
+
+    /// All values, each by the eager kernel of its operation.
+    fn eager(&self, batch: usize, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
+        let mut results: Vec<Vec<f32>> = Vec::new();
+        for node in self.graph.nodes() {
+            results.push(self.eager_node(node, batch, inputs, &results));
+        }
+        results
+    }
+
+    fn eager_node(
+        &self,
+        node: &Node,
+        batch: usize,
+        inputs: &[&[f32]],
+        results: &[Vec<f32>],
+    ) -> Vec<f32> {
+        let at = |constant: Constant| &self.constants[constant][..];
+        let x = |index: usize| &results[node.inputs[index]][..];
+        let shape = |index: usize| self.graph.nodes()[node.inputs[index]].shape;
+        let channels = node.shape.channels();
+        match &node.op {
+            Op::Input(index) => inputs[*index].to_vec(),
+            Op::Layer(layer) => {
+                let conv = crate::conv::Conv2d { batch, ..layer.conv };
+                let weight = match layer.linear {
+                    false => at(layer.weight).to_vec(),
+                    true => (0..conv.weight_len())
+                        .map(|i| {
+                            let (k, o) = (i / channels, i % channels);
+                            at(layer.weight)[o * conv.depth() + k]
+                        })
+                        .collect(),
+                };
+                forward(&conv, x(0), &weight, layer.bias.map(at))
+            }
+            Op::BatchNorm(norm, _) => {
+                let (weight, bias) = (norm.weight.map(at), norm.bias.map(at));
+                let norm =
+                    batch_norm::Norm::new(at(norm.mean), at(norm.var), weight, bias, norm.eps);
+                normalize(&norm.unwrap(), x(0)).unwrap()
+            }
+            Op::Map(Function::Clamp(Activation::Relu)) => relu(x(0)),
+            Op::Map(Function::Sigmoid) => sigmoid(x(0)),
+            Op::Map(Function::Tanh) => tanh(x(0)),
+            Op::Map(Function::Clamp(clamp)) => x(0).iter().map(|&x| clamp.apply(x)).collect(),
+            Op::Map(Function::Scale(f, o)) => x(0).iter().map(|&x| x * f + o).collect(),
+            Op::Add(_) => x(0).iter().zip(x(1)).map(|(a, b)| a + b).collect(),
+            Op::Channels(first) => {
+                let rows = x(0).chunks(shape(0).channels().max(1));
+                rows.flat_map(|row| &row[*first..first + channels]).copied().collect()
+            }
+            Op::MaxPool(pool) => max_pool::forward(&Pool2d { batch, ..pool.clone() }, x(0)),
+            Op::AvgPool(pool, divisor) => {
+                avg_pool::forward(&Pool2d { batch, ..pool.clone() }, *divisor, x(0))
+            }
+            Op::Concat => {
+                let row = |i: usize, index: usize| {
+                    let width = shape(index).channels();
+                    x(index)[i * width..(i + 1) * width].to_vec()
+                };
+                let rows = 0..batch * node.shape.pixels();
+                rows.flat_map(|i| (0..node.inputs.len()).flat_map(move |k| row(i, k))).collect()
+            }
+            Op::Flatten => {
+                let (c, p) = (shape(0).channels(), shape(0).pixels());
+                let from = |i: usize| i / (c * p) * c * p + i % p * c + i / p % c;
+                (0..batch * c * p).map(|i| x(0)[from(i)]).collect()
+            }
+            Op::Softmax { log: false } => softmax(channels, x(0)),
+            Op::Softmax { log: true } => log_softmax(channels, x(0)),
+            Op::Dropout | Op::Copy => x(0).to_vec(),
+            Op::Gone => vec![],
+        }
+    }
+}
+
+fn sliding(kernel: usize, stride: usize, padding: usize, ceil_mode: bool) -> Sliding {
+    Sliding {
+        kernel: (kernel, kernel),
+        stride: (stride, stride),
+        padding: (padding, padding),
+        dilation: (1, 1),
+        ceil_mode,
+    }
+}
+
+#[test]
+fn every_operation_agrees_with_its_eager_kernel() {
+    type Build = fn(&mut Net, Value) -> Value;
+    let table: &[(&str, Build)] = &[
+        ("conv2d", |n, x| n.conv(x, 7, 3, 2)),
+        ("batch_norm", Net::norm),
+        ("relu", Net::relu),
+        ("clamp", |n, x| {
+            n.graph.map(x, Function::Clamp(Activation::Clamp(-0.1, 0.3)), "").unwrap()
+        }),
+        ("sigmoid", |n, x| n.graph.map(x, Function::Sigmoid, "").unwrap()),
+        ("tanh", |n, x| n.graph.map(x, Function::Tanh, "").unwrap()),
+        ("scale", |n, x| n.graph.map(x, Function::Scale(0.5, -1.0), "").unwrap()),
+        ("add", |n, x| n.add(x, x)),
+        ("max_pool2d", |n, x| n.graph.max_pool2d(x, sliding(3, 2, 1, true), "").unwrap()),
+        ("avg_pool2d", |n, x| {
+            n.graph.avg_pool2d(x, sliding(3, 2, 1, true), Divisor::PaddedWindow, "").unwrap()
+        }),
+        ("avg_pool2d", |n, x| n.mean(x, 2)),
+        ("max_pool2d", |n, x| n.graph.adaptive_max_pool2d(x, (2, 3), "").unwrap()),
+        ("flatten", Net::flatten),
+        ("softmax", |n, x| n.graph.softmax(x, false, "").unwrap()),
+        ("log_softmax", |n, x| n.graph.softmax(x, true, "").unwrap()),
+        ("copy", |n, x| n.graph.channels(x, 2, 3, "").unwrap()),
+        ("copy", |n, x| n.graph.dropout(x, "").unwrap()),
+    ];
+    for (op, build) in table {
+        for (channels, size) in [(5, 6), (40, 9)] {
+            let (mut net, x) = Net::image(channels, size, size + 1);
+            let y = build(&mut net, x);
+            assert_eq!(net.check(&[y]), [*op]);
+        }
+    }
+}
+
+#[test]
+fn vectors_go_through_layers_norms_and_softmax() {
+    let mut net = Net::default();
+    let x = net.graph.input(Shape::Vector(13)).unwrap();
+    let y = net.linear(x, 9);
+    let y = net.norm(y);
+    let y = net.relu(y);
+    let z = net.linear(y, 4);
+    let z = net.graph.softmax(z, false, "softmax").unwrap();
+    assert_eq!(net.check(&[z]), ["linear+batch_norm+relu", "linear", "softmax"]);
+    assert_eq!(net.check(&[y, z])[0], "linear+batch_norm+relu");
+}
+
+#[test]
+fn residual_sums_are_fused_in_either_order() {
+    for swapped in [false, true] {
+        for downsample in [false, true] {
+            for with_norm in [false, true] {
+                let (mut net, x) = Net::image(6, 8, 8);
+                let x = net.conv(x, 6, 1, 1);
+                let mut y = net.conv(x, 6, 3, 1);
+                if with_norm {
+                    y = net.norm(y);
+                }
+                let identity = if downsample { net.conv(x, 6, 1, 1) } else { x };
+                let sum = if swapped { net.add(identity, y) } else { net.add(y, identity) };
+                let sum = net.relu(sum);
+                let steps = net.check(&[sum]);
+                let last = if with_norm && !downsample {
+                    "conv2d+batch_norm+add+relu"
+                } else {
+                    "conv2d+add+relu"
+                };
+                assert_eq!(steps.last().unwrap(), last, "{steps:?}");
+                assert_eq!(steps.len(), 2 + usize::from(downsample));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_others_read_stays_by_itself() {
+    let (mut net, x) = Net::image(4, 6, 6);
+    let y = net.conv(x, 4, 3, 1);
+    let normed = net.norm(y);
+    let active = net.relu(normed);
+    // The convolution's own value is an output: nothing may be drawn into it.
+    assert_eq!(net.check(&[active, y]), ["conv2d", "batch_norm+relu"]);
+    assert_eq!(net.check(&[active, normed]), ["conv2d+batch_norm", "relu"]);
+    assert_eq!(net.check(&[active]), ["conv2d+batch_norm+relu"]);
+    // A sum of one value with itself has two readers of it.
+    let twice = net.add(y, y);
+    assert_eq!(net.check(&[twice]), ["conv2d", "add"]);
+    // Only the first of two residuals fits into a layer, only the first activation too.
+    let sum = net.add(y, x);
+    let sum = net.add(sum, x);
+    let sum = net.relu(sum);
+    let sum = net.graph.map(sum, Function::Clamp(Activation::Clamp(0.0, 0.5)), "clamp").unwrap();
+    assert_eq!(net.check(&[sum]), ["conv2d+add", "add+relu", "clamp"]);
+}
+
+#[test]
+fn a_norm_behind_an_activation_is_not_folded() {
+    let (mut net, x) = Net::image(4, 6, 6);
+    let y = net.conv(x, 4, 3, 1);
+    let y = net.relu(y);
+    let y = net.norm(y);
+    let y = net.norm(y);
+    assert_eq!(net.check(&[y]), ["conv2d+relu", "batch_norm", "batch_norm"]);
+}
+
+#[test]
+fn a_classifier_reads_the_image_through_its_flatten() {
+    let (mut net, x) = Net::image(3, 9, 9);
+    let y = net.conv(x, 20, 3, 1);
+    let y = net.mean(y, 4);
+    let flat = net.flatten(y);
+    let dropped = net.graph.dropout(flat, "dropout").unwrap();
+    let z = net.linear(dropped, 11);
+    assert_eq!(net.check(&[z]), ["conv2d", "avg_pool2d", "linear+flatten"]);
+    assert_eq!(net.check(&[z, flat]), ["conv2d", "avg_pool2d", "flatten", "linear+flatten"]);
+    // Pooled to one pixel, and to as many as there are.
+    for (size, steps) in [(1, 3), (9, 2)] {
+        let (mut net, x) = Net::image(3, 9, 9);
+        let y = net.conv(x, 20, 3, 1);
+        let y = net.mean(y, size);
+        let flat = net.flatten(y);
+        let z = net.linear(flat, 11);
+        assert_eq!(net.check(&[z]).len(), steps);
+        assert_eq!(net.check(&[flat]).len(), 2);
+    }
+}
+
+#[test]
+fn what_a_classifier_reads_as_one_row_has_no_gaps() {
+    let (mut net, x) = Net::image(3, 4, 4);
+    let a = net.conv(x, 5, 3, 1);
+    let b = net.conv(x, 6, 3, 1);
+    let cat = net.concat(&[a, b]);
+    let part = net.graph.channels(b, 2, 3, "part").unwrap();
+    let scores: Vec<Value> = [a, cat, part]
+        .iter()
+        .map(|&image| {
+            let flat = net.flatten(image);
+            net.linear(flat, 7)
+        })
+        .collect();
+    let steps = net.check(&scores);
+    assert_eq!(steps.iter().filter(|s| *s == "linear+flatten").count(), 2, "{steps:?}");
+    let norm = net.norm(scores[1]);
+    net.check(&[norm]);
+}
+
+#[test]
+fn branches_write_into_their_concatenation() {
+    let (mut net, x) = Net::image(5, 8, 8);
+    let stem = net.conv(x, 9, 3, 1);
+    let a = net.conv(stem, 6, 1, 1);
+    let b = net.conv(stem, 5, 3, 1);
+    let b = net.norm(b);
+    let b = net.relu(b);
+    let c = net.graph.max_pool2d(stem, sliding(3, 1, 1, false), "pool").unwrap();
+    let cat = net.concat(&[a, b, c]);
+    let y = net.conv(cat, 4, 1, 1);
+    let steps = net.check(&[y]);
+    assert_eq!(
+        steps,
+        ["conv2d", "conv2d+concat", "conv2d+batch_norm+relu+concat", "max_pool2d+concat", "conv2d"]
+    );
+    // As an output it is written in place too; an output among its inputs is copied.
+    assert_eq!(net.check(&[cat]).len(), 4);
+    assert_eq!(net.check(&[cat, a])[4], "copy");
+    // Concatenations of concatenations, of inputs, of a value twice.
+    let wide = net.concat(&[cat, stem]);
+    let twice = net.concat(&[y, y]);
+    let with_input = net.concat(&[x, y]);
+    assert_eq!(net.check(&[wide]).iter().filter(|s| *s == "copy").count(), 1);
+    assert_eq!(net.check(&[twice]).iter().filter(|s| *s == "copy").count(), 2);
+    assert_eq!(net.check(&[with_input]).iter().filter(|s| *s == "copy").count(), 1);
+    net.check(&[wide, twice, with_input, cat, stem]);
+}
+
+#[test]
+fn a_dense_block_copies_nothing() {
+    let (mut net, x) = Net::image(3, 16, 16);
+    let mut features = vec![net.conv(x, 8, 3, 1)];
+    for _ in 0..4 {
+        let cat = net.concat(&features);
+        let y = net.norm(cat);
+        let y = net.relu(y);
+        let y = net.conv(y, 10, 1, 1);
+        let y = net.norm(y);
+        let y = net.relu(y);
+        features.push(net.conv(y, 4, 3, 1));
+    }
+    let cat = net.concat(&features);
+    let y = net.norm(cat);
+    let y = net.relu(y);
+    let y = net.conv(y, 12, 1, 1);
+    let y = net.graph.avg_pool2d(y, sliding(2, 2, 0, false), Divisor::PaddedWindow, "").unwrap();
+    let steps = net.check(&[y]);
+    assert!(!steps.iter().any(|step| step == "copy"), "{steps:?}");
+    assert_eq!(steps.len(), 1 + 4 * 3 + 3);
+    // The pooling comes first: the 1x1 convolution sees a quarter of the pixels.
+    assert_eq!(steps[steps.len() - 2..], ["avg_pool2d", "conv2d"]);
+}
+
+#[test]
+fn a_producer_that_reads_its_own_concatenation_is_not_in_place() {
+    let (mut net, x) = Net::image(3, 6, 6);
+    let a = net.conv(x, 4, 3, 1);
+    let b = net.conv(a, 4, 3, 1);
+    let cat = net.concat(&[a, b]);
+    let y = net.conv(cat, 2, 1, 1);
+    let steps = net.check(&[y]);
+    assert_eq!(steps.iter().filter(|step| *step == "copy").count(), 1, "{steps:?}");
+    // The residual counts as read.
+    let c = net.add(b, a);
+    let cat = net.concat(&[a, c]);
+    net.check(&[cat]);
+}
+
+#[test]
+fn outputs_are_arrays_of_their_own() {
+    let (mut net, x) = Net::image(6, 5, 5);
+    let y = net.conv(x, 6, 3, 1);
+    let part = net.graph.channels(y, 1, 4, "part").unwrap();
+    let parts = net.concat(&[part, y, x]);
+    net.check(&[x, y, y, part, part, parts]);
+}
+
+#[test]
+fn slices_and_scaling_of_the_input() {
+    // torchvision's transform_input.
+    let (mut net, x) = Net::image(3, 7, 8);
+    let channels: Vec<Value> = (0..3)
+        .map(|c| {
+            let slice = net.graph.channels(x, c, 1, "slice").unwrap();
+            net.graph.map(slice, Function::Scale(0.4 + c as f32, -0.1), "scale").unwrap()
+        })
+        .collect();
+    let x = net.concat(&channels);
+    let y = net.conv(x, 4, 3, 1);
+    assert_eq!(net.check(&[y]), ["scale+concat", "scale+concat", "scale+concat", "conv2d"]);
+}
+
+#[test]
+fn random_networks_agree() {
+    for seed in 0..60 {
+        let mut state = values(400, 1000 + seed).into_iter();
+        let mut draw = |n: usize| ((state.next().unwrap() + 1.0) / 2.0 * n as f32) as usize % n;
+        let (mut net, x) = Net::image(1 + draw(6), 6, 7);
+        let mut pool = vec![x];
+        for _ in 0..draw(14) + 3 {
+            let v = pool[pool.len() - 1 - draw(pool.len().min(4))];
+            let w = pool[draw(pool.len())];
+            let new = match draw(9) {
+                0 => net.conv(v, 1 + draw(7), 3, 1),
+                1 => net.conv(v, 1 + draw(7), 1, 1),
+                2 => net.norm(v),
+                3 | 4 => net.relu(v),
+                5 => net.concat(&[v, w]),
+                6 => {
+                    let width = net.graph.shape(v).unwrap().channels();
+                    let first = draw(width);
+                    net.graph.channels(v, first, 1 + draw(width - first), "part").unwrap()
+                }
+                7 => net.graph.max_pool2d(v, sliding(3, 1, 1, false), "pool").unwrap(),
+                _ => {
+                    let width = net.graph.shape(v).unwrap().channels();
+                    let y = net.conv(w, width, 1, 1);
+                    net.add(y, v)
+                }
+            };
+            pool.push(new);
+        }
+        let last = *pool.last().unwrap();
+        net.check(&[last]);
+        net.check(&[pool[draw(pool.len())], last, pool[draw(pool.len())]]);
+    }
+}
+
+#[test]
+fn any_grouping_of_the_batch_gives_the_same_bits() {
+    let (mut net, x) = Net::image(3, 64, 64);
+    let y = net.conv(x, 64, 3, 1);
+    let z = net.conv(y, 64, 1, 1);
+    let y = net.add(z, y);
+    let y = net.graph.max_pool2d(y, sliding(4, 4, 0, false), "pool").unwrap();
+    let middle = net.conv(y, 16, 3, 1);
+    let y = net.mean(middle, 1);
+    let y = net.flatten(y);
+    let y = net.linear(y, 10);
+    let plan = net.compile(&[y, middle], &PackedWeights::new());
+    let batch = 19;
+    let inputs = net.inputs(batch);
+    let together = plan.run(batch, &[&inputs[0]]).unwrap();
+    assert!(plan.memory(batch).arena < batch * plan.memory(1).arena);
+    let image = 3 * 64 * 64;
+    for i in 0..batch {
+        let alone = plan.run(1, &[&inputs[0][i * image..(i + 1) * image]]).unwrap();
+        assert_eq!(alone[0][..], together[0][i * 10..][..10]);
+        let len = alone[1].len();
+        assert_eq!(alone[1][..], together[1][i * len..][..len]);
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let (mut net, x) = Net::image(8, 40, 40);
+    let y = net.norm(x);
+    let y = net.relu(y);
+    let a = net.conv(y, 16, 3, 1);
+    let b = net.graph.max_pool2d(y, sliding(3, 1, 1, false), "").unwrap();
+    let y = net.concat(&[a, b]);
+    let y = net.mean(y, 5);
+    let flat = net.flatten(y);
+    let y = net.linear(flat, 30);
+    let y = net.graph.softmax(y, false, "").unwrap();
+    let plan = net.compile(&[y, flat], &PackedWeights::new());
+    let inputs = net.inputs(5);
+    same_for_any_thread_count(|| plan.run(5, &[&inputs[0]]).unwrap());
+}
+
+#[test]
+fn two_threads_run_one_plan_and_results_outlive_the_next_call() {
+    let (mut net, x) = Net::image(3, 20, 20);
+    let y = net.conv(x, 8, 3, 1);
+    let y = net.conv(y, 8, 3, 1);
+    let plan = net.compile(&[y], &PackedWeights::new());
+    let image = 3 * 400;
+    let inputs: Vec<Vec<f32>> = (0..4).map(|i| values(image, i)).collect();
+    let expected: Vec<_> = inputs.iter().map(|x| plan.run(1, &[x]).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for (x, expected) in inputs.iter().zip(&expected) {
+            let plan = &plan;
+            scope.spawn(move || {
+                for _ in 0..30 {
+                    let first = plan.run(1, &[x]).unwrap();
+                    let second = plan.run(2, &[&x.repeat(2)]).unwrap();
+                    assert_eq!(&first, expected);
+                    assert_eq!(second[0], expected[0].repeat(2));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn plans_share_packed_layers_while_they_live() {
+    let (mut net, x) = Net::image(3, 8, 8);
+    let y = net.conv(x, 4, 3, 1);
+    let y = net.norm(y);
+    let z = net.conv(y, 4, 3, 1);
+    let packed = PackedWeights::new();
+    let first = net.compile(&[z], &packed);
+    assert_eq!(packed.len(), 2);
+    let second = net.compile(&[z], &packed);
+    assert_eq!((packed.len(), packed.bytes()), (2, first.memory(1).weights));
+    // The first layer without its norm is another one.
+    let third = net.compile(&[y, z], &packed);
+    assert_eq!(packed.len(), 2);
+    drop((first, second, third));
+    assert!(packed.is_empty() && packed.bytes() == 0);
+    // Without identity, nothing is shared.
+    let weight = net.random(4 * 3, 0.0);
+    let flat = net.graph.adaptive_avg_pool2d(x, (1, 1), "").unwrap();
+    let flat = net.flatten(flat);
+    let y = net.graph.linear(flat, weight, (4, 3), None, vec![], "").unwrap();
+    let _plan = net.compile(&[y], &packed);
+    assert!(packed.is_empty());
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let (mut net, x) = Net::image(3, 8, 8);
+    let weight = net.random(3 * 3 * 3 * 4, 0.0);
+    let args =
+        ConvArgs { stride: (1, 1), padding: Padding::default(), dilation: (1, 1), groups: 1 };
+    let message = |error: crate::Result<Value>| error.unwrap_err().to_string();
+    let g = &mut net.graph;
+    let shape = (3, 3, 3, 4);
+    for (result, start) in [
+        (g.conv2d(x, weight, (3, 3, 5, 4), None, args, vec![], ""), "input: expected 5 channels"),
+        (
+            g.conv2d(x, weight, (3, 3, 3, 5), None, args, vec![], ""),
+            "weight: expected 135 elements",
+        ),
+        (g.conv2d(x, weight, shape, Some(weight), args, vec![], ""), "bias: expected 4 elements"),
+        (g.conv2d(9, weight, shape, None, args, vec![], ""), "input: expected one of the 1 values"),
+        (
+            g.linear(x, weight, (4, 27), None, vec![], ""),
+            "input: expected shape (N, 27), got (N, 3, 8, 8)",
+        ),
+        (g.channels(x, 2, 2, ""), "first: expected a range within 3 channels"),
+        (g.channels(x, usize::MAX, 2, ""), "first: expected"),
+        (g.concat(&[], ""), "tensors: expected at least one"),
+        (g.max_pool2d(x, sliding(9, 1, 0, false), ""), "input: expected at least one window"),
+        (g.adaptive_avg_pool2d(x, (1 << 30, 1 << 30), ""), "output_size: expected"),
+        (g.input(Shape::Image { channels: 1 << 40, height: 1 << 20, width: 8 }), "input: expected"),
+    ] {
+        let message = message(result);
+        assert!(message.starts_with(start), "{message}");
+    }
+    let y = g.max_pool2d(x, sliding(2, 2, 0, false), "").unwrap();
+    let sum = message(g.add(x, y, ""));
+    assert_eq!(sum, "b: expected shape (N, 3, 8, 8), got (N, 3, 4, 4)");
+    assert!(message(g.concat(&[x, y], "")).starts_with("tensors: expected the size of the first"));
+    let error = net.graph.compile(&[x], &[], OPTIONS, &PackedWeights::new()).unwrap_err();
+    assert!(error.to_string().starts_with("constants: expected"), "{error}");
+    let error = net.compile(&[x], &PackedWeights::new()).run(2, &[&[0.0; 3]]).unwrap_err();
+    assert!(error.to_string().starts_with("inputs: expected arrays of [384] elements"), "{error}");
+}
+
+#[test]
+fn a_batch_that_no_memory_can_hold_is_refused() {
+    // No input elements, so that a huge batch can be asked for.
+    let mut net = Net::default();
+    let x = net.graph.input(Shape::Vector(0)).unwrap();
+    let y = net.linear(x, 1000);
+    let z = net.linear(y, 10);
+    for (output, batch) in [(y, 1 << 50), (z, 1 << 60), (z, 1 << 50)] {
+        let error = net.compile(&[output], &PackedWeights::new()).run(batch, &[&[]]).unwrap_err();
+        assert!(error.to_string().starts_with("input: expected a result that"), "{error}");
+    }
+}

@@ -1,0 +1,59 @@
+//! How many rows make a task.
+//!
+//! Every output element is computed by one task from inputs alone, so where the cuts lie cannot
+//! change a result.
+
+use crate::rows::{Rows, RowsMut, Tiling};
+
+/// Elements of one task: large enough to pay for it (some microseconds of vector code against one
+/// of handing over), small enough to spread a small activation.
+const TASK: usize = 16_384;
+
+/// Rows of one task where each takes `work` steps of vector loops over single elements.
+pub(super) fn rows_per_task(work: usize) -> usize {
+    (TASK / work.max(1)).max(1)
+}
+
+/// Calls `work(index of the block's first row, block)` for blocks of at most `block` whole rows of
+/// `output`, in parallel.
+pub(super) fn for_each_block<W>(output: RowsMut<'_>, block: usize, work: W)
+where
+    W: Fn(usize, RowsMut<'_>) + Sync,
+{
+    output.for_each_tile(Tiling::rows(block), |tile| work(tile.first_row, tile.rows));
+}
+
+/// All elements of rows in order, if there are no gaps between them.
+pub(super) fn dense<'a>(rows: Rows<'a>) -> Option<&'a [f32]> {
+    (rows.stride() == rows.channels()).then(|| rows.as_slice())
+}
+
+/// All elements of rows in order, if there are no gaps between them.
+pub(super) fn dense_mut<'a>(rows: &'a mut RowsMut<'_>) -> Option<&'a mut [f32]> {
+    let len = rows.count() * rows.channels();
+    if rows.stride() != rows.channels() {
+        return None;
+    }
+    // SAFETY: the rows are an exclusive borrow of `count * stride` consecutive elements from this
+    // address on, all of them values of some row as there are no gaps; the result borrows `rows`.
+    Some(unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr(), len) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_one_block() {
+        for (count, block) in [(0, 3), (1, 3), (3, 3), (4, 3), (17, 1), (100, 7)] {
+            let mut data = vec![0.0; count * 2];
+            for_each_block(RowsMut::dense(&mut data, 2), block, |first, mut rows| {
+                assert!(rows.count() <= block && first.is_multiple_of(block));
+                for i in 0..rows.count() {
+                    rows.row_mut(i).iter_mut().for_each(|v| *v += (first + i) as f32);
+                }
+            });
+            assert!(data.iter().enumerate().all(|(i, &v)| v == (i / 2) as f32));
+        }
+    }
+}

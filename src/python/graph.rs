@@ -1,0 +1,407 @@
+//! Graphs, plans and the cache of packed layers. A builder keeps the arrays of weights that its
+//! operations refer to until it is dropped; a plan keeps none of them.
+
+use numpy::ndarray::Dimension;
+use numpy::{
+    PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2,
+    PyReadonlyArray4, PyReadonlyArrayDyn, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::pooling::divisor;
+use super::{compute, shape4, slice, wrap};
+use crate::conv::{Activation, Options, Padding, Precision, Storage};
+use crate::graph::{self, Constant, ConvArgs, Graph, Key, Norm, Shape, StepInfo, Value};
+use crate::layers::activation::Function;
+use crate::layers::windows::Sliding;
+use crate::{Error, Result};
+
+type Pair = (usize, usize);
+type Quad = (usize, usize, usize, usize);
+type Vector<'py> = PyReadonlyArray1<'py, f32>;
+
+/// The cache of packed layers of one module.
+#[pyclass(frozen, module = "oxidet._core")]
+struct PackedWeights(graph::PackedWeights);
+
+#[pymethods]
+impl PackedWeights {
+    #[new]
+    fn new() -> Self {
+        PackedWeights(graph::PackedWeights::new())
+    }
+
+    /// Number of packed layers that some plan uses.
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Their bytes.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+/// A graph under construction, and the arrays its operations refer to.
+#[pyclass(module = "oxidet._core")]
+struct GraphBuilder {
+    graph: Graph,
+    constants: Vec<Py<PyArrayDyn<f32>>>,
+}
+
+impl GraphBuilder {
+    fn keep<D: Dimension>(&mut self, array: &PyReadonlyArray<'_, f32, D>) -> Constant {
+        let array: &Bound<'_, PyArray<f32, D>> = array;
+        self.constants.push(array.to_dyn().clone().unbind());
+        self.graph.constant(array.len())
+    }
+
+    fn keep_optional(&mut self, array: &Option<Vector<'_>>) -> Option<Constant> {
+        array.as_ref().map(|array| self.keep(array))
+    }
+}
+
+#[pymethods]
+impl GraphBuilder {
+    #[new]
+    fn new() -> Self {
+        GraphBuilder { graph: Graph::new(), constants: Vec::new() }
+    }
+
+    /// An input of shape (C, H, W) or (F,).
+    fn input(&mut self, shape: Vec<usize>) -> PyResult<Value> {
+        Ok(self.graph.input(to_shape(&shape)?)?)
+    }
+
+    /// Shape of a value without the batch.
+    fn shape<'py>(&self, py: Python<'py>, value: Value) -> PyResult<Bound<'py, PyAny>> {
+        extents(py, self.graph.shape(value)?)
+    }
+
+    /// Convolution with a weight (kh, kw, C / groups, O); `padding` is (top, bottom, left, right).
+    fn conv2d(
+        &mut self,
+        input: Value,
+        weight: PyReadonlyArray4<'_, f32>,
+        bias: Option<Vector<'_>>,
+        stride: Pair,
+        padding: Quad,
+        dilation: Pair,
+        groups: usize,
+        key: Key,
+        name: &str,
+    ) -> PyResult<Value> {
+        let (top, bottom, left, right) = padding;
+        let padding = Padding { top, bottom, left, right };
+        let args = ConvArgs { stride, padding, dilation, groups };
+        let (constant, bias) = (self.keep(&weight), self.keep_optional(&bias));
+        let shape = shape4(&weight);
+        Ok(self.graph.conv2d(input, constant, shape, bias, args, key, name)?)
+    }
+
+    /// Fully connected layer with a weight (out, in).
+    fn linear(
+        &mut self,
+        input: Value,
+        weight: PyReadonlyArray2<'_, f32>,
+        bias: Option<Vector<'_>>,
+        key: Key,
+        name: &str,
+    ) -> PyResult<Value> {
+        let (constant, bias) = (self.keep(&weight), self.keep_optional(&bias));
+        let shape = weight.as_array().dim();
+        Ok(self.graph.linear(input, constant, shape, bias, key, name)?)
+    }
+
+    /// Batch norm with fixed statistics.
+    fn batch_norm(
+        &mut self,
+        input: Value,
+        mean: Vector<'_>,
+        var: Vector<'_>,
+        weight: Option<Vector<'_>>,
+        bias: Option<Vector<'_>>,
+        eps: f64,
+        key: Key,
+        name: &str,
+    ) -> PyResult<Value> {
+        let (mean, var) = (self.keep(&mean), self.keep(&var));
+        let (weight, bias) = (self.keep_optional(&weight), self.keep_optional(&bias));
+        let norm = Norm { mean, var, weight, bias, eps, key };
+        Ok(self.graph.batch_norm(input, norm, name)?)
+    }
+
+    /// "relu", "clamp" (to low and high), "sigmoid" or "tanh".
+    fn activation(
+        &mut self,
+        input: Value,
+        kind: &str,
+        low: f32,
+        high: f32,
+        name: &str,
+    ) -> PyResult<Value> {
+        let function = match kind {
+            "relu" => Function::Clamp(Activation::Relu),
+            "clamp" => Function::Clamp(Activation::Clamp(low, high)),
+            "sigmoid" => Function::Sigmoid,
+            "tanh" => Function::Tanh,
+            _ => return Err(unknown("kind", "relu, clamp, sigmoid or tanh", kind).into()),
+        };
+        Ok(self.graph.map(input, function, name)?)
+    }
+
+    /// The sum of two values of one shape.
+    fn add(&mut self, a: Value, b: Value, name: &str) -> PyResult<Value> {
+        Ok(self.graph.add(a, b, name)?)
+    }
+
+    /// `input * factor + offset`.
+    fn scale(&mut self, input: Value, factor: f32, offset: f32, name: &str) -> PyResult<Value> {
+        Ok(self.graph.map(input, Function::Scale(factor, offset), name)?)
+    }
+
+    /// `count` channels from `first` on.
+    fn channels(
+        &mut self,
+        input: Value,
+        first: usize,
+        count: usize,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.channels(input, first, count, name)?)
+    }
+
+    /// Max pooling.
+    fn max_pool2d(
+        &mut self,
+        input: Value,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        ceil_mode: bool,
+        name: &str,
+    ) -> PyResult<Value> {
+        let windows = Sliding { kernel: kernel_size, stride, padding, dilation, ceil_mode };
+        Ok(self.graph.max_pool2d(input, windows, name)?)
+    }
+
+    /// Average pooling.
+    fn avg_pool2d(
+        &mut self,
+        input: Value,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: Option<i64>,
+        name: &str,
+    ) -> PyResult<Value> {
+        let dilation = (1, 1);
+        let windows = Sliding { kernel: kernel_size, stride, padding, dilation, ceil_mode };
+        let divisor = divisor(count_include_pad, divisor_override)?;
+        Ok(self.graph.avg_pool2d(input, windows, divisor, name)?)
+    }
+
+    /// Average pooling to `output_size` windows.
+    fn adaptive_avg_pool2d(
+        &mut self,
+        input: Value,
+        output_size: Pair,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.adaptive_avg_pool2d(input, output_size, name)?)
+    }
+
+    /// Max pooling to `output_size` windows.
+    fn adaptive_max_pool2d(
+        &mut self,
+        input: Value,
+        output_size: Pair,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.adaptive_max_pool2d(input, output_size, name)?)
+    }
+
+    /// The channels of several values, one after the other.
+    fn concat(&mut self, inputs: Vec<Value>, name: &str) -> PyResult<Value> {
+        Ok(self.graph.concat(&inputs, name)?)
+    }
+
+    /// (C, H, W) to (C * H * W,).
+    fn flatten(&mut self, input: Value, name: &str) -> PyResult<Value> {
+        Ok(self.graph.flatten(input, name)?)
+    }
+
+    /// Softmax over the channels, or its logarithm.
+    fn softmax(&mut self, input: Value, log: bool, name: &str) -> PyResult<Value> {
+        Ok(self.graph.softmax(input, log, name)?)
+    }
+
+    /// Dropout, which does nothing in evaluation.
+    fn dropout(&mut self, input: Value, name: &str) -> PyResult<Value> {
+        Ok(self.graph.dropout(input, name)?)
+    }
+
+    /// The plan that computes `outputs`.
+    fn compile(
+        &self,
+        py: Python<'_>,
+        outputs: Vec<Value>,
+        precision: &str,
+        storage: &str,
+        packed: &Bound<'_, PackedWeights>,
+    ) -> PyResult<Plan> {
+        let options =
+            Options { precision: to_precision(precision)?, storage: to_storage(storage)? };
+        let arrays: Vec<PyReadonlyArrayDyn<'_, f32>> = self
+            .constants
+            .iter()
+            .map(|array| Ok(array.bind(py).try_readonly()?))
+            .collect::<PyResult<_>>()?;
+        let constants: Vec<&[f32]> =
+            arrays.iter().map(|array| slice(array, "weight")).collect::<Result<_>>()?;
+        let (graph, cache) = (&self.graph, &packed.get().0);
+        let plan = compute(py, || graph.compile(&outputs, &constants, options, cache))?;
+        Ok(Plan(plan))
+    }
+}
+
+/// A network ready to run.
+#[pyclass(frozen, module = "oxidet._core")]
+struct Plan(graph::Plan);
+
+impl Plan {
+    /// The batch size and the elements of the inputs, (N, H, W, C) or (N, F) each.
+    fn batch<'a>(
+        &self,
+        inputs: &'a [PyReadonlyArrayDyn<'_, f32>],
+    ) -> Result<(usize, Vec<&'a [f32]>)> {
+        let batch = inputs.first().and_then(|input| input.shape().first().copied()).unwrap_or(0);
+        let got: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
+        let expected: Vec<Vec<usize>> =
+            self.0.inputs().iter().map(|&shape| array_shape(batch, shape)).collect();
+        if got != expected {
+            let (expected, got) = (format!("arrays of shapes {expected:?}"), format!("{got:?}"));
+            return Err(Error::shape("inputs", expected, got));
+        }
+        let slices = inputs.iter().map(|input| slice(input, "inputs")).collect::<Result<_>>()?;
+        Ok((batch, slices))
+    }
+}
+
+#[pymethods]
+impl Plan {
+    /// Runs the plan on one batch.
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: Vec<PyReadonlyArrayDyn<'py, f32>>,
+    ) -> PyResult<Vec<Bound<'py, PyArrayDyn<f32>>>> {
+        let (batch, slices) = self.batch(&inputs)?;
+        let outputs = compute(py, || self.0.run(batch, &slices))?;
+        let shapes = self.0.outputs().iter().map(|&shape| array_shape(batch, shape));
+        outputs.into_iter().zip(shapes).map(|(values, shape)| wrap(py, values, shape)).collect()
+    }
+
+    /// What the plan does, step by step.
+    fn steps<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        self.0.steps().map(|step| describe(py, step)).collect()
+    }
+
+    /// Seconds that each step took in each of `repeats` runs.
+    fn profile(
+        &self,
+        py: Python<'_>,
+        inputs: Vec<PyReadonlyArrayDyn<'_, f32>>,
+        repeats: usize,
+    ) -> PyResult<Vec<Vec<f64>>> {
+        let (batch, slices) = self.batch(&inputs)?;
+        compute(py, || self.0.profile(batch, &slices, repeats))
+    }
+
+    /// Bytes of weights, and of arena and scratch memory for a batch.
+    fn memory<'py>(&self, py: Python<'py>, batch: usize) -> PyResult<Bound<'py, PyDict>> {
+        let memory = compute(py, || Ok(self.0.memory(batch)))?;
+        let dict = PyDict::new(py);
+        dict.set_item("weights", memory.weights)?;
+        dict.set_item("arena", memory.arena)?;
+        dict.set_item("scratch", memory.scratch)?;
+        Ok(dict)
+    }
+}
+
+fn describe<'py>(py: Python<'py>, step: &StepInfo) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("name", &step.name)?;
+    dict.set_item("op", step.op)?;
+    dict.set_item("algorithm", &step.algorithm)?;
+    dict.set_item("fused", &step.fused)?;
+    dict.set_item("in_shape", extents(py, step.in_shape)?)?;
+    dict.set_item("out_shape", extents(py, step.out_shape)?)?;
+    dict.set_item("macs", step.macs)?;
+    dict.set_item("weight_bytes", step.weight_bytes)?;
+    dict.set_item("output_bytes", step.output_bytes)?;
+    Ok(dict)
+}
+
+/// A shape as a tuple, C, H, W or F.
+fn extents(py: Python<'_>, shape: Shape) -> PyResult<Bound<'_, PyAny>> {
+    match shape {
+        Shape::Image { channels, height, width } => {
+            Ok((channels, height, width).into_pyobject(py)?.into_any())
+        }
+        Shape::Vector(features) => Ok((features,).into_pyobject(py)?.into_any()),
+    }
+}
+
+/// The shape of the array that holds a batch.
+fn array_shape(batch: usize, shape: Shape) -> Vec<usize> {
+    match shape {
+        Shape::Image { channels, height, width } => vec![batch, height, width, channels],
+        Shape::Vector(features) => vec![batch, features],
+    }
+}
+
+fn to_shape(shape: &[usize]) -> PyResult<Shape> {
+    match *shape {
+        [channels, height, width] => Ok(Shape::Image { channels, height, width }),
+        [features] => Ok(Shape::Vector(features)),
+        _ => {
+            Err(PyValueError::new_err(format!("shape: expected (C, H, W) or (F,), got {shape:?}")))
+        }
+    }
+}
+
+fn to_precision(name: &str) -> Result<Precision> {
+    match name {
+        "direct" => Ok(Precision::Direct),
+        "winograd" => Ok(Precision::Winograd),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err(unknown("precision", "direct, winograd or bf16", name)),
+    }
+}
+
+fn to_storage(name: &str) -> Result<Storage> {
+    match name {
+        "f32" => Ok(Storage::F32),
+        "f16" => Ok(Storage::F16),
+        "bf16" => Ok(Storage::Bf16),
+        _ => Err(unknown("storage", "f32, f16 or bf16", name)),
+    }
+}
+
+fn unknown(argument: &'static str, expected: &str, got: &str) -> Error {
+    Error::value(argument, expected, format!("{got:?}"))
+}
+
+pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<GraphBuilder>()?;
+    m.add_class::<PackedWeights>()?;
+    m.add_class::<Plan>()?;
+    Ok(())
+}
