@@ -44,7 +44,7 @@ test-quick: $(STAMPS)/test cargo-test  ## the tests that need no torch
 	$(PY) -m pytest --ignore=tests/parity
 
 .PHONY: test-slow
-test-slow: $(STAMPS)/test torch  ## what takes long: trainings, kill tests, big folders
+test-slow: $(STAMPS)/test torch qemu  ## what takes long: trainings, kill tests, big folders, a CPU without AVX
 	$(call say,pytest: the slow tests)
 	$(PY) -m pytest -m slow
 	@$(warn-without-torch)
@@ -154,6 +154,23 @@ warn-without-torch = if [ -e $(STAMPS)/no-torch ]; then printf '\n\033[1;31m%s\n
   '**********************************************************************' \
   'torch and torchvision could not be installed: NOTHING IS COMPARED WITH THEM' \
   '**********************************************************************' >&2; fi
+
+# The emulator of tests/test_without_avx.py: the system's, or Debian's package unpacked here.
+.PHONY: qemu
+qemu: | $(STAMPS)/venv
+	@[ "$$(uname -sm)" = 'Linux x86_64' ] || exit 0; \
+	find-qemu() { PATH=$$PATH:$(CURDIR)/$(VENV)/qemu/usr/bin command -v qemu-x86_64 || \
+	  PATH=$$PATH:$(CURDIR)/$(VENV)/qemu/usr/bin command -v qemu-x86_64-static; }; \
+	for package in qemu-user-static qemu-user; do \
+	  if find-qemu >/dev/null; then exit 0; fi; \
+	  mkdir -p $(VENV)/qemu; \
+	  (cd $(VENV)/qemu && apt-get download --quiet=2 $$package && dpkg -x $${package}_*.deb . && \
+	    rm $${package}_*.deb) 2>/dev/null || true; \
+	done; \
+	if ! find-qemu >/dev/null; then \
+	  echo 'qemu-user is not there (Debian: apt-get update && apt-get install qemu-user-static):' \
+	    'tests/test_without_avx.py will be skipped' >&2; \
+	fi
 
 .PHONY: cargo-test
 cargo-test:

@@ -57,20 +57,33 @@ pub fn time_in_place<S: Send>(
     kernel: impl Fn(&mut S) + Sync,
 ) {
     for threads in thread_counts() {
-        with_threads(threads, || {
-            kernel(state);
-            check(state);
-        });
-        group.bench_function(BenchmarkId::new(name, format!("threads={threads}")), |b| {
-            b.iter_custom(|rounds| {
-                with_threads(threads, || {
-                    let start = Instant::now();
-                    (0..rounds).for_each(|_| kernel(black_box(state)));
-                    start.elapsed()
-                })
-            });
-        });
+        time_on(threads, group, name, state, &check, &kernel);
     }
+}
+
+/// [`time_in_place`] on one number of threads.
+pub fn time_on<S: Send>(
+    threads: usize,
+    group: &mut BenchmarkGroup<'_, impl Measurement<Value = Duration>>,
+    name: &str,
+    state: &mut S,
+    check: impl Fn(&mut S) + Sync,
+    kernel: impl Fn(&mut S) + Sync,
+) {
+    with_threads(threads, || {
+        kernel(state);
+        check(state);
+    });
+    flops::set_threads(threads);
+    group.bench_function(BenchmarkId::new(name, format!("threads={threads}")), |b| {
+        b.iter_custom(|rounds| {
+            with_threads(threads, || {
+                let start = Instant::now();
+                (0..rounds).for_each(|_| kernel(black_box(state)));
+                start.elapsed()
+            })
+        });
+    });
 }
 
 fn thread_counts() -> Vec<usize> {
