@@ -1,0 +1,114 @@
+//! In the steady state a plan allocates its outputs and nothing that grows with the network.
+//!
+//! One test, alone in its process: it counts what every thread asks the allocator for.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use oxidet::conv::{Activation, Options, Padding, Precision, Storage};
+use oxidet::graph::{ConvArgs, Graph, Norm, PackedWeights, Plan, Shape, Value};
+use oxidet::layers::activation::Function;
+use oxidet::layers::windows::Sliding;
+use oxidet::parallel;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        BYTES.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller's promises are those of this call.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// `blocks` blocks of every kind of step, over 32 x 32 pixels.
+fn network(blocks: usize) -> Plan {
+    let mut graph = Graph::new();
+    let mut constants: Vec<Vec<f32>> = Vec::new();
+    let mut array = |graph: &mut Graph, len: usize| {
+        constants.push(vec![0.01; len]);
+        graph.constant(len)
+    };
+    let args =
+        ConvArgs { stride: (1, 1), padding: Padding::symmetric(1, 1), dilation: (1, 1), groups: 1 };
+    let window = Sliding {
+        kernel: (3, 3),
+        stride: (1, 1),
+        padding: (1, 1),
+        dilation: (1, 1),
+        ceil_mode: false,
+    };
+    let mut conv = |graph: &mut Graph, x: Value, channels: usize| {
+        let weight = array(graph, 9 * 48 * channels);
+        let shape = (3, 3, 48, channels);
+        graph.conv2d(x, weight, shape, None, args, vec![], "conv").unwrap()
+    };
+    let image = Shape::Image { channels: 48, height: 32, width: 32 };
+    let mut x = graph.input(image).unwrap();
+    for _ in 0..blocks {
+        let y = conv(&mut graph, x, 48);
+        let y = graph.add(y, x, "add").unwrap();
+        let y = graph.map(y, Function::Clamp(Activation::Relu), "relu").unwrap();
+        let y = graph.map(y, Function::Tanh, "tanh").unwrap();
+        let narrow = conv(&mut graph, y, 16);
+        let pooled = graph.max_pool2d(y, window, "pool").unwrap();
+        let part = graph.channels(pooled, 8, 32, "part").unwrap();
+        let joined = graph.concat(&[part, narrow], "cat").unwrap();
+        x = graph.softmax(joined, false, "softmax").unwrap();
+    }
+    let zero = array(&mut graph, 48);
+    let one = array(&mut graph, 48);
+    let norm = Norm { mean: zero, var: one, weight: None, bias: None, eps: 1e-5, key: vec![] };
+    let x = graph.batch_norm(x, norm, "bn").unwrap();
+    let mean = graph.adaptive_avg_pool2d(x, (2, 2), "mean").unwrap();
+    let flat = graph.flatten(mean, "flatten").unwrap();
+    let weight = array(&mut graph, 10 * 192);
+    let scores = graph.linear(flat, weight, (10, 192), None, vec![], "linear").unwrap();
+    let constants: Vec<&[f32]> = constants.iter().map(Vec::as_slice).collect();
+    let options = Options { precision: Precision::Winograd, storage: Storage::F32 };
+    graph.compile(&[scores, flat], &constants, options, &PackedWeights::new()).unwrap()
+}
+
+/// (allocations, bytes) of one run after two others.
+fn steady(plan: &Plan, batch: usize) -> (usize, usize) {
+    let input = vec![0.5; batch * 48 * 32 * 32];
+    let run = || plan.run(batch, &[&input]).unwrap();
+    drop((run(), run()));
+    let before = (ALLOCATIONS.load(Relaxed), BYTES.load(Relaxed));
+    let outputs = run();
+    let counted = (ALLOCATIONS.load(Relaxed) - before.0, BYTES.load(Relaxed) - before.1);
+    drop(outputs);
+    counted
+}
+
+#[test]
+fn a_run_allocates_its_outputs_only() {
+    parallel::set_num_threads(3).unwrap();
+    parallel::install(|| {
+        let (short, long) = (network(1), network(6));
+        for batch in [1, 5] {
+            let outputs = size_of::<f32>() * batch * (10 + 192);
+            let (few, small) = steady(&short, batch);
+            let (many, large) = steady(&long, batch);
+            println!("batch {batch}: {few} allocations, {small} bytes ({outputs} of outputs)");
+            assert_eq!((few, small), (many, large), "batch {batch}");
+            // Two outputs, the list of them, and one job for each thread that helps.
+            assert!(few <= 3 + 2, "{few} allocations");
+            assert!(small <= outputs + 512, "{small} bytes, outputs are {outputs}");
+        }
+    })
+    .unwrap();
+}
