@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::windows::{Pool2d, Window, touching};
+use super::windows::{Pool2d, Taps, Window, WindowKernel, touching};
 use crate::rows::{Rows, RowsMut};
 
 /// What the sum under a window is divided by.
@@ -30,9 +30,6 @@ impl Divisor {
     }
 }
 
-/// Channels whose sums are kept in registers while a window is walked through.
-const LANES: usize = 16;
-
 /// Mean under each window, `(N, H_out, W_out, C)`.
 pub fn forward(pool: &Pool2d, divisor: Divisor, input: &[f32]) -> Vec<f32> {
     pool.assert_lengths(input.len(), pool.output_len());
@@ -46,29 +43,17 @@ pub fn forward(pool: &Pool2d, divisor: Divisor, input: &[f32]) -> Vec<f32> {
 
 /// [`forward`] of rows with gaps. The batch is that of the rows, whatever `pool` says.
 pub fn forward_into(pool: &Pool2d, divisor: Divisor, input: Rows<'_>, output: RowsMut<'_>) {
-    pool.for_each_window(input, output, |taps, means| {
-        let divisor = divisor.of(taps.rows, taps.cols);
-        for (index, means) in means.chunks_mut(LANES).enumerate() {
-            let mut sums = [0.0_f64; LANES];
-            for pixel in taps.pixels() {
-                let pixel = &pixel[index * LANES..];
-                // A whole block has its length in its type, so that its loop has no end to test.
-                match pixel.first_chunk::<LANES>() {
-                    Some(block) => add(&mut sums, block),
-                    None => add(&mut sums, pixel),
-                }
-            }
-            for (mean, &sum) in means.iter_mut().zip(&sums) {
-                *mean = (sum / divisor) as f32;
-            }
-        }
-    });
+    pool.for_each_window(input, output, &Mean(divisor));
 }
 
-#[inline(always)]
-fn add(sums: &mut [f64; LANES], pixel: &[f32]) {
-    for (sum, &v) in sums.iter_mut().zip(pixel) {
-        *sum += f64::from(v);
+struct Mean(Divisor);
+
+impl WindowKernel for Mean {
+    #[inline(always)]
+    fn window(&self, taps: &Taps<'_>, output: &mut [f32]) {
+        let divisor = self.0.of(taps.rows, taps.cols);
+        let add = |sum, v| sum + f64::from(v);
+        taps.fold_channels::<f64, 32>(output, 0.0, add, |sum| (sum / divisor) as f32);
     }
 }
 

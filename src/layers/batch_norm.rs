@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use super::blocks::{for_each_block, rows_per_task};
 use super::elementwise::assert_shape;
 use crate::conv::Activation;
+use crate::isa::{self, Isa, Simd};
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
@@ -186,15 +187,34 @@ impl Affine {
 
     fn rows_into(&self, input: Rows<'_>, output: RowsMut<'_>, last: impl Fn(f32) -> f32 + Sync) {
         assert_shape(input, &output);
-        for_each_block(output, rows_per_task(input.channels()), |first, mut block| {
-            for index in 0..block.count() {
-                let rows = block.row_mut(index).iter_mut().zip(input.row(first + index));
-                let constants = self.mean.iter().zip(&self.scale).zip(&self.bias);
-                for ((y, &x), ((&mean, &scale), &bias)) in rows.zip(constants) {
-                    *y = last((x - mean) * scale + bias);
-                }
-            }
+        for_each_block(output, rows_per_task(input.channels()), |first, output| {
+            let input = input.rows(first, output.count());
+            isa::dispatch(Isa::active(), Normalize { map: self, input, output, last: &last });
         });
+    }
+}
+
+/// The loop of [`Affine::apply_into`], compiled for the vectors of the CPU.
+struct Normalize<'a, F> {
+    map: &'a Affine,
+    input: Rows<'a>,
+    output: RowsMut<'a>,
+    last: &'a F,
+}
+
+impl<F: Fn(f32) -> f32> isa::Kernel for Normalize<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let Affine { mean, scale, bias } = self.map;
+        for index in 0..self.output.count() {
+            let rows = self.output.row_mut(index).iter_mut().zip(self.input.row(index));
+            let constants = mean.iter().zip(scale).zip(bias);
+            for ((y, &x), ((&mean, &scale), &bias)) in rows.zip(constants) {
+                *y = (self.last)((x - mean) * scale + bias);
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::blocks::{dense, dense_mut, for_each_block, rows_per_task};
+use crate::isa::{self, Isa, Simd};
 use crate::rows::{Rows, RowsMut};
 
 /// Elements of one task of [`map_indexed`].
@@ -14,19 +15,9 @@ const CHUNK: usize = 16_384;
 /// Writes `f` of each element of `x` to the same place of `output`.
 pub(super) fn map_into(x: Rows<'_>, output: RowsMut<'_>, f: impl Fn(f32) -> f32 + Sync) {
     assert_shape(x, &output);
-    let apply = |x: &[f32], y: &mut [f32]| {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = f(x);
-        }
-    };
-    for_each_block(output, rows_per_task(x.channels()), |first, mut block| {
-        let x = x.rows(first, block.count());
-        if let (Some(x), Some(y)) = (dense(x), dense_mut(&mut block)) {
-            return apply(x, y);
-        }
-        for i in 0..block.count() {
-            apply(x.row(i), block.row_mut(i));
-        }
+    for_each_block(output, rows_per_task(x.channels()), |first, output| {
+        let x = x.rows(first, output.count());
+        isa::dispatch(Isa::active(), Map { x, output, f: &f });
     });
 }
 
@@ -39,20 +30,64 @@ pub(super) fn zip_into(
 ) {
     assert_shape(x, &output);
     assert_shape(y, &output);
-    let apply = |x: &[f32], y: &[f32], z: &mut [f32]| {
-        for (z, (&x, &y)) in z.iter_mut().zip(x.iter().zip(y)) {
-            *z = f(x, y);
-        }
-    };
-    for_each_block(output, rows_per_task(x.channels()), |first, mut block| {
-        let (x, y) = (x.rows(first, block.count()), y.rows(first, block.count()));
-        if let (Some(x), Some(y), Some(z)) = (dense(x), dense(y), dense_mut(&mut block)) {
-            return apply(x, y, z);
-        }
-        for i in 0..block.count() {
-            apply(x.row(i), y.row(i), block.row_mut(i));
-        }
+    for_each_block(output, rows_per_task(x.channels()), |first, output| {
+        let (x, y) = (x.rows(first, output.count()), y.rows(first, output.count()));
+        isa::dispatch(Isa::active(), Zip { x, y, output, f: &f });
     });
+}
+
+/// The loops of [`map_into`], compiled for the vectors of the CPU.
+struct Map<'a, F> {
+    x: Rows<'a>,
+    output: RowsMut<'a>,
+    f: &'a F,
+}
+
+impl<F: Fn(f32) -> f32> isa::Kernel for Map<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let each = |x: &[f32], y: &mut [f32]| {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = (self.f)(x);
+            }
+        };
+        if let (Some(x), Some(y)) = (dense(self.x), dense_mut(&mut self.output)) {
+            return each(x, y);
+        }
+        for i in 0..self.x.count() {
+            each(self.x.row(i), self.output.row_mut(i));
+        }
+    }
+}
+
+/// The loops of [`zip_into`], compiled for the vectors of the CPU.
+struct Zip<'a, F> {
+    x: Rows<'a>,
+    y: Rows<'a>,
+    output: RowsMut<'a>,
+    f: &'a F,
+}
+
+impl<F: Fn(f32, f32) -> f32> isa::Kernel for Zip<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let each = |x: &[f32], y: &[f32], z: &mut [f32]| {
+            for (z, (&x, &y)) in z.iter_mut().zip(x.iter().zip(y)) {
+                *z = (self.f)(x, y);
+            }
+        };
+        let output = dense_mut(&mut self.output);
+        if let (Some(x), Some(y), Some(z)) = (dense(self.x), dense(self.y), output) {
+            return each(x, y, z);
+        }
+        for i in 0..self.x.count() {
+            each(self.x.row(i), self.y.row(i), self.output.row_mut(i));
+        }
+    }
 }
 
 /// A mismatch is a mistake of the caller in this crate, hence a panic.

@@ -14,14 +14,11 @@
 
 use rayon::prelude::*;
 
-use super::windows::{Pool2d, touching};
+use super::windows::{Pool2d, Taps, WindowKernel, touching};
 use crate::rows::{Rows, RowsMut};
 
 /// Index of a window without pixels (possible under dilation); its value is minus infinity.
 pub const NOWHERE: i32 = -1;
-
-/// Channels whose maxima are kept in registers while a window is walked through.
-const LANES: usize = 16;
 
 /// Maximum under each window, `(N, H_out, W_out, C)`.
 pub fn forward(pool: &Pool2d, input: &[f32]) -> Vec<f32> {
@@ -36,25 +33,17 @@ pub fn forward(pool: &Pool2d, input: &[f32]) -> Vec<f32> {
 
 /// [`forward`] of rows with gaps. The batch is that of the rows, whatever `pool` says.
 pub fn forward_into(pool: &Pool2d, input: Rows<'_>, output: RowsMut<'_>) {
-    pool.for_each_window(input, output, |taps, best| {
-        let (blocks, rest) = best.as_chunks_mut::<LANES>();
-        let covered = blocks.len() * LANES;
-        for (index, block) in blocks.iter_mut().enumerate() {
-            let mut best = [f32::NEG_INFINITY; LANES];
-            for pixel in taps.pixels() {
-                for (b, &v) in best.iter_mut().zip(&pixel[index * LANES..][..LANES]) {
-                    *b = if wins(v, *b) { v } else { *b };
-                }
-            }
-            *block = best;
-        }
-        rest.fill(f32::NEG_INFINITY);
-        for pixel in taps.pixels() {
-            for (b, &v) in rest.iter_mut().zip(&pixel[covered..]) {
-                *b = if wins(v, *b) { v } else { *b };
-            }
-        }
-    });
+    pool.for_each_window(input, output, &Maximum);
+}
+
+struct Maximum;
+
+impl WindowKernel for Maximum {
+    #[inline(always)]
+    fn window(&self, taps: &Taps<'_>, output: &mut [f32]) {
+        let larger = |best, v| if wins(v, best) { v } else { best };
+        taps.fold_channels::<f32, 32>(output, f32::NEG_INFINITY, larger, |best| best);
+    }
 }
 
 /// [`forward`], and the index `row * W + column` of each maximum.
@@ -88,6 +77,7 @@ pub fn forward_with_indices(pool: &Pool2d, input: &[f32]) -> (Vec<f32>, Vec<i32>
     (output, indices)
 }
 
+#[inline(always)]
 fn wins(challenger: f32, best: f32) -> bool {
     challenger > best || challenger.is_nan()
 }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::blocks::{for_each_block, rows_per_task};
+use crate::isa::{self, Isa, Simd};
 use crate::memory::result_len;
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
@@ -175,11 +176,11 @@ impl Pool2d {
         &input[image * len..(image + 1) * len]
     }
 
-    /// Calls `work(pixels under the window, output row)` for every output pixel of a batch, in
-    /// parallel. The batch is that of the rows.
-    pub(super) fn for_each_window<W>(&self, input: Rows<'_>, output: RowsMut<'_>, work: W)
+    /// Lets `kernel` write every output pixel of a batch, in parallel, compiled for the vectors of
+    /// this CPU. The batch is that of the rows.
+    pub(super) fn for_each_window<K>(&self, input: Rows<'_>, output: RowsMut<'_>, kernel: &K)
     where
-        W: Fn(Taps<'_>, &mut [f32]) + Sync,
+        K: WindowKernel + Sync,
     {
         let pixels = self.input.0 * self.input.1;
         let windows = self.rows.len() * self.cols.len();
@@ -192,17 +193,8 @@ impl Pool2d {
         let most = |axis: &[Window]| axis.iter().map(|w| w.taps).max().unwrap_or(0);
         let taps = most(&self.rows) * most(&self.cols);
         let block = rows_per_task(taps.max(1).saturating_mul(self.channels));
-        for_each_block(output, block, |first, mut block| {
-            for index in 0..block.count() {
-                let (image, window) = ((first + index) / windows, (first + index) % windows);
-                let taps = Taps {
-                    image: input.rows(image * pixels, pixels),
-                    width: self.input.1,
-                    rows: self.rows[window / self.cols.len()],
-                    cols: self.cols[window % self.cols.len()],
-                };
-                work(taps, block.row_mut(index));
-            }
+        for_each_block(output, block, |first, output| {
+            isa::dispatch(Isa::active(), Windows { pool: self, input, first, output, kernel });
         });
     }
 
@@ -214,8 +206,45 @@ impl Pool2d {
     }
 }
 
+/// What a pooling does with the pixels under a window.
+///
+/// Implementations mark `window` as `#[inline(always)]`, so that it is compiled for the vectors of
+/// the CPU.
+pub(super) trait WindowKernel {
+    /// Writes the C channels of an output pixel.
+    fn window(&self, taps: &Taps<'_>, output: &mut [f32]);
+}
+
+/// Consecutive windows, from number `first` of the batch on.
+struct Windows<'a, K> {
+    pool: &'a Pool2d,
+    input: Rows<'a>,
+    first: usize,
+    output: RowsMut<'a>,
+    kernel: &'a K,
+}
+
+impl<K: WindowKernel> isa::Kernel for Windows<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let Pool2d { input: (height, width), rows, cols, .. } = self.pool;
+        let (pixels, windows) = (height * width, rows.len() * cols.len());
+        for index in 0..self.output.count() {
+            let (image, window) = ((self.first + index) / windows, (self.first + index) % windows);
+            let taps = Taps {
+                image: self.input.rows(image * pixels, pixels),
+                width: *width,
+                rows: rows[window / cols.len()],
+                cols: cols[window % cols.len()],
+            };
+            self.kernel.window(&taps, self.output.row_mut(index));
+        }
+    }
+}
+
 /// The pixels under one window of an image.
-#[derive(Clone, Copy)]
 pub(super) struct Taps<'a> {
     image: Rows<'a>,
     width: usize,
@@ -225,13 +254,56 @@ pub(super) struct Taps<'a> {
     pub cols: Window,
 }
 
-impl<'a> Taps<'a> {
-    /// The pixels in row-major order.
-    #[inline]
-    pub fn pixels(self) -> impl Iterator<Item = &'a [f32]> {
-        self.rows.positions().flat_map(move |y| {
-            self.cols.positions().map(move |x| self.image.row(y * self.width + x))
-        })
+impl Taps<'_> {
+    /// `step` folded over the pixels in row-major order, for `N` channels from `first` on: they
+    /// stay in registers.
+    #[inline(always)]
+    pub fn fold<T: Copy, const N: usize>(
+        &self,
+        first: usize,
+        start: T,
+        step: impl Fn(T, f32) -> T,
+    ) -> [T; N] {
+        let (values, stride) = (self.image.as_slice(), self.image.stride());
+        let mut result = [start; N];
+        for y in 0..self.rows.taps {
+            let line = (self.rows.first + y * self.rows.step) * self.width + self.cols.first;
+            for x in 0..self.cols.taps {
+                let pixel = &values[(line + x * self.cols.step) * stride + first..][..N];
+                for (result, &value) in result.iter_mut().zip(pixel) {
+                    *result = step(*result, value);
+                }
+            }
+        }
+        result
+    }
+
+    /// Writes `last` of the [`fold`](Self::fold) of every channel: `WIDE` channels at a time, the
+    /// rest in blocks of 4 and one by one.
+    #[inline(always)]
+    pub fn fold_channels<T: Copy, const WIDE: usize>(
+        &self,
+        output: &mut [f32],
+        start: T,
+        step: impl Fn(T, f32) -> T + Copy,
+        last: impl Fn(T) -> f32 + Copy,
+    ) {
+        let (wide, rest) = output.as_chunks_mut::<WIDE>();
+        let mut first = 0;
+        for block in wide {
+            *block = self.fold::<T, WIDE>(first, start, step).map(last);
+            first += WIDE;
+        }
+        let (narrow, rest) = rest.as_chunks_mut::<4>();
+        for block in narrow {
+            *block = self.fold::<T, 4>(first, start, step).map(last);
+            first += 4;
+        }
+        for value in rest {
+            let [result] = self.fold::<T, 1>(first, start, step);
+            *value = last(result);
+            first += 1;
+        }
     }
 }
 
