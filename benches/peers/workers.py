@@ -1,7 +1,7 @@
 """One process per runtime, so that thread pools, allocators and memory stay apart.
 
-A worker waits on its pipe and uses no processor while another one runs; `idle` tells whether that
-is so.
+A worker ends its turn when its threads have gone to sleep (several runtimes let them spin for a
+while, for the next call) and then waits on its pipe; `idle` tells whether it kept still.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from workloads import Workload
 
-SETTLE = 0.1  # seconds after a turn in which a runtime's threads may still spin
+LONGEST_SPIN = 0.5  # seconds for which a turn waits for threads that spin
 
 
 def peak_memory() -> int:
@@ -36,6 +36,16 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def settle() -> None:
+    """Waits until this process uses no processor, or gives up."""
+    given_up = time.perf_counter() + LONGEST_SPIN
+    while time.perf_counter() < given_up:
+        used = time.process_time()
+        time.sleep(0.005)
+        if time.process_time() - used < 0.0005:
+            return
+
+
 def serve(
     connection: Connection, runtime: str, workload: Workload, folder: Path, threads: int
 ) -> None:
@@ -47,7 +57,9 @@ def serve(
     run = RUNTIMES[runtime](workload, folder, threads)
     loaded = time.perf_counter() - loaded
     result = run(x)
-    connection.send((result, loaded, peak_memory()))
+    peak = peak_memory()
+    settle()
+    connection.send((result, loaded, peak))
     used = time.process_time()
     while (calls := connection.recv()) is not None:
         idle = time.process_time() - used
@@ -57,8 +69,8 @@ def serve(
             started = time.perf_counter()
             run(x)
             seconds.append(time.perf_counter() - started)
+        settle()
         connection.send((seconds, idle))
-        time.sleep(SETTLE)
         used = time.process_time()
 
 
@@ -88,7 +100,6 @@ class Worker:
         seconds, idle = self._receive()
         self.seconds += seconds
         self.idle += idle
-        time.sleep(SETTLE)
 
     def _receive(self) -> Any:
         try:
