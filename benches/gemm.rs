@@ -66,7 +66,9 @@ fn time_packed(
 ) {
     let [m, n, k] = shape;
     let (a, b) = (common::values(m * k, 1), common::values(k * n, 2));
-    let weights = PackedMatrix::pack(isa, (k, n), Storage::F32, |p, j| b[p * n + j]);
+    let weights = PackedMatrix::pack(isa, (k, n), Storage::F32, &|p, j, row| {
+        row.copy_from_slice(&b[p * n + j..][..row.len()]);
+    });
     let rows = Rows::dense(&a, k);
     let expected = naive(&a, &b, shape);
     group.throughput(Throughput::Elements((2 * m * n * k) as u64));
@@ -76,7 +78,7 @@ fn time_packed(
         name,
         &mut vec![0.0; m * n],
         |out| common::assert_close(name, out, &expected, 1e-5),
-        |out| weights.multiply(&Lhs::matrix(&rows), 0, RowsMut::dense(out, n), PLAIN),
+        |out| weights.multiply(&Lhs::matrix(&rows), (0, 0), RowsMut::dense(out, n), PLAIN),
     );
 }
 

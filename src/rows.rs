@@ -270,6 +270,25 @@ impl Tiling {
     }
 }
 
+/// A list of rows that several threads write, each its own elements, in an order that no tiling
+/// describes.
+#[derive(Debug)]
+pub struct SharedRows<'a>(RowsMut<'a>);
+
+impl<'a> SharedRows<'a> {
+    /// The rows, to be shared.
+    pub fn new(rows: RowsMut<'a>) -> Self {
+        SharedRows(rows)
+    }
+
+    /// Address of the first value of row `index`, valid for as many values as a row has. Whoever
+    /// writes there answers for it that nobody else reads or writes the same elements.
+    pub fn row_ptr(&self, index: usize) -> *mut f32 {
+        assert!(index < self.0.count, "row {index} of {}", self.0.count);
+        self.0.data.wrapping_add(index * self.0.stride)
+    }
+}
+
 /// A part of a [`RowsMut`] and where it lies in it.
 #[derive(Debug)]
 pub struct Tile<'a> {

@@ -18,7 +18,7 @@
 
 use super::geometry::{Conv2d, Padding};
 use super::prepared::Epilogue;
-use crate::gemm::{Finish, Lhs, PackedMatrix, Storage};
+use crate::gemm::{Finish, Lhs, PackedMatrix, Source as Weights, Storage};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, Tile, Tiling, conflicting, roomy_stride};
@@ -58,16 +58,14 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// Packs `weight(k, o)`: term `k` of the sum of output channel `o`.
-    pub fn new(
-        conv: &Conv2d,
-        isa: Isa,
-        storage: Storage,
-        weight: impl Fn(usize, usize) -> f32 + Sync,
-    ) -> Self {
+    /// Packs the weights: row `k` of the matrix that `weight` gives holds term `k` of every output
+    /// channel's sum.
+    pub fn new(conv: &Conv2d, isa: Isa, storage: Storage, weight: &Weights<'_>) -> Self {
         let shape = (conv.depth(), conv.group_out());
-        let pack =
-            |group| PackedMatrix::pack(isa, shape, storage, |k, o| weight(k, group * shape.1 + o));
+        let pack = |group| {
+            let first = group * shape.1;
+            PackedMatrix::pack(isa, shape, storage, &|k, o, row| weight(k, first + o, row))
+        };
         let mut direct = Direct {
             conv: *conv,
             weights: (0..conv.groups).map(pack).collect(),
@@ -388,6 +386,6 @@ impl Run<'_> {
         // Of several groups each has its own padded bias.
         let bias = self.bias.map(|bias| &bias[bias.len() / self.direct.weights.len() * group..]);
         let finish = Finish { bias, residual, bounds: self.epilogue.activation.bounds() };
-        self.direct.weights[group].multiply(lhs, first, rows, finish);
+        self.direct.weights[group].multiply(lhs, (0, first), rows, finish);
     }
 }

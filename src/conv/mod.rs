@@ -20,6 +20,7 @@
 //! | `prepared` | a layer with its algorithm chosen and its weights packed, as plans run it |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
+mod algorithm;
 mod backward_data;
 mod backward_weight;
 mod columns;
@@ -28,10 +29,13 @@ mod forward;
 mod geometry;
 mod prepared;
 pub mod reference;
+mod winograd;
 
 pub use crate::gemm::Storage;
+pub use algorithm::Algorithm;
 pub use backward_data::backward_data;
 pub use backward_weight::{backward_bias, backward_weight};
 pub use forward::forward;
 pub use geometry::{Conv2d, Padding, output_size};
 pub use prepared::{Activation, Epilogue, Options, Precision, PreparedConv};
+pub use winograd::TileSize;

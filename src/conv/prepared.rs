@@ -3,10 +3,12 @@
 //! This is what an executable plan holds for each layer. A fully connected layer is the same thing
 //! with the whole input as its window.
 
+use super::algorithm::Algorithm;
 use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
+use super::winograd::Winograd;
 use crate::Result;
-use crate::gemm::{Bounds, Storage, tile_shape};
+use crate::gemm::{Bounds, Source, Storage, tile_shape};
 use crate::isa::Isa;
 use crate::rows::{Rows, RowsMut};
 
@@ -82,6 +84,7 @@ pub struct PreparedConv {
 #[derive(Debug)]
 enum Layer {
     Direct(Direct),
+    Winograd(Winograd),
 }
 
 impl PreparedConv {
@@ -90,7 +93,10 @@ impl PreparedConv {
     pub fn new(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>, options: Options) -> Self {
         assert_eq!(weight.len(), conv.weight_len(), "weight length does not match the geometry");
         let out = conv.out_channels;
-        Self::with_weights(conv, |k, o| weight[k * out + o], bias, options)
+        let source = |k: usize, o: usize, row: &mut [f32]| {
+            row.copy_from_slice(&weight[k * out + o..][..row.len()]);
+        };
+        Self::with_weights(conv, &source, bias, options)
     }
 
     /// A fully connected layer over images of (H, W, C), flattened in C, H, W order: `weight` is
@@ -114,18 +120,40 @@ impl PreparedConv {
         )?;
         let pixels = height * width;
         // Term `k` in memory is channel `k % C` of pixel `k / C`.
-        let weight = |k: usize, o: usize| weight[o * inputs + k % channels * pixels + k / channels];
-        Ok(Self::with_weights(&conv, weight, bias, options))
+        let source = |k: usize, o: usize, row: &mut [f32]| {
+            let term = k % channels * pixels + k / channels;
+            for (value, weights) in row.iter_mut().zip(weight[o * inputs..].chunks(inputs)) {
+                *value = weights[term];
+            }
+        };
+        Ok(Self::with_weights(&conv, &source, bias, options))
     }
 
     fn with_weights(
         conv: &Conv2d,
-        weight: impl Fn(usize, usize) -> f32 + Sync,
+        weight: &Source<'_>,
         bias: Option<&[f32]>,
         options: Options,
     ) -> Self {
         let (conv, isa) = (Conv2d { batch: 1, ..*conv }, Isa::active());
-        let layer = Layer::Direct(Direct::new(&conv, isa, options.storage, weight));
+        Self::with_algorithm(Algorithm::choose(&conv, options), &conv, isa, weight, bias, options)
+    }
+
+    fn with_algorithm(
+        algorithm: Algorithm,
+        conv: &Conv2d,
+        isa: Isa,
+        weight: &Source<'_>,
+        bias: Option<&[f32]>,
+        options: Options,
+    ) -> Self {
+        let (conv, storage) = (*conv, options.storage);
+        let layer = match algorithm {
+            Algorithm::Winograd(size) => {
+                Layer::Winograd(Winograd::new(&conv, size, isa, storage, weight))
+            }
+            Algorithm::Direct => Layer::Direct(Direct::new(&conv, isa, storage, weight)),
+        };
         let width = tile_shape(isa).1;
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), conv.out_channels, "bias length does not match the geometry");
@@ -148,6 +176,7 @@ impl PreparedConv {
     pub fn algorithm(&self) -> String {
         match &self.layer {
             Layer::Direct(direct) => direct.name(),
+            Layer::Winograd(winograd) => winograd.name(),
         }
     }
 
@@ -155,6 +184,7 @@ impl PreparedConv {
     pub fn weight_bytes(&self) -> usize {
         let weights = match &self.layer {
             Layer::Direct(direct) => direct.weight_bytes(),
+            Layer::Winograd(winograd) => winograd.weight_bytes(),
         };
         weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
     }
@@ -164,6 +194,7 @@ impl PreparedConv {
     pub fn scratch_len(&self, batch: usize) -> usize {
         match &self.layer {
             Layer::Direct(direct) => direct.scratch_len(batch),
+            Layer::Winograd(winograd) => winograd.scratch_len(batch),
         }
     }
 
@@ -188,10 +219,10 @@ impl PreparedConv {
         if conv.output_len() == 0 {
             return;
         }
+        let bias = self.bias.as_deref();
         match &self.layer {
-            Layer::Direct(direct) => {
-                direct.run(input, output, self.bias.as_deref(), &epilogue, scratch);
-            }
+            Layer::Direct(direct) => direct.run(input, output, bias, &epilogue, scratch),
+            Layer::Winograd(winograd) => winograd.run(input, output, bias, &epilogue, scratch),
         }
     }
 }
@@ -204,7 +235,12 @@ mod tests {
     const DIRECT: Options = Options { precision: Precision::Direct, storage: Storage::F32 };
 
     /// Runs a layer on rows with gaps, the way a plan does.
-    fn run(conv: &Conv2d, layer: &PreparedConv, input: &[f32], residual: &[f32]) -> Vec<f32> {
+    fn run(
+        conv: &Conv2d,
+        layer: &PreparedConv,
+        input: &[f32],
+        (residual, activation): (Option<&[f32]>, Activation),
+    ) -> Vec<f32> {
         let (gap, out) = (3, conv.out_channels);
         let stride = conv.in_channels + gap;
         let mut spread = vec![f32::NAN; input.len() / conv.in_channels.max(1) * stride];
@@ -219,8 +255,8 @@ mod tests {
             Rows::new(&spread, count, conv.in_channels, stride),
             RowsMut::new(&mut output, conv.output_pixels(), out, out + gap),
             Epilogue {
-                residual: Some(Rows::new(residual, conv.output_pixels(), out, out)),
-                activation: Activation::Clamp(-0.5, 60.0),
+                residual: residual.map(|r| Rows::new(r, conv.output_pixels(), out, out)),
+                activation,
             },
             &mut scratch,
         );
@@ -228,21 +264,113 @@ mod tests {
         output.chunks(out + gap).flat_map(|row| row[..out].to_vec()).collect()
     }
 
+    /// Every algorithm that can compute `conv`, for every instruction set of this CPU.
+    fn layers(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>) -> Vec<(PreparedConv, f32)> {
+        let out = conv.out_channels;
+        let source = |k: usize, o: usize, row: &mut [f32]| {
+            row.copy_from_slice(&weight[k * out + o..][..row.len()]);
+        };
+        let conv = Conv2d { batch: 1, ..*conv };
+        let mut layers = Vec::new();
+        for isa in Isa::available() {
+            for algorithm in Algorithm::candidates(&conv) {
+                let tolerance = if algorithm == Algorithm::Direct { 2e-6 } else { 5e-5 };
+                let layer =
+                    PreparedConv::with_algorithm(algorithm, &conv, isa, &source, bias, DIRECT);
+                layers.push((layer, tolerance));
+            }
+        }
+        layers
+    }
+
+    /// Geometries beyond those of `cases`: ragged tiles and channels around the vectors' lengths,
+    /// several chunks, several blocks of output channels.
+    fn winograd_cases() -> Vec<Conv2d> {
+        let conv = |batch, (h, w), c, o, padding| {
+            let sizes = ((batch, h, w, c), (3, 3, c, o));
+            Conv2d::new(sizes.0, sizes.1, (1, 1), padding, (1, 1), 1).unwrap()
+        };
+        let one = Padding::symmetric(1, 1);
+        let ragged = Padding { top: 2, bottom: 0, left: 0, right: 3 };
+        let mut cases = vec![
+            conv(1, (1, 1), 1, 1, one),
+            conv(2, (13, 12), 17, 33, one),
+            conv(1, (6, 7), 16, 32, Padding::default()),
+            conv(3, (9, 8), 5, 31, ragged),
+            conv(1, (3, 30), 4, 64, one),
+            conv(1, (40, 41), 160, 70, one),
+            conv(5, (20, 21), 70, 96, one),
+        ];
+        for channels in [3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33] {
+            cases.push(conv(1, (7, 6), channels, 64 - channels, one));
+        }
+        cases
+    }
+
     #[test]
-    fn direct_sums_agree_with_the_naive_ones() {
-        for conv in cases() {
+    fn every_algorithm_agrees_with_the_naive_sums() {
+        for conv in cases().into_iter().chain(winograd_cases()) {
             let input = values(conv.input_len(), 1);
             let weight = values(conv.weight_len(), 2);
             let bias = values(conv.out_channels, 3);
             let residual = values(conv.output_len(), 4);
-            for bias in [None, Some(&bias[..])] {
-                let mut expected = reference::forward(&conv, &input, &weight, bias);
-                for (value, residual) in expected.iter_mut().zip(&residual) {
-                    *value = Activation::Clamp(-0.5, 60.0).apply(*value + residual);
+            let clamp = Activation::Clamp(-0.5, 200.0);
+            let plain = reference::forward(&conv, &input, &weight, None);
+            let mut finished = reference::forward(&conv, &input, &weight, Some(&bias));
+            for (value, residual) in finished.iter_mut().zip(&residual) {
+                *value = clamp.apply(*value + residual);
+            }
+            for (layer, tolerance) in layers(&conv, &weight, None) {
+                let got = run(&conv, &layer, &input, (None, Activation::Identity));
+                assert!(close(&got, &plain, tolerance), "{} {conv:?}", layer.algorithm());
+            }
+            for (layer, tolerance) in layers(&conv, &weight, Some(&bias)) {
+                let got = run(&conv, &layer, &input, (Some(&residual), clamp));
+                assert!(close(&got, &finished, tolerance), "{} {conv:?}", layer.algorithm());
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_and_of_images_changes_no_bit() {
+        for conv in cases().into_iter().chain(winograd_cases()) {
+            let (input, weight) = (values(conv.input_len(), 1), values(conv.weight_len(), 2));
+            for (layer, _) in layers(&conv, &weight, None) {
+                let plain = (None, Activation::Relu);
+                let run_on = |threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    pool.unwrap().install(|| run(&conv, &layer, &input, plain))
+                };
+                let together = run_on(1);
+                for threads in [2, 3, 8] {
+                    let same = together == run_on(threads);
+                    assert!(same, "{threads} threads, {} {conv:?}", layer.algorithm());
                 }
-                let layer = PreparedConv::new(&conv, &weight, bias, DIRECT);
-                let got = run(&conv, &layer, &input, &residual);
-                assert!(close(&got, &expected, 2e-6), "{} {conv:?}", layer.algorithm());
+                let single = Conv2d { batch: 1, ..conv };
+                let lengths = (single.input_len().max(1), single.output_len().max(1));
+                for (x, y) in input.chunks(lengths.0).zip(together.chunks(lengths.1)) {
+                    assert_eq!(run(&single, &layer, x, plain), y, "{}", layer.algorithm());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_reach_only_the_outputs_that_see_them() {
+        let conv = winograd_cases().remove(1);
+        let weight = values(conv.weight_len(), 2);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut input = values(conv.input_len(), 1);
+            input[conv.input_len() / 3] = bad;
+            let expected = reference::forward(&conv, &input, &weight, None);
+            for (layer, _) in layers(&conv, &weight, None) {
+                let got = run(&conv, &layer, &input, (None, Activation::Identity));
+                for (got, expected) in got.iter().zip(&expected) {
+                    let same = got.is_nan() == expected.is_nan()
+                        && got.is_infinite() == expected.is_infinite()
+                        && (!got.is_finite() || (got - expected).abs() < 1e-3);
+                    assert!(same, "{bad}: {got}, expected {expected}, {}", layer.algorithm());
+                }
             }
         }
     }

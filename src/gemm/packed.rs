@@ -38,6 +38,10 @@ pub struct PackedMatrix {
     panels: Panels,
 }
 
+/// Where the elements of a matrix come from: `source(k, j, row)` writes those in row `k` and columns
+/// `j..` into `row`, which is no longer than a panel is wide.
+pub type Source<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+
 #[derive(Debug)]
 enum Panels {
     F32(Vec<f32>),
@@ -114,18 +118,18 @@ pub struct Finish<'a> {
 }
 
 impl PackedMatrix {
-    /// Packs the matrix whose element in row `k`, column `j` is `value(k, j)`.
+    /// Packs a matrix of `depth` rows and `columns` columns.
     pub fn pack(
         isa: Isa,
         (depth, columns): (usize, usize),
         storage: Storage,
-        value: impl Fn(usize, usize) -> f32 + Sync,
+        source: &Source<'_>,
     ) -> Self {
         let shape = (depth, columns);
         let panels = match storage {
-            Storage::F32 => Panels::F32(pack_panels(isa, shape, value)),
-            Storage::F16 => Panels::F16(pack_panels(isa, shape, value)),
-            Storage::Bf16 => Panels::Bf16(pack_panels(isa, shape, value)),
+            Storage::F32 => Panels::F32(pack_panels(isa, shape, source)),
+            Storage::F16 => Panels::F16(pack_panels(isa, shape, source)),
+            Storage::Bf16 => Panels::Bf16(pack_panels(isa, shape, source)),
         };
         PackedMatrix { isa, depth, columns, panels }
     }
@@ -166,22 +170,24 @@ impl PackedMatrix {
         }
     }
 
-    /// `out = finish(lhs * B[:, first_column..])`, as many columns as `out` has, on this thread.
-    /// Panels of B form the outer loop: each stays in the cache for all rows of `lhs`.
+    /// `out = finish(lhs * B[first_row.., first_column..])`, as many rows of B as `lhs` has columns
+    /// and as many columns as `out` has, on this thread. Panels of B form the outer loop: each
+    /// stays in the cache for all rows of `lhs`.
     ///
     /// # Panics
     /// If the extents do not fit together or `first_column` is not a multiple of NR.
     pub fn multiply(
         &self,
         lhs: &Lhs<'_>,
-        first_column: usize,
+        (first_row, first_column): (usize, usize),
         out: RowsMut<'_>,
         finish: Finish<'_>,
     ) {
+        let corner = (first_row, first_column);
         match &self.panels {
-            Panels::F32(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
-            Panels::F16(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
-            Panels::Bf16(panels) => self.multiply_panels(panels, lhs, first_column, out, finish),
+            Panels::F32(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
+            Panels::F16(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
+            Panels::Bf16(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
         }
     }
 
@@ -189,14 +195,15 @@ impl PackedMatrix {
         &self,
         panels: &[E],
         lhs: &Lhs<'_>,
-        first_column: usize,
+        (first_row, first_column): (usize, usize),
         mut out: RowsMut<'_>,
         finish: Finish<'_>,
     ) {
         let (height, width) = self.tile();
         let (rows, columns, stride) = (out.count(), out.channels(), out.stride());
         assert_eq!(lhs.lines * lhs.rows, rows, "rows of the left-hand matrix");
-        assert_eq!(lhs.segments.len() * lhs.depth, self.depth, "columns of the left-hand matrix");
+        let depth = lhs.segments.len() * lhs.depth;
+        assert!(first_row + depth <= self.depth, "rows {first_row} + {depth} of {}", self.depth);
         assert!(first_column.is_multiple_of(width), "columns from {first_column}");
         assert!(first_column + columns <= self.columns, "{first_column} + {columns} columns");
         let padded = columns.next_multiple_of(width);
@@ -213,7 +220,8 @@ impl PackedMatrix {
         let tiles = lhs.rows.div_ceil(height);
         let panel_len = self.depth * width;
         for column in (0..columns).step_by(width) {
-            let panel = &panels[(first_column + column) / width * panel_len..][..panel_len];
+            let panel = &panels[(first_column + column) / width * panel_len..][..panel_len]
+                [first_row * width..][..depth * width];
             let count = width.min(columns - column);
             for line in 0..lhs.lines {
                 let mut row = 0;
@@ -256,16 +264,17 @@ impl PackedMatrix {
 fn pack_panels<E: Element>(
     isa: Isa,
     (depth, columns): (usize, usize),
-    value: impl Fn(usize, usize) -> f32 + Sync,
+    source: &Source<'_>,
 ) -> Vec<E> {
     let width = tile::shape(isa).1;
     let mut panels = vec![E::default(); columns.div_ceil(width) * depth * width];
     panels.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(index, panel)| {
         let first = index * width;
-        let count = width.min(columns - first);
+        let mut values = vec![0.0; width.min(columns - first)];
         for (k, row) in panel.chunks_exact_mut(width).enumerate() {
-            for (j, element) in row[..count].iter_mut().enumerate() {
-                *element = E::from_f32(value(k, first + j));
+            source(k, first, &mut values);
+            for (element, &value) in row.iter_mut().zip(&values) {
+                *element = E::from_f32(value);
             }
         }
     });
@@ -288,7 +297,9 @@ mod tests {
     fn check(isa: Isa, storage: Storage, (rows, depth, columns): (usize, usize, usize)) {
         let (a_stride, c_stride) = (depth + 3, columns + 2);
         let (a, b) = (values(rows * a_stride, 1), values(depth * columns, 2));
-        let packed = PackedMatrix::pack(isa, (depth, columns), storage, |k, j| b[k * columns + j]);
+        let packed = PackedMatrix::pack(isa, (depth, columns), storage, &|k, j, row| {
+            row.copy_from_slice(&b[k * columns + j..][..row.len()]);
+        });
         let width = packed.tile().1;
         let bias = values(columns.next_multiple_of(width), 3);
         let residual = values(rows * columns, 4);
@@ -301,7 +312,7 @@ mod tests {
             let mut c = vec![9.0; rows * c_stride];
             let lhs = Lhs::matrix(&Rows::new(&a, rows, depth, a_stride));
             let out = RowsMut::new(&mut c, rows, columns, c_stride);
-            packed.multiply(&lhs, 0, out, finish);
+            packed.multiply(&lhs, (0, 0), out, finish);
             for i in 0..rows {
                 for j in 0..c_stride {
                     let got = c[i * c_stride + j];
@@ -346,7 +357,9 @@ mod tests {
 
     #[test]
     fn stored_values_are_rounded_to_the_nearest() {
-        let pack = |storage| PackedMatrix::pack(Isa::Scalar, (1, 1), storage, |_, _| 1.003_f32);
+        let pack = |storage| {
+            PackedMatrix::pack(Isa::Scalar, (1, 1), storage, &|_, _, row| row.fill(1.003))
+        };
         assert_eq!(pack(Storage::F32).get(0, 0), 1.003);
         assert_eq!(pack(Storage::F16).get(0, 0), half::f16::from_f32(1.003).to_f32());
         assert_eq!(pack(Storage::Bf16).get(0, 0), half::bf16::from_f32(1.003).to_f32());
@@ -356,12 +369,14 @@ mod tests {
     #[test]
     fn nan_and_infinity_come_through() {
         for isa in Isa::available() {
-            let packed = PackedMatrix::pack(isa, (1, 3), Storage::F32, |_, j| [1.0, -1.0, 0.0][j]);
+            let packed = PackedMatrix::pack(isa, (1, 3), Storage::F32, &|_, _, row| {
+                row.copy_from_slice(&[1.0, -1.0, 0.0]);
+            });
             let run = |x: f32| {
                 let mut c = [0.0; 3];
                 packed.multiply(
                     &Lhs::matrix(&Rows::dense(&[x], 1)),
-                    0,
+                    (0, 0),
                     RowsMut::dense(&mut c, 3),
                     Finish { bias: None, residual: None, bounds: Bounds { low: 0.0, high: 6.0 } },
                 );

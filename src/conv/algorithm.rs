@@ -1,0 +1,114 @@
+//! Which algorithm computes a convolution: one function of its geometry.
+//!
+//! Winograd trades multiplications for transforms and memory, so the choice is an estimate of time:
+//! the products at the speed of the micro-kernel, the transforms and the weights at the speeds at
+//! which memory delivers them. The four rates below were fitted to measurements of every 3 x 3 layer
+//! of VGG-16 and ResNet on two cores of a Zen 5 (`docs/performance.md`); on a slower or faster machine
+//! all of them change together, and the choice with them hardly at all. Nothing here depends on the
+//! number of threads or the batch: results must not.
+
+use std::fmt;
+
+use super::geometry::Conv2d;
+use super::prepared::{Options, Precision};
+use super::winograd::{self, TileSize};
+
+/// Multiply-accumulate operations per nanosecond of the products.
+const PRODUCTS: f64 = 210.0;
+/// Floats of V and M per nanosecond: each is written once and read once, from the second-level
+/// cache or the third.
+const TRANSFORMS: f64 = 8.0;
+/// Floats of weights per nanosecond, from memory. A network's weights do not fit a cache together,
+/// so that a layer finds its own there only in a benchmark of one layer.
+const WEIGHTS: f64 = 10.0;
+/// Nanoseconds that a second pass over the image costs, beyond its bytes.
+const PASS: f64 = 5_000.0;
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Direct sums by an implicit matrix product.
+    Direct,
+    /// Winograd's algorithm with tiles of this size.
+    Winograd(TileSize),
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Algorithm::Direct => write!(f, "direct"),
+            Algorithm::Winograd(size) => write!(f, "winograd f({}, 3)", size.outputs()),
+        }
+    }
+}
+
+impl Algorithm {
+    /// Those that can compute `conv`.
+    pub fn candidates(conv: &Conv2d) -> Vec<Algorithm> {
+        let mut candidates = vec![Algorithm::Direct];
+        if winograd::applies(conv) {
+            let sizes = [TileSize::F2, TileSize::F4, TileSize::F6];
+            candidates.extend(sizes.map(Algorithm::Winograd));
+        }
+        candidates
+    }
+
+    /// The one to use for images of this geometry.
+    pub fn choose(conv: &Conv2d, options: Options) -> Algorithm {
+        if options.precision == Precision::Direct {
+            return Algorithm::Direct;
+        }
+        let cheaper = |a: &Algorithm, b: &Algorithm| a.cost(conv).total_cmp(&b.cost(conv));
+        Self::candidates(conv).into_iter().min_by(cheaper).unwrap_or(Algorithm::Direct)
+    }
+
+    /// Estimated nanoseconds for one image on two cores.
+    fn cost(self, conv: &Conv2d) -> f64 {
+        let (c, o) = (conv.in_channels as f64, conv.out_channels as f64);
+        match self {
+            Algorithm::Direct => {
+                let macs = Conv2d { batch: 1, ..*conv }.macs() as f64;
+                macs / PRODUCTS + conv.weight_len() as f64 / WEIGHTS
+            }
+            Algorithm::Winograd(size) => {
+                let (rows, cols) = size.tiles(conv.output);
+                let (tiles, positions) = ((rows * cols) as f64, size.positions() as f64);
+                let products = tiles * positions * c * o / PRODUCTS;
+                let transforms = tiles * positions * (c + o) / TRANSFORMS + PASS;
+                products + transforms + positions * c * o / WEIGHTS
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::Padding;
+    use super::*;
+    use crate::gemm::Storage;
+
+    fn choice(size: usize, channels: usize, stride: usize, precision: Precision) -> String {
+        let conv = Conv2d::new(
+            (1, size, size, channels),
+            (3, 3, channels, channels),
+            (stride, stride),
+            Padding::symmetric(1, 1),
+            (1, 1),
+            1,
+        );
+        let options = Options { precision, storage: Storage::F32 };
+        Algorithm::choose(&conv.unwrap(), options).to_string()
+    }
+
+    #[test]
+    fn large_images_get_large_tiles_and_small_ones_direct_sums() {
+        let winograd = |size, channels| choice(size, channels, 1, Precision::Winograd);
+        assert_eq!(winograd(224, 64), "winograd f(6, 3)");
+        assert_eq!(winograd(28, 512), "winograd f(4, 3)");
+        assert_eq!(winograd(7, 512), "winograd f(2, 3)");
+        assert_eq!(winograd(4, 512), "direct");
+        assert_eq!(choice(56, 64, 2, Precision::Winograd), "direct");
+        assert_eq!(choice(224, 64, 1, Precision::Direct), "direct");
+        assert_eq!(choice(224, 64, 1, Precision::Bf16), winograd(224, 64));
+    }
+}
