@@ -96,8 +96,13 @@ impl Net {
     }
 
     fn compile(&self, outputs: &[Value], packed: &PackedWeights) -> Plan {
+        self.compile_for(Precision::Direct, outputs, packed)
+    }
+
+    fn compile_for(&self, precision: Precision, outputs: &[Value], packed: &PackedWeights) -> Plan {
         let constants: Vec<&[f32]> = self.constants.iter().map(Vec::as_slice).collect();
-        self.graph.compile(outputs, &constants, OPTIONS, packed).unwrap()
+        let options = Options { precision, ..OPTIONS };
+        self.graph.compile(outputs, &constants, options, packed).unwrap()
     }
 
     fn inputs(&self, batch: usize) -> Vec<Vec<f32>> {
@@ -497,17 +502,20 @@ fn any_grouping_of_the_batch_gives_the_same_bits() {
     let y = net.mean(middle, 1);
     let y = net.flatten(y);
     let y = net.linear(y, 10);
-    let plan = net.compile(&[y, middle], &PackedWeights::new());
     let batch = 19;
     let inputs = net.inputs(batch);
-    let together = plan.run(batch, &[&inputs[0]]).unwrap();
-    assert!(plan.memory(batch).arena < batch * plan.memory(1).arena);
-    let image = 3 * 64 * 64;
-    for i in 0..batch {
-        let alone = plan.run(1, &[&inputs[0][i * image..(i + 1) * image]]).unwrap();
-        assert_eq!(alone[0][..], together[0][i * 10..][..10]);
-        let len = alone[1].len();
-        assert_eq!(alone[1][..], together[1][i * len..][..len]);
+    for precision in [Precision::Direct, Precision::Winograd] {
+        let plan = net.compile_for(precision, &[y, middle], &PackedWeights::new());
+        let together = plan.run(batch, &[&inputs[0]]).unwrap();
+        assert!(plan.memory(batch).arena < batch * plan.memory(1).arena);
+        let image = 3 * 64 * 64;
+        for i in 0..batch {
+            let alone = plan.run(1, &[&inputs[0][i * image..(i + 1) * image]]).unwrap();
+            for (alone, together) in alone.iter().zip(&together) {
+                let len = alone.len();
+                assert_eq!(alone[..], together[i * len..][..len], "{precision:?}");
+            }
+        }
     }
 }
 
@@ -523,9 +531,11 @@ fn the_number_of_threads_does_not_change_a_bit() {
     let flat = net.flatten(y);
     let y = net.linear(flat, 30);
     let y = net.graph.softmax(y, false, "").unwrap();
-    let plan = net.compile(&[y, flat], &PackedWeights::new());
     let inputs = net.inputs(5);
-    same_for_any_thread_count(|| plan.run(5, &[&inputs[0]]).unwrap());
+    for precision in [Precision::Direct, Precision::Winograd] {
+        let plan = net.compile_for(precision, &[y, flat], &PackedWeights::new());
+        same_for_any_thread_count(|| plan.run(5, &[&inputs[0]]).unwrap());
+    }
 }
 
 #[test]
