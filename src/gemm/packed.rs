@@ -223,6 +223,9 @@ impl PackedMatrix {
             let panel = &panels[(first_column + column) / width * panel_len..][..panel_len]
                 [first_row * width..][..depth * width];
             let count = width.min(columns - column);
+            // While a panel is multiplied with tile after tile, the next one is fetched: each call
+            // asks for as many cache lines as it has steps, so two or so calls cover a panel.
+            let mut next: *const u8 = panel.as_ptr().wrapping_add(panel_len).cast();
             for line in 0..lhs.lines {
                 let mut row = 0;
                 for tile in 0..tiles {
@@ -252,8 +255,10 @@ impl PackedMatrix {
                             c: out.as_mut_ptr().add(at * stride + column),
                             c_stride: stride,
                             columns: count,
+                            next,
                         });
                     }
+                    next = next.wrapping_add(depth * 64);
                     row = end;
                 }
             }

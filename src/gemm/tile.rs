@@ -20,6 +20,9 @@ use crate::isa::{Element, Isa, Kernel, Portable, Simd};
 /// Vectors in a row of the tile.
 const VECTORS: usize = 2;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Most floats that a vector of any instruction set has.
 const MAX_LANES: usize = 16;
 
@@ -63,6 +66,9 @@ pub(super) struct Call<'a, E> {
     pub c_stride: usize,
     /// Columns of the result, at most NR.
     pub columns: usize,
+    /// Where the weights lie that are needed next; one cache line is asked for in each of the K
+    /// steps. Any address will do.
+    pub next: *const u8,
 }
 
 /// A micro-kernel for a fixed number of rows.
@@ -101,6 +107,15 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
         Some(bias) => unsafe { [simd.load(bias), simd.load(bias.add(lanes))] },
         None => [simd.splat(0.0); VECTORS],
     };
+    // What the end of this function reads and writes is asked for now.
+    for i in 0..ROWS {
+        simd.prefetch(call.c.wrapping_add(i * call.c_stride).cast());
+        if let Some((residual, stride)) = call.residual {
+            simd.prefetch(residual.wrapping_add(i * stride).cast());
+            simd.prefetch(residual.wrapping_add(i * stride + lanes).cast());
+        }
+    }
+    let mut next = call.next;
     let mut acc = [start; ROWS];
     let a_stride = call.a_stride;
     let mut b = call.b;
@@ -117,6 +132,8 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
                     acc[i][0] = simd.mul_add(x, b0, acc[i][0]);
                     acc[i][1] = simd.mul_add(x, b1, acc[i][1]);
                 }
+                simd.prefetch(next);
+                next = next.wrapping_add(LINE);
                 a = a.add(1);
                 b = b.add(VECTORS * lanes);
             }
@@ -274,6 +291,7 @@ pub fn measure_peak(isa: Isa) -> f64 {
                     c: c.as_mut_ptr(),
                     c_stride: width,
                     columns: width,
+                    next: b.as_ptr().cast(),
                 });
             }
             std::hint::black_box(&mut c);
