@@ -90,6 +90,7 @@ def _fresh_state() -> Any:
     yield
     oxidet.set_num_threads(threads)
     oxidet.set_precision("winograd")
+    oxidet.set_weight_storage("f32")
 
 
 @pytest.fixture

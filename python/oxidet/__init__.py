@@ -21,6 +21,7 @@ from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
 from oxidet._runtime import get_num_threads, set_num_threads, show_versions
+from oxidet._weight_storage import get_weight_storage, set_weight_storage, weight_storage
 from oxidet.detections import Detection, Detections
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "detection",
     "get_num_threads",
     "get_precision",
+    "get_weight_storage",
     "manual_seed",
     "nn",
     "ops",
@@ -38,8 +40,10 @@ __all__ = [
     "precision",
     "set_num_threads",
     "set_precision",
+    "set_weight_storage",
     "show_versions",
     "transforms",
     "visualize",
+    "weight_storage",
     "weights",
 ]

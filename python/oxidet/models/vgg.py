@@ -62,6 +62,8 @@ class VGG(nn.Module):
         Probability with which the first two fully connected layers drop an output in training.
     """
 
+    compiled = True
+
     def __init__(self, features: nn.Module, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__()
         self.features = features

@@ -18,9 +18,12 @@ from oxidet.nn.containers import ModuleDict, ModuleList, Sequential
 from oxidet.nn.linear import Conv2d, Linear
 from oxidet.nn.losses import CrossEntropyLoss, MSELoss, NLLLoss, SmoothL1Loss
 from oxidet.nn.mode import evaluating
-from oxidet.nn.module import IncompatibleKeys, Module, StateDictError
+from oxidet.nn.module import IncompatibleKeys, Module, StateDictError, compiled_method
 from oxidet.nn.normalization import BatchNorm2d
+from oxidet.nn.plans import eager
 from oxidet.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from oxidet.nn.report import PlanReport, PlanStep, ProfileReport, ProfileStep
+from oxidet.nn.symbol import Symbol, TraceError
 from oxidet.nn.tape import is_grad_enabled, no_grad, set_grad_enabled
 from oxidet.nn.tensor import Buffer, Parameter, Tensor
 
@@ -45,14 +48,22 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "PlanReport",
+    "PlanStep",
+    "ProfileReport",
+    "ProfileStep",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
     "StateDictError",
+    "Symbol",
     "Tanh",
     "Tensor",
+    "TraceError",
+    "compiled_method",
+    "eager",
     "evaluating",
     "functional",
     "get_repr_style",

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from oxidet import _core, _random
 from oxidet._arrays import as_float32, axis, from_memory, number, to_memory
 from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import Symbol, trace_error
+from oxidet.nn.trace import Trace
 
 Array = NDArray[Any]
 
@@ -32,7 +34,12 @@ def _elementwise(
     def backward(ctx: Context, grad: Array) -> tuple[Array]:
         return (from_memory(gradient(ctx.output, to_memory(grad, "grad"))),)
 
-    return Primitive(name, forward, backward)
+    def graph(trace: Trace, input: Any) -> Symbol:
+        # The limits are those of "clamp" and "relu"; others take no notice of them.
+        x = trace.value(input, "input")
+        return trace.symbol(trace.builder.activation(x, name, 0.0, np.inf, trace.name(name)))
+
+    return Primitive(name, forward, backward, graph)
 
 
 def _rowwise(
@@ -52,7 +59,14 @@ def _rowwise(
         rows = np.ascontiguousarray(np.moveaxis(grad, ctx.dim, -1))
         return (np.moveaxis(gradient(ctx.output, rows), -1, ctx.dim),)
 
-    return Primitive(name, forward, backward)
+    def graph(trace: Trace, input: Any, *, dim: Any) -> Symbol:
+        x = trace.value(input, "input")
+        if axis(dim, "dim", input.ndim) != 1:
+            raise trace_error(f"{name} along axis {dim} of shape {input.shape}, not along axis 1")
+        log = name == "log_softmax"
+        return trace.symbol(trace.builder.softmax(x, log, trace.name(name)))
+
+    return Primitive(name, forward, backward, graph)
 
 
 def _dropout(ctx: Context, input: Any, *, p: float) -> Array:

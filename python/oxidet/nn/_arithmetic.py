@@ -1,12 +1,14 @@
 """Primitives that NumPy computes: arithmetic with broadcasting, sums, and changes of shape.
 
 NumPy keeps the memory order of its operands in element-wise results, so channels-last activations
-stay channels-last. Importing this module completes the operators of :class:`Tensor`.
+stay channels-last. Importing this module completes the operators of :class:`Tensor` and
+:class:`Symbol`.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,9 @@ from numpy.typing import NDArray
 
 from oxidet._arrays import as_array, as_float32, axis, integer
 from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import BatchSize, Symbol, trace_error
 from oxidet.nn.tensor import Tensor
+from oxidet.nn.trace import Trace
 
 Array = NDArray[Any]
 
@@ -174,32 +178,147 @@ def _cat(ctx: Context, *tensors: Any, dim: Any) -> Array:
     arrays = [_numbers(tensor, f"tensors[{i}]") for i, tensor in enumerate(tensors)]
     if any(array.dtype.kind == "f" for array in arrays):
         arrays = [array.astype(np.float32, copy=False) for array in arrays]
-    shape = arrays[0].shape
-    ctx.dim = axis(dim, "dim", len(shape))
-    for i, array in enumerate(arrays):
-        expected = (*shape[: ctx.dim], *array.shape[ctx.dim : ctx.dim + 1], *shape[ctx.dim + 1 :])
-        if array.shape != expected:
-            raise ValueError(
-                f"tensors[{i}]: expected the shape of tensors[0], {shape}, except along axis "
-                f"{ctx.dim}, got {array.shape}"
-            )
+    ctx.dim = _cat_axis([array.shape for array in arrays], dim)
     ctx.ends = np.cumsum([array.shape[ctx.dim] for array in arrays])[:-1]
     return np.concatenate(arrays, axis=ctx.dim)
+
+
+def _cat_axis(shapes: Sequence[tuple[Any, ...]], dim: Any) -> int:
+    """The axis that ``dim`` names, if the shapes are the same along the others."""
+    shape = shapes[0]
+    joined = axis(dim, "dim", len(shape))
+    for i, other in enumerate(shapes):
+        if other != (*shape[:joined], *other[joined : joined + 1], *shape[joined + 1 :]):
+            raise ValueError(
+                f"tensors[{i}]: expected the shape of tensors[0], {shape}, except along axis "
+                f"{joined}, got {other}"
+            )
+    return joined
 
 
 def _cat_backward(ctx: Context, grad: Array) -> tuple[Array, ...]:
     return tuple(np.split(grad, ctx.ends, axis=ctx.dim))
 
 
-add_ = Primitive("add", _add, _add_backward)
-sub_ = Primitive("sub", _sub, _sub_backward)
-mul_ = Primitive("mul", _mul, _mul_backward)
-div_ = Primitive("div", _div, _div_backward)
-sum_ = Primitive("sum", _sum, _sum_backward)
-reshape_ = Primitive("reshape", _reshape, _reshape_backward)
+# --- on symbols: what keeps the images of a batch apart, and what networks use
+
+
+def _affine(trace: Trace, x: Any, factor: float, offset: float, name: str) -> Symbol:
+    # To add nothing is to add -0.0, which leaves the sign of every zero.
+    value = trace.value(x, "self")
+    return trace.symbol(trace.builder.scale(value, factor, offset, trace.name(name)))
+
+
+def _sum_of(trace: Trace, a: Any, b: Any, name: str) -> Symbol:
+    left, right = trace.value(a, "self"), trace.value(b, "other")
+    if a.shape != b.shape:
+        raise trace_error(f"{name} of symbols of two shapes, {a.shape} and {b.shape}")
+    return trace.symbol(trace.builder.add(left, right, trace.name(name)))
+
+
+def _add_graph(trace: Trace, a: Any, b: Any) -> Symbol:
+    left, right = trace.number(a), trace.number(b)
+    if right is not None:
+        return _affine(trace, a, 1.0, right, "add")
+    if left is not None:
+        return _affine(trace, b, 1.0, left, "add")
+    return _sum_of(trace, a, b, "add")
+
+
+def _sub_graph(trace: Trace, a: Any, b: Any) -> Symbol:
+    left, right = trace.number(a), trace.number(b)
+    if right is not None:
+        return _affine(trace, a, 1.0, -right, "sub")
+    if left is not None:
+        return _affine(trace, b, -1.0, left, "sub")
+    return _sum_of(trace, a, _affine(trace, b, -1.0, -0.0, "neg"), "sub")
+
+
+def _mul_graph(trace: Trace, a: Any, b: Any) -> Symbol:
+    left, right = trace.number(a), trace.number(b)
+    if right is not None:
+        return _affine(trace, a, right, -0.0, "mul")
+    if left is not None:
+        return _affine(trace, b, left, -0.0, "mul")
+    trace.value(a, "self"), trace.value(b, "other")
+    raise trace_error("a product of symbols has no graph form")
+
+
+def _div_graph(trace: Trace, a: Any, b: Any) -> Symbol:
+    right = trace.number(b)
+    if right is None:
+        raise trace_error("a division by something other than a number has no graph form")
+    if right == 0:
+        raise trace_error("a division by 0")
+    return _affine(trace, a, 1.0 / right, -0.0, "div")
+
+
+def _sum_graph(trace: Trace, x: Any, *, dim: Any, keepdims: bool, mean: bool) -> Symbol:
+    value = trace.value(x, "self")
+    if not mean or x.ndim != 4 or sorted(_axes(dim, 4)) != [2, 3]:
+        what = f"{'mean' if mean else 'sum'} over {'all axes' if dim is None else f'dim={dim}'}"
+        raise trace_error(f"{what} has no graph form; the mean over dim=(2, 3) has")
+    pooled = trace.builder.adaptive_avg_pool2d(value, (1, 1), trace.name("mean"))
+    if not keepdims:
+        pooled = trace.builder.flatten(pooled, trace.name("flatten"))
+    return trace.symbol(pooled)
+
+
+def _reshape_graph(trace: Trace, x: Any, *, shape: tuple[Any, ...]) -> Symbol:
+    value = trace.value(x, "self")
+    if not shape:
+        raise trace_error(f"reshaping {x.shape} to ()")
+    batch, *lengths = shape
+    count = math.prod(x.shape[1:])
+    if batch is trace.batch and lengths.count(-1) == 1:
+        known = -math.prod(lengths)
+        if known > 0 and count % known == 0:
+            lengths[lengths.index(-1)] = count // known
+    # A batch of -1 is right if everything else is accounted for.
+    fits = (batch is trace.batch or batch == -1) and count > 0 and math.prod(lengths) == count
+    if fits and tuple(lengths) == x.shape[1:]:
+        return trace.symbol(value)
+    if fits and len(lengths) == 1:
+        return trace.symbol(trace.builder.flatten(value, trace.name("flatten")))
+    raise trace_error(
+        f"reshaping {x.shape} to {tuple(shape)}; a plan can only flatten all but the batch, as in "
+        "x.view(x.shape[0], -1)"
+    )
+
+
+def _getitem_graph(trace: Trace, x: Any, *, index: Any) -> Symbol:
+    value = trace.value(x, "self")
+    parts = [part for part in index if part is not ...] if isinstance(index, tuple) else []
+    if (
+        2 <= len(parts) <= x.ndim
+        and all(isinstance(part, slice) for part in parts)
+        and all(part == slice(None) for i, part in enumerate(parts) if i != 1)
+        and (... not in index or index.index(...) >= 2)
+    ):
+        first, last, step = parts[1].indices(x.shape[1])
+        if step == 1 and last > first:
+            name = trace.name("channels")
+            return trace.symbol(trace.builder.channels(value, first, last - first, name))
+    raise trace_error("an index that is not a slice of channels, as in x[:, 2:5]")
+
+
+def _cat_graph(trace: Trace, *tensors: Any, dim: Any) -> Symbol:
+    values = [trace.value(tensor, f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+    joined = _cat_axis([tensor.shape for tensor in tensors], dim)
+    if joined != 1:
+        raise trace_error(f"concatenation along axis {joined}, not along axis 1")
+    return trace.symbol(trace.builder.concat(values, trace.name("cat")))
+
+
+add_ = Primitive("add", _add, _add_backward, _add_graph)
+sub_ = Primitive("sub", _sub, _sub_backward, _sub_graph)
+mul_ = Primitive("mul", _mul, _mul_backward, _mul_graph)
+div_ = Primitive("div", _div, _div_backward, _div_graph)
+sum_ = Primitive("sum", _sum, _sum_backward, _sum_graph)
+reshape_ = Primitive("reshape", _reshape, _reshape_backward, _reshape_graph)
 permute_ = Primitive("permute", _permute, _permute_backward)
-getitem_ = Primitive("getitem", _getitem, _getitem_backward)
-cat_ = Primitive("cat", _cat, _cat_backward)
+getitem_ = Primitive("getitem", _getitem, _getitem_backward, _getitem_graph)
+cat_ = Primitive("cat", _cat, _cat_backward, _cat_graph)
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
@@ -221,7 +340,9 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 def reshape(x: Any, *shape: Any) -> Any:
     """The same values, C-order, in another shape; one length may be -1."""
     lengths = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    return reshape_(x, shape=tuple(integer(n, "shape", -1) for n in lengths))
+    return reshape_(
+        x, shape=tuple(n if isinstance(n, BatchSize) else integer(n, "shape", -1) for n in lengths)
+    )
 
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -266,19 +387,24 @@ def _reduce(mean: bool) -> Any:
     return method
 
 
-Tensor.__add__ = lambda self, other: add_(self, other)
-Tensor.__radd__ = lambda self, other: add_(other, self)
-Tensor.__sub__ = lambda self, other: sub_(self, other)
-Tensor.__rsub__ = lambda self, other: sub_(other, self)
-Tensor.__mul__ = lambda self, other: mul_(self, other)
-Tensor.__rmul__ = lambda self, other: mul_(other, self)
-Tensor.__truediv__ = lambda self, other: div_(self, other)
-Tensor.__rtruediv__ = lambda self, other: div_(other, self)
-Tensor.__neg__ = lambda self: mul_(self, -1.0)
-Tensor.__getitem__ = lambda self, index: getitem_(self, index=_plain_index(index))
-Tensor.sum = _reduce(mean=False)
-Tensor.mean = _reduce(mean=True)
-Tensor.reshape = reshape
-Tensor.view = reshape
-Tensor.flatten = flatten
-Tensor.permute = permute
+def _complete(cls: Any) -> None:
+    cls.__add__ = lambda self, other: add_(self, other)
+    cls.__radd__ = lambda self, other: add_(other, self)
+    cls.__sub__ = lambda self, other: sub_(self, other)
+    cls.__rsub__ = lambda self, other: sub_(other, self)
+    cls.__mul__ = lambda self, other: mul_(self, other)
+    cls.__rmul__ = lambda self, other: mul_(other, self)
+    cls.__truediv__ = lambda self, other: div_(self, other)
+    cls.__rtruediv__ = lambda self, other: div_(other, self)
+    cls.__neg__ = lambda self: mul_(self, -1.0)
+    cls.__getitem__ = lambda self, index: getitem_(self, index=_plain_index(index))
+    cls.sum = _reduce(mean=False)
+    cls.mean = _reduce(mean=True)
+    cls.reshape = reshape
+    cls.view = reshape
+    cls.flatten = flatten
+    cls.permute = permute
+
+
+_complete(Tensor)
+_complete(Symbol)

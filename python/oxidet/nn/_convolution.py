@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import INT32_MAX, as_float32, integer, nchw, nhwc, pair
 from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import Symbol
+from oxidet.nn.trace import Trace
 
 Array = NDArray[Any]
 
@@ -94,14 +96,34 @@ def _conv2d_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | N
     return grad_input, grad_weight, grad_bias
 
 
+def _conv2d_graph(
+    trace: Trace,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+) -> Symbol:
+    x = trace.image(input)
+    values, key = trace.constant(weight, "weight")
+    w = _hwio(values)
+    b, bias_key = trace.vector(bias, "bias", w.shape[3])
+    steps, spread = pair(stride, "stride"), pair(dilation, "dilation")
+    sides = _resolve_padding(padding, w.shape[:2], steps, spread)
+    return trace.symbol(
+        trace.builder.conv2d(
+            x, w, b, steps, sides, spread, groups, (key, bias_key), trace.name("conv2d")
+        )
+    )
+
+
 def _linear(ctx: Context, input: Any, weight: Any, bias: Any) -> Array:
     x = as_float32(input, "input")
     w = np.ascontiguousarray(as_float32(weight, "weight", ndim=2, form="(out, in)"))
-    if x.ndim == 0 or x.shape[-1] != w.shape[1]:
-        raise ValueError(
-            f"input: expected shape (..., {w.shape[1]}) for a weight of shape {w.shape}, "
-            f"got {x.shape}"
-        )
+    _check_features(x.shape, w)
     flat = np.ascontiguousarray(x.reshape(math.prod(x.shape[:-1]), w.shape[1]))
     result = _core.matmul(flat, w, False, True)
     if bias is not None:
@@ -125,8 +147,26 @@ def _linear_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | N
     )
 
 
-conv2d_ = Primitive("conv2d", _conv2d, _conv2d_backward)
-linear_ = Primitive("linear", _linear, _linear_backward)
+def _linear_graph(trace: Trace, input: Any, weight: Any, bias: Any) -> Symbol:
+    values, key = trace.constant(weight, "weight")
+    w = np.ascontiguousarray(as_float32(values, "weight", ndim=2, form="(out, in)"))
+    if isinstance(input, Symbol):
+        _check_features(input.shape, w)
+    x = trace.value(input, "input", 2, "(N, in) in a compiled module")
+    b, bias_key = trace.vector(bias, "bias", w.shape[0])
+    return trace.symbol(trace.builder.linear(x, w, b, (key, bias_key), trace.name("linear")))
+
+
+def _check_features(shape: tuple[Any, ...], weight: Array) -> None:
+    if not shape or shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"input: expected shape (..., {weight.shape[1]}) for a weight of shape {weight.shape}, "
+            f"got {shape}"
+        )
+
+
+conv2d_ = Primitive("conv2d", _conv2d, _conv2d_backward, _conv2d_graph)
+linear_ = Primitive("linear", _linear, _linear_backward, _linear_graph)
 
 
 def conv2d(

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import as_float32, number, vector
 from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tensor import Stored
+from oxidet.nn.trace import Trace
 
 Array = NDArray[Any]
 
@@ -31,13 +33,15 @@ def _batch_norm(
     weight: Any,
     bias: Any,
     *,
-    mean: Array,
-    var: Array,
+    mean: Any,
+    var: Any,
     eps: float,
     training: bool,
 ) -> Array:
     x = _channels_last(input, "input")
     channels = x.shape[-1]
+    mean = vector(mean, "running_mean", channels)
+    var = vector(var, "running_var", channels)
     w = None if weight is None else vector(weight, "weight", channels)
     b = None if bias is None else vector(bias, "bias", channels)
     output = _core.batch_norm(x, mean, var, w, b, eps)
@@ -59,7 +63,33 @@ def _batch_norm_backward(
     )
 
 
-batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward)
+def _batch_norm_graph(
+    trace: Trace,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    mean: Any,
+    var: Any,
+    eps: float,
+    training: bool,
+) -> Symbol:
+    x = trace.value(input, "input")
+    channels = input.shape[1]
+    constants = [
+        trace.vector(value, name, channels)
+        for value, name in (
+            (mean, "running_mean"),
+            (var, "running_var"),
+            (weight, "weight"),
+            (bias, "bias"),
+        )
+    ]
+    values, key = zip(*constants, strict=True)
+    return trace.symbol(trace.builder.batch_norm(x, *values, eps, key, trace.name("batch_norm")))
+
+
+batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward, _batch_norm_graph)
 
 
 def _average(running: Any, statistic: Array, momentum: float) -> None:
@@ -124,9 +154,13 @@ def batch_norm(
     """
     eps = number(eps, "eps", 0)
     if not training:
-        mean, var = _running(input, running_mean, running_var)
-        return batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=False)
+        _check_present(input, running_mean, running_var)
+        return batch_norm_(
+            input, weight, bias, mean=running_mean, var=running_var, eps=eps, training=False
+        )
     momentum = number(momentum, "momentum")
+    if isinstance(input, Symbol):
+        raise trace_error("batch norm by the statistics of the batch, which mixes its images")
     x = _channels_last(input, "input")
     channels = x.shape[-1]
     count = x.size // max(channels, 1)
@@ -160,14 +194,10 @@ def _check_running(running: Any, argument: str, channels: int) -> None:
         raise ValueError(f"{argument}: expected an array to change in place, got a read-only one")
 
 
-def _running(input: Any, running_mean: Any, running_var: Any) -> tuple[Array, Array]:
+def _check_present(input: Any, running_mean: Any, running_var: Any) -> None:
     shape = np.shape(input)
     if len(shape) < 2:
         raise ValueError(f"input: expected at least 2 dimensions (N, C, ...), got shape {shape}")
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is None:
             raise ValueError(f"{name}: expected an array of shape ({shape[1]},), got None")
-    return (
-        vector(running_mean, "running_mean", shape[1]),
-        vector(running_var, "running_var", shape[1]),
-    )

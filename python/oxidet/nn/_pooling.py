@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import INT32_MAX, integer, nchw, nhwc, pair
 from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import Symbol
 from oxidet.nn.tensor import Tensor
+from oxidet.nn.trace import Trace
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -39,6 +41,34 @@ def _output_size(output_size: Any, size: Pair) -> Pair:
     return pair(sizes, "output_size", minimum=0)
 
 
+def _max_windows(
+    kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
+) -> tuple[Pair, Pair, Pair, Pair, bool]:
+    return (
+        *_sliding(kernel_size, stride, padding),
+        pair(dilation, "dilation"),
+        _flag(ceil_mode, "ceil_mode"),
+    )
+
+
+def _average_windows(
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: Any,
+    count_include_pad: Any,
+    divisor_override: Any,
+) -> tuple[Pair, Pair, Pair, bool, bool, int | None]:
+    if divisor_override is not None:
+        divisor_override = integer(divisor_override, "divisor_override", -INT32_MAX, INT32_MAX)
+    return (
+        *_sliding(kernel_size, stride, padding),
+        _flag(ceil_mode, "ceil_mode"),
+        _flag(count_include_pad, "count_include_pad"),
+        divisor_override,
+    )
+
+
 def _max_pool2d(
     ctx: Context,
     input: Any,
@@ -50,11 +80,7 @@ def _max_pool2d(
     ceil_mode: Any,
 ) -> Array:
     x = nhwc(input, "input")
-    windows = (
-        *_sliding(kernel_size, stride, padding),
-        pair(dilation, "dilation"),
-        _flag(ceil_mode, "ceil_mode"),
-    )
+    windows = _max_windows(kernel_size, stride, padding, dilation, ceil_mode)
     if not ctx.recording:
         return nchw(_core.max_pool2d(x, *windows))
     output, ctx.indices = _core.max_pool2d_with_indices(x, *windows)
@@ -94,14 +120,9 @@ def _avg_pool2d(
     divisor_override: Any,
 ) -> Array:
     x = nhwc(input, "input")
-    if divisor_override is not None:
-        divisor_override = integer(divisor_override, "divisor_override", -INT32_MAX, INT32_MAX)
     ctx.size = x.shape[1:3]
-    ctx.windows = (
-        *_sliding(kernel_size, stride, padding),
-        _flag(ceil_mode, "ceil_mode"),
-        _flag(count_include_pad, "count_include_pad"),
-        divisor_override,
+    ctx.windows = _average_windows(
+        kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     )
     return nchw(_core.avg_pool2d(x, *ctx.windows))
 
@@ -120,13 +141,43 @@ def _adaptive_avg_pool2d_backward(ctx: Context, grad: Array) -> tuple[Array]:
     return (nchw(_core.adaptive_avg_pool2d_backward(nhwc(grad, "grad"), ctx.size)),)
 
 
-max_pool2d_ = Primitive("max_pool2d", _max_pool2d, _max_pool2d_backward)
-avg_pool2d_ = Primitive("avg_pool2d", _avg_pool2d, _avg_pool2d_backward)
+def _max_pool2d_graph(trace: Trace, input: Any, **window: Any) -> Symbol:
+    windows = _max_windows(**window)
+    name = trace.name("max_pool2d")
+    return trace.symbol(trace.builder.max_pool2d(trace.image(input), *windows, name))
+
+
+def _avg_pool2d_graph(trace: Trace, input: Any, **window: Any) -> Symbol:
+    windows = _average_windows(**window)
+    name = trace.name("avg_pool2d")
+    return trace.symbol(trace.builder.avg_pool2d(trace.image(input), *windows, name))
+
+
+def _adaptive_max_pool2d_graph(trace: Trace, input: Any, *, output_size: Any) -> Symbol:
+    x, name = trace.image(input), trace.name("adaptive_max_pool2d")
+    size = _output_size(output_size, input.shape[2:])
+    return trace.symbol(trace.builder.adaptive_max_pool2d(x, size, name))
+
+
+def _adaptive_avg_pool2d_graph(trace: Trace, input: Any, *, output_size: Any) -> Symbol:
+    x, name = trace.image(input), trace.name("adaptive_avg_pool2d")
+    size = _output_size(output_size, input.shape[2:])
+    return trace.symbol(trace.builder.adaptive_avg_pool2d(x, size, name))
+
+
+max_pool2d_ = Primitive("max_pool2d", _max_pool2d, _max_pool2d_backward, _max_pool2d_graph)
+avg_pool2d_ = Primitive("avg_pool2d", _avg_pool2d, _avg_pool2d_backward, _avg_pool2d_graph)
 adaptive_max_pool2d_ = Primitive(
-    "adaptive_max_pool2d", _adaptive_max_pool2d, _adaptive_max_pool2d_backward
+    "adaptive_max_pool2d",
+    _adaptive_max_pool2d,
+    _adaptive_max_pool2d_backward,
+    _adaptive_max_pool2d_graph,
 )
 adaptive_avg_pool2d_ = Primitive(
-    "adaptive_avg_pool2d", _adaptive_avg_pool2d, _adaptive_avg_pool2d_backward
+    "adaptive_avg_pool2d",
+    _adaptive_avg_pool2d,
+    _adaptive_avg_pool2d_backward,
+    _adaptive_avg_pool2d_graph,
 )
 
 

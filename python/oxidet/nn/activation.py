@@ -12,6 +12,8 @@ from oxidet.nn.module import Module
 class Identity(Module):
     """Returns its input; takes and ignores any arguments, so that it can stand for any layer."""
 
+    _mode_matters = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
@@ -22,6 +24,8 @@ class Identity(Module):
 
 class ReLU(Module):
     """``max(x, 0)``. ``inplace`` is printed, and changes nothing: arrays are values here."""
+
+    _mode_matters = False
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -39,6 +43,8 @@ class ReLU(Module):
 class Tanh(Module):
     """Hyperbolic tangent."""
 
+    _mode_matters = False
+
     def forward(self, input: Any) -> Any:
         """Any shape; the same out."""
         return _activation.tanh(input)
@@ -47,6 +53,8 @@ class Tanh(Module):
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
+    _mode_matters = False
+
     def forward(self, input: Any) -> Any:
         """Any shape; the same out."""
         return _activation.sigmoid(input)
@@ -54,6 +62,8 @@ class Sigmoid(Module):
 
 class Softmax(Module):
     """Softmax along axis ``dim``; see ``functional.softmax``."""
+
+    _mode_matters = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -70,6 +80,8 @@ class Softmax(Module):
 
 class LogSoftmax(Module):
     """Log-softmax along axis ``dim``; see ``functional.log_softmax``."""
+
+    _mode_matters = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -110,6 +122,8 @@ class Flatten(Module):
     >>> nn.Flatten()(np.zeros((2, 3, 4, 4))).shape
     (2, 48)
     """
+
+    _mode_matters = False
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()

@@ -21,6 +21,8 @@ class Sequential(Module):
     )
     """
 
+    _mode_matters = False
+
     def __init__(self, *modules: Any) -> None:
         super().__init__()
         if len(modules) == 1 and isinstance(modules[0], OrderedDict):
@@ -59,6 +61,8 @@ class Sequential(Module):
 class ModuleList(Module):
     """A list of modules; it has no forward of its own."""
 
+    _mode_matters = False
+
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
         for module in modules:
@@ -86,6 +90,8 @@ class ModuleList(Module):
 
 class ModuleDict(Module):
     """Modules by name; it has no forward of its own."""
+
+    _mode_matters = False
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()

@@ -42,6 +42,8 @@ class Conv2d(Module):
     weight: Parameter
     bias: Parameter | None
 
+    _mode_matters = False
+
     def __init__(
         self,
         in_channels: int,
@@ -110,6 +112,8 @@ class Linear(Module):
 
     weight: Parameter
     bias: Parameter | None
+
+    _mode_matters = False
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()

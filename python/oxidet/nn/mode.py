@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from oxidet.nn.module import Module
+from oxidet.nn.module import Module, set_mode
 
 _lock = threading.Lock()
 # For each module inside `evaluating`: by how many blocks, and what to put back into training.
@@ -41,5 +41,4 @@ def evaluating(module: Module) -> Iterator[None]:
             if blocks > 1:
                 _active[module] = blocks - 1, were_training
             else:
-                for inner in were_training:
-                    object.__setattr__(inner, "training", True)
+                set_mode(were_training, True)

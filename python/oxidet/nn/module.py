@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_array
-from oxidet.nn import tape
+from oxidet.nn import _changes, plans, tape
 from oxidet.nn._repr import assemble
+from oxidet.nn.report import PlanReport, ProfileReport
+from oxidet.nn.symbol import current_trace
 from oxidet.nn.tensor import Buffer, Parameter, Stored, Tensor
 
 Self = TypeVar("Self", bound="Module")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 # Whether a module is being called, whose mode then decides what is recorded.
 _inside: contextvars.ContextVar[bool] = contextvars.ContextVar("inside", default=False)
@@ -52,6 +56,20 @@ class Module:
     and tensors come out. The module that is called decides for all modules inside it, so a batch
     norm in evaluation mode inside a network in training still trains its weight.
 
+    Attributes
+    ----------
+    training
+        Whether the module is in training mode; see :meth:`train`.
+    compiled
+        Whether calls in evaluation mode with arrays run a plan. ``forward`` is then traced once
+        for each shape of input (not for each batch size), and what it does to arrays becomes one
+        fused program without Python between the layers. Inputs count as float32. Inside, inputs
+        are :class:`~oxidet.nn.symbol.Symbol`; what needs a value raises
+        :class:`~oxidet.nn.symbol.TraceError`. Plans follow every write to a parameter or buffer
+        and every assignment to an attribute of a module. What they cannot see is a list, dict or
+        array of the module that is changed in place, or a change to a class or a global
+        variable: call :meth:`clear_plans` after one.
+
     Examples
     --------
     >>> import numpy as np
@@ -64,6 +82,13 @@ class Module:
     """
 
     training: bool
+    compiled: bool = False
+    # Whether `compiled` is about forward, rather than about methods marked by `compiled_method`.
+    _plans_forward: ClassVar[bool] = True
+    # Whether forward may depend on `training`; plans are for evaluation mode.
+    _mode_matters: ClassVar[bool] = True
+    # Changes with every assignment to an attribute. Never the same number twice in a process.
+    _structure: int = 0
     # Keys (relative to the module) that a strict load may find missing.
     _optional_keys: frozenset[str] = frozenset()
 
@@ -73,20 +98,119 @@ class Module:
         object.__setattr__(self, "_buffers", OrderedDict())
         object.__setattr__(self, "_modules", OrderedDict())
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Not inherited: a subclass may look at self.training.
+        cls._mode_matters = vars(cls).get("_mode_matters", True)
+        if any(hasattr(value, "_marked_as_compiled") for value in vars(cls).values()):
+            cls._plans_forward = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_plan_cache"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Of its own also in a shallow copy: an assignment to it tells the original's plans nothing.
+        for table in ("_parameters", "_buffers", "_modules"):
+            self.__dict__[table] = OrderedDict(state[table])
+
     def forward(self, *inputs: Any) -> Any:
         """Compute the module; every subclass defines this."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        if _inside.get():
-            return self.forward(*inputs, **options)
+        trace = current_trace.get()
+        if trace is not None:
+            return trace.call(self, inputs, options)
+        return self._call("forward", self.forward, self._plans_forward, inputs, options)
+
+    def _call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        boundary: bool,
+        inputs: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Call a method by its plan, if it is a boundary of plans and may have one, or eagerly."""
+        inside = _inside.get()
+        if boundary and self.compiled:
+            if self.training:
+                plans.forget(self)  # the weights are about to change; give back the packed ones
+            elif not (inside and tape.is_grad_enabled()) and plans.enabled():
+                result = plans.run(self, name, function, inputs, options)
+                if result is not plans.NOT_PLANNED:
+                    return result
+        if inside:
+            return function(*inputs, **options)
         record = self.training or _holds_tensor((inputs, options))
         token = _inside.set(True)
         try:
             with tape.set_grad_enabled(record and tape.is_grad_enabled()):
-                return self.forward(*inputs, **options)
+                return function(*inputs, **options)
         finally:
             _inside.reset(token)
+
+    # --- plans
+
+    def plan(self, *shapes: tuple[int, ...]) -> PlanReport:
+        """What the plan for inputs of these shapes does: layer, algorithm, shapes, work, bytes.
+
+        Parameters
+        ----------
+        shapes
+            (N, C, H, W) or (N, F) of each input of ``forward``.
+
+        Returns
+        -------
+        A report that prints as a table, is one in notebooks, and iterates over its rows, so
+        ``pandas.DataFrame(report)`` is one too. The module is traced as in evaluation mode, also
+        if it is not ``compiled``.
+
+        Raises
+        ------
+        TraceError
+            If ``forward`` does something that no plan can.
+
+        Examples
+        --------
+        >>> from oxidet import nn
+        >>> report = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).plan((1, 3, 8, 8))
+        >>> [(row.name, row.fused, row.out_shape, row.macs) for row in report]
+        [('0', ('relu',), (1, 8, 6, 6), 7776)]
+        """
+        return plans.describe(self, shapes)
+
+    def profile(self, *inputs: Any, repeats: int = 20) -> ProfileReport:
+        """How long each step of the plan for these inputs takes.
+
+        Parameters
+        ----------
+        inputs
+            Arrays as ``forward`` takes them.
+        repeats
+            How often the plan runs; the report gives medians.
+
+        Returns
+        -------
+        A report like that of :meth:`plan`, with time, share of the whole, GFLOP/s and the fraction
+        of what this machine's multipliers can do at most (measured in registers, all threads).
+
+        Raises
+        ------
+        TraceError
+            If ``forward`` does something that no plan can.
+        """
+        return plans.profile(self, inputs, repeats)
+
+    def clear_plans(self) -> None:
+        """Forget the plans of this module and all below it, with their packed weights.
+
+        The next call makes new ones. Needed only after a change that nobody could see: to a list,
+        dict or array held by a module, in place, or to a class.
+        """
+        for module in self.modules():
+            plans.forget(module)
 
     # --- registration
 
@@ -96,6 +220,7 @@ class Module:
             raise AttributeError(
                 f"{type(self).__name__}: call super().__init__() before assigning {name!r}"
             )
+        self._refuse_while_traced(name)
         if isinstance(value, Parameter):
             self._register("_parameters", name, value)
         elif isinstance(value, Buffer):
@@ -106,23 +231,38 @@ class Module:
             if value is not None:
                 raise TypeError(f"{name}: expected a Module or None, got {type(value).__name__}")
             tables["_modules"][name] = None
+            self._changed()
         elif name in tables["_parameters"] or name in tables["_buffers"]:
             table = tables["_parameters" if name in tables["_parameters"] else "_buffers"]
             if value is None:
                 table[name] = None
+                self._changed()
             elif table[name] is None:
                 raise TypeError(f"{name}: expected a Parameter (the slot is empty), got an array")
             else:
                 _copy_into(table[name], value, name)
         else:
             object.__setattr__(self, name, value)
+            self._changed()
+
+    def _changed(self) -> None:
+        """Tell plans that this module is not what it was; after the change."""
+        self.__dict__["_structure"] = _changes.next_number()
+        _changes.announce()
+
+    def _refuse_while_traced(self, name: str) -> None:
+        trace = current_trace.get()
+        if trace is not None:
+            trace.refuse_assignment(self, name)
 
     def _register(self, table: str, name: str, value: Any) -> None:
+        self._refuse_while_traced(name)
         for other in ("_parameters", "_buffers", "_modules"):
             if other != table:
                 self.__dict__[other].pop(name, None)
         self.__dict__.pop(name, None)
         self.__dict__[table][name] = value
+        self._changed()
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_buffers", "_modules"):
@@ -132,11 +272,14 @@ class Module:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:
+        self._refuse_while_traced(name)
         for table in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__[table]:
                 del self.__dict__[table][name]
+                self._changed()
                 return
         object.__delattr__(self, name)
+        self._changed()
 
     def __dir__(self) -> list[str]:
         tables = (self._parameters, self._buffers, self._modules)
@@ -236,8 +379,7 @@ class Module:
 
     def train(self: Self, mode: bool = True) -> Self:
         """Set training mode (or evaluation mode) here and below."""
-        for module in self.modules():
-            object.__setattr__(module, "training", bool(mode))
+        set_mode(self.modules(), bool(mode))
         return self
 
     def eval(self: Self) -> Self:
@@ -344,6 +486,53 @@ class Module:
 
     def __repr__(self) -> str:
         return assemble(type(self).__name__, self.extra_repr(), self._child_texts())
+
+
+def compiled_method(method: Method) -> Method:
+    """Mark a method, rather than ``forward``, as what a ``compiled`` module makes plans of.
+
+    For modules of which a part can be traced: the marked methods are then the boundaries, and
+    ``forward`` is ordinary Python that calls them. They take and return what a compiled
+    ``forward`` may: arrays, tuples, lists and dicts.
+
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> class Ratio(nn.Module):
+    ...     compiled = True
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = nn.Linear(2, 3)
+    ...     @nn.compiled_method
+    ...     def score(self, x):
+    ...         return nn.functional.relu(self.layer(x))
+    ...     def forward(self, x):
+    ...         score = self.score(x)
+    ...         return score / (1 + score.sum())
+    >>> Ratio().eval()(np.zeros((4, 2))).shape
+    (4, 3)
+    """
+
+    @functools.wraps(method)
+    def call(self: Module, *inputs: Any, **options: Any) -> Any:
+        if current_trace.get() is not None:
+            return method(self, *inputs, **options)
+        bound = functools.partial(method, self)
+        return self._call(method.__qualname__, bound, True, inputs, options)
+
+    call._marked_as_compiled = True  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]
+
+
+def set_mode(modules: Iterable[Module], training: bool) -> None:
+    """Put each of some modules, not what is below them, into a mode."""
+    changed = False
+    for module in modules:
+        if module.training != training:
+            module._refuse_while_traced("training")
+            object.__setattr__(module, "training", training)
+            changed = True
+    if changed:
+        _changes.announce()
 
 
 def _holds_tensor(value: Any) -> bool:

@@ -16,6 +16,8 @@ class MaxPool2d(Module):
     MaxPool2d(kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode=False)
     """
 
+    _mode_matters = False
+
     def __init__(
         self,
         kernel_size: Any,
@@ -56,6 +58,8 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean under a sliding window, as ``torch.nn.AvgPool2d``; see ``functional.avg_pool2d``."""
 
+    _mode_matters = False
+
     def __init__(
         self,
         kernel_size: Any,
@@ -93,6 +97,8 @@ class AvgPool2d(Module):
 class AdaptiveAvgPool2d(Module):
     """Mean under evenly shared windows; see ``functional.adaptive_avg_pool2d``."""
 
+    _mode_matters = False
+
     def __init__(self, output_size: Any) -> None:
         super().__init__()
         self.output_size = output_size
@@ -108,6 +114,8 @@ class AdaptiveAvgPool2d(Module):
 
 class AdaptiveMaxPool2d(Module):
     """Maximum under evenly shared windows; see ``functional.adaptive_max_pool2d``."""
+
+    _mode_matters = False
 
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
         super().__init__()

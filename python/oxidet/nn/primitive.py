@@ -1,7 +1,8 @@
-"""The table of primitives: an operation is declared once, with its forward and its backward.
+"""The table of primitives: an operation is declared once, in all its forms.
 
 Called on arrays a primitive runs. Called on tensors it also records itself on the tape, if one of
-them wants a gradient. Networks are written once, in terms of primitives.
+them wants a gradient. Called on symbols it adds a node to a graph. Networks are written once, in
+terms of primitives.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
+from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tape import Node, is_grad_enabled
 from oxidet.nn.tensor import Stored, Tensor
 
@@ -55,6 +57,10 @@ class Primitive:
         Python numbers where the operation says so); keyword arguments are never differentiated.
     backward
         ``backward(ctx, grad) -> tuple`` with the gradient of each positional input, or None.
+    graph
+        ``graph(trace, *inputs, **static) -> Symbol`` adds what forward computes to the graph of a
+        :class:`~oxidet.nn.trace.Trace`; inputs are symbols, parameters, buffers, None and numbers.
+        Without it the primitive cannot be part of a compiled module.
     """
 
     registry: ClassVar[dict[str, Primitive]] = {}
@@ -64,23 +70,28 @@ class Primitive:
         name: str,
         forward: Callable[..., Array],
         backward: Callable[[Context, Array], tuple[Array | None, ...]],
+        graph: Callable[..., Symbol] | None = None,
     ) -> None:
         if name in Primitive.registry:
             raise ValueError(f"name: expected a new primitive, got {name!r} a second time")
         self.name = name
         self.forward = forward
         self.backward = backward
+        self.graph = graph
         Primitive.registry[name] = self
 
     def __repr__(self) -> str:
         return f"Primitive({self.name!r})"
 
     def __call__(self, *inputs: Any, **static: Any) -> Any:
-        """Run on arrays, or run and record on tensors.
+        """Run on arrays, run and record on tensors, or add a node to the graph of symbols.
 
         Returns an array if all inputs are arrays, parameters or buffers and nothing is recorded;
-        else a :class:`Tensor`.
+        a :class:`Symbol` if one of them is a symbol; else a :class:`Tensor`.
         """
+        for x in inputs:
+            if type(x) is Symbol:
+                return self._add_node(x, inputs, static)
         arrays = [x._array if isinstance(x, Tensor) else x for x in inputs]
         if is_grad_enabled():
             needs = tuple(isinstance(x, Tensor) and x.requires_grad for x in inputs)
@@ -94,3 +105,10 @@ class Primitive:
         if any(isinstance(x, Tensor) and not isinstance(x, Stored) for x in inputs):
             return Tensor._wrap(result)
         return result
+
+    def _add_node(self, symbol: Symbol, inputs: tuple[Any, ...], static: dict[str, Any]) -> Symbol:
+        trace = symbol._trace
+        trace.refuse_foreign(symbol)
+        if self.graph is None:
+            raise trace_error(f"the primitive {self.name!r} has no graph form")
+        return self.graph(trace, *inputs, **static)

@@ -7,6 +7,7 @@ optimisers and ``load_state_dict`` use), and each change raises its version.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from oxidet._arrays import as_array, read_only
-from oxidet.nn import tape
+from oxidet.nn import _changes, tape
+from oxidet.nn.symbol import current_trace
 
 Array = NDArray[Any]
 
@@ -227,14 +229,26 @@ class Tensor:
 class Stored(Tensor):
     """An array that belongs to a model: changes in place, and counts its changes."""
 
-    __slots__ = ("_version",)
+    __slots__ = ("_serial", "_version")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         super().__init__(data, requires_grad)
         # A copy in the memory order of the original: a convolution keeps its weights as
         # (kh, kw, C, O) in memory, which its kernels read without rearranging.
         self._array = np.array(self._array, order="K", copy=True)
+        self._serial = _changes.next_number()
         self._version = 0
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        # Of a copy or an unpickled one: from here on it changes independently of the original.
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self._serial = _changes.next_number()
+
+    @property
+    def serial(self) -> int:
+        """A number that no other parameter or buffer of this process has, copies included."""
+        return self._serial
 
     @property
     def version(self) -> int:
@@ -246,15 +260,31 @@ class Stored(Tensor):
         array = value._array if isinstance(value, Tensor) else as_array(value, "value")
         if array.shape != self.shape and array.ndim != 0:
             raise ValueError(f"value: expected shape {self.shape}, got {array.shape}")
-        self._array[...] = array
-        self._version += 1
+        self._refuse_while_traced()
+        with self._writing():
+            self._array[...] = array
         return self
 
     def update_(self, change: Callable[[Array], object]) -> Stored:
         """Let ``change`` modify the array in place; for optimisers and running statistics."""
-        change(self._array)
-        self._version += 1
+        self._refuse_while_traced()
+        with self._writing():
+            change(self._array)
         return self
+
+    def _refuse_while_traced(self) -> None:
+        trace = current_trace.get()
+        if trace is not None:
+            trace.refuse_write(self)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Count a change, which may have happened in part if the block raises."""
+        try:
+            yield
+        finally:
+            self._version += 1
+            _changes.announce()
 
 
 class Parameter(Stored):

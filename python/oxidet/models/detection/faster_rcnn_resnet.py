@@ -61,6 +61,7 @@ class FasterRCNNResNet(FasterRCNN):
         channels = net.fc.in_features
         stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
         extractor = nn.Sequential(OrderedDict((name, getattr(net, name)) for name in stages))
+        extractor.compiled = True
         rpn = RegionProposalNetwork(
             channels // 2,
             512,

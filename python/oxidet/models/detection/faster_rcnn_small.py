@@ -52,6 +52,7 @@ class FasterRCNNSmall(FasterRCNN):
         for module in extractor.modules():
             if isinstance(module, nn.Conv2d):
                 init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        extractor.compiled = True
         rpn = RegionProposalNetwork(
             channels,
             channels,

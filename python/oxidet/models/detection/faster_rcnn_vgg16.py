@@ -93,6 +93,7 @@ def _extractor() -> nn.Sequential:
             vgg.initialize(layer)
     for layer in features[:10]:
         layer.requires_grad_(False)
+    features.compiled = True
     return features
 
 

@@ -23,12 +23,15 @@ class RoIHead(nn.Module):
         ``oxidet.ops.RoIPool`` or ``RoIAlign``.
     classifier
         Module that turns the pooled features, flattened in C, H, W order or as they are, into
-        (R, features).
+        (R, features). In evaluation mode it runs as a plan, together with the two layers behind
+        it; set ``compiled = False`` on the head if it is something that no plan can do.
     features
         Width of the classifier's result.
     flatten
         Whether the classifier wants (R, C * h * w) rather than (R, C, h, w).
     """
+
+    compiled = True
 
     def __init__(
         self,
@@ -63,6 +66,10 @@ class RoIHead(nn.Module):
             return empty[:, : 4 * self.n_class], empty[:, : self.n_class]
         # The pooling operators count x before y.
         boxes = np.column_stack([np.asarray(roi_indices, np.float32), rois[:, [1, 0, 3, 2]]])
-        pooled = self.roi(x, boxes)
+        return self.predict_boxes(self.roi(x, boxes))
+
+    @nn.compiled_method
+    def predict_boxes(self, pooled: Any) -> tuple[Any, Any]:
+        """(R, C, h, w) pooled features to corrections and logits, as :meth:`forward` returns."""
         hidden = self.classifier(F.flatten(pooled, 1) if self.flatten else pooled)
         return self.cls_loc(hidden), self.score(hidden)

@@ -57,6 +57,8 @@ class RegionProposalNetwork(nn.Module):
         foreground ``"logit"``, as chainercv. They differ, because the background's logit does.
     """
 
+    compiled = True
+
     def __init__(
         self,
         in_channels: int = 512,
@@ -94,10 +96,10 @@ class RegionProposalNetwork(nn.Module):
         """
         batch, _, height, width = x.shape
         anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
-        hidden = F.relu(self.conv1(x))
+        locs, scores = self.slide(x)
         # Channels vary fastest in memory, so these reshapes copy nothing.
-        locs = _permute(self.loc(hidden)).reshape(batch, len(anchor), 4)
-        scores = _permute(self.score(hidden)).reshape(batch, len(anchor), 2)
+        locs = _permute(locs).reshape(batch, len(anchor), 4)
+        scores = _permute(scores).reshape(batch, len(anchor), 2)
         ranking = np.asarray(scores)
         if self.rank_by == "probability":
             ranking = F.softmax(ranking, dim=-1)
@@ -118,6 +120,12 @@ class RegionProposalNetwork(nn.Module):
             roi_indices=np.repeat(np.arange(batch, dtype=np.int32), counts),
             anchor=anchor,
         )
+
+    @nn.compiled_method
+    def slide(self, x: Any) -> tuple[Any, Any]:
+        """The three convolutions: (N, C, H, W) to (N, 4 * A, H, W) and (N, 2 * A, H, W)."""
+        hidden = F.relu(self.conv1(x))
+        return self.loc(hidden), self.score(hidden)
 
 
 def _permute(x: Any) -> Any:

@@ -1,0 +1,385 @@
+"""What ``Module.plan`` and ``Module.profile`` return: rows of numbers that print as a table."""
+
+from __future__ import annotations
+
+import html
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from oxidet import _core
+
+Shape = tuple[int, ...]
+
+WIDEST_NAME = 26  # characters of a layer's name in text; a longer one loses its beginning
+# In text and HTML; rows have the full words.
+ABBREVIATIONS = {"batch_norm": "bn"}
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One step of a plan, for the whole batch.
+
+    Attributes
+    ----------
+    name
+        Dotted path of the layer.
+    op, algorithm
+        What is computed, and how.
+    fused
+        Operations behind ``op`` that are done in the same step, in their order.
+    in_shape, out_shape
+        Of the (first) input and the output, (N, C, H, W) or (N, F).
+    macs
+        Multiplications with an addition that a direct sum takes.
+    weight_bytes, output_bytes
+        Size of the packed weights and of the output.
+    """
+
+    name: str
+    op: str
+    algorithm: str
+    fused: tuple[str, ...]
+    in_shape: Shape
+    out_shape: Shape
+    macs: int
+    weight_bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True)
+class ProfileStep(PlanStep):
+    """One step of a plan with its time.
+
+    Attributes
+    ----------
+    seconds, fastest
+        Median and minimum over the repeats.
+    share
+        Of the median in the sum of all medians, 0..1.
+    gflops
+        ``2e-9 * macs / seconds``: effective, as if every algorithm did what a direct sum does.
+    of_peak
+        ``gflops`` over what this machine's multipliers do at most; above 1 where an algorithm
+        needs fewer multiplications than a direct sum.
+    """
+
+    seconds: float
+    fastest: float
+    share: float
+    gflops: float
+    of_peak: float
+
+
+Row = TypeVar("Row", bound=PlanStep)
+
+
+class _Report(Generic[Row]):
+    """Rows, and what they are about."""
+
+    # (heading, whether the column holds words)
+    _columns: tuple[tuple[str, bool], ...]
+
+    def __init__(
+        self,
+        model: str,
+        shapes: Sequence[Shape],
+        precision: str,
+        storage: str,
+        rows: Sequence[Row],
+        memory: dict[str, int],
+    ) -> None:
+        self.model = model
+        self.input_shapes = tuple(tuple(shape) for shape in shapes)
+        self.precision = precision
+        self.storage = storage
+        self.rows = tuple(rows)
+        self.memory = dict(memory)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.rows[index]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the whole plan, counted as direct sums."""
+        return sum(row.macs for row in self.rows)
+
+    def _title(self) -> str:
+        shapes = ", ".join(str(shape) for shape in self.input_shapes)
+        steps = f"{len(self.rows)} step" + ("" if len(self.rows) == 1 else "s")
+        return (
+            f"{self.model}, input {shapes}: {steps}, precision {self.precision}, "
+            f"weights {self.storage}"
+        )
+
+    def _memory_line(self) -> str:
+        return "memory: " + ", ".join(
+            f"{what} {_bytes(self.memory[key])}"
+            for key, what in (
+                ("weights", "packed weights"),
+                ("arena", "activations"),
+                ("scratch", "scratch"),
+            )
+            if key in self.memory
+        )
+
+    def _cells(self, row: Row) -> list[str]:
+        raise NotImplementedError
+
+    def _total(self) -> list[str]:
+        raise NotImplementedError
+
+    def _notes(self) -> list[str]:
+        return [self._memory_line()]
+
+    def __str__(self) -> str:
+        lines = [self._cells(row) for row in self.rows]
+        for cells in lines:
+            if len(cells[0]) > WIDEST_NAME:
+                cells[0] = "…" + cells[0][1 - WIDEST_NAME :]
+        table = [[heading for heading, _ in self._columns], *lines, self._total()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        text = [
+            "  ".join(
+                cell.ljust(width) if words else cell.rjust(width)
+                for cell, width, (_, words) in zip(cells, widths, self._columns, strict=True)
+            ).rstrip()
+            for cells in table
+        ]
+        rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+        body = [text[0], rule, *text[1:-1], rule, text[-1]]
+        return "\n".join([self._title(), "", *body, "", *self._notes()])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        def line(cells: Sequence[str], tag: str, style: str = "") -> str:
+            made = "".join(
+                f'<{tag} style="text-align:{"left" if words else "right"};padding:1px 8px;'
+                f'white-space:nowrap{style}">{html.escape(cell)}</{tag}>'
+                for cell, (_, words) in zip(cells, self._columns, strict=True)
+            )
+            return f"<tr>{made}</tr>"
+
+        headings = line([heading for heading, _ in self._columns], "th")
+        rows = "".join(line(self._cells(row), "td", self._shade(row)) for row in self.rows)
+        total = line(self._total(), "th", ";border-top:1px solid currentColor")
+        notes = "<br>".join(html.escape(note) for note in self._notes())
+        return (
+            f"<div><p><b>{html.escape(self._title())}</b></p>"
+            '<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
+            f"<thead>{headings}</thead><tbody>{rows}</tbody><tfoot>{total}</tfoot></table>"
+            f"<p><small>{notes}</small></p></div>"
+        )
+
+    def _shade(self, row: Row) -> str:
+        return ""
+
+
+class PlanReport(_Report[PlanStep]):
+    """The steps of a plan: prints as a table and iterates over :class:`PlanStep`."""
+
+    _columns = (
+        ("layer", True),
+        ("algorithm", True),
+        ("fused", True),
+        ("input", False),
+        ("output", False),
+        ("MMACs", False),
+        ("weights", False),
+        ("result", False),
+    )
+
+    @classmethod
+    def of(
+        cls, plan: _core.Plan, model: str, shapes: Sequence[Shape], precision: str, storage: str
+    ) -> PlanReport:
+        """The report of a plan for inputs of some shapes."""
+        batch = shapes[0][0]
+        rows = [PlanStep(**_fields(step, batch)) for step in plan.steps()]
+        return cls(model, shapes, precision, storage, rows, plan.memory(batch))
+
+    def _cells(self, row: PlanStep) -> list[str]:
+        return [
+            row.name,
+            _algorithm(row),
+            _fused(row),
+            _shape(row.in_shape),
+            _shape(row.out_shape),
+            _millions(row.macs),
+            _bytes(row.weight_bytes) if row.weight_bytes else "",
+            _bytes(row.output_bytes),
+        ]
+
+    def _total(self) -> list[str]:
+        weights = sum(row.weight_bytes for row in self.rows)
+        results = sum(row.output_bytes for row in self.rows)
+        return ["total", "", "", "", "", _millions(self.macs), _bytes(weights), _bytes(results)]
+
+    def _notes(self) -> list[str]:
+        return ["shapes are those of one image", *super()._notes()]
+
+
+class ProfileReport(_Report[ProfileStep]):
+    """The steps of a plan with their times: prints as a table, iterates over
+    :class:`ProfileStep`.
+
+    Attributes
+    ----------
+    repeats
+        How often the plan ran.
+    seconds
+        Sum of the medians of all steps.
+    peak_gflops
+        What the multipliers of the threads in use do at most, measured in registers.
+    """
+
+    _columns = (
+        ("layer", True),
+        ("algorithm", True),
+        ("fused", True),
+        ("output", False),
+        ("ms", False),
+        ("share", False),
+        ("GFLOP/s", False),
+        ("of peak", False),
+    )
+
+    repeats: int
+    peak_gflops: float
+    threads: int
+
+    @classmethod
+    def of_times(
+        cls,
+        plan: _core.Plan,
+        model: str,
+        shapes: Sequence[Shape],
+        precision: str,
+        storage: str,
+        times: Sequence[Sequence[float]],
+    ) -> ProfileReport:
+        """The report of a plan that ran on inputs of some shapes; ``times`` has a list a step."""
+        batch = shapes[0][0]
+        peak = _core.peak_flops(precision) * 1e-9
+        medians = [statistics.median(seconds) for seconds in times]
+        total = sum(medians)
+        rows = []
+        for step, seconds, median in zip(plan.steps(), times, medians, strict=True):
+            fields = _fields(step, batch)
+            gflops = 2e-9 * fields["macs"] / median if median > 0 else 0.0
+            rows.append(
+                ProfileStep(
+                    **fields,
+                    seconds=median,
+                    fastest=min(seconds),
+                    share=median / total if total > 0 else 0.0,
+                    gflops=gflops,
+                    of_peak=gflops / peak,
+                )
+            )
+        report = cls(model, shapes, precision, storage, rows, plan.memory(batch))
+        report.repeats = len(times[0]) if times else 0
+        report.peak_gflops = peak
+        report.threads = _core.num_threads()
+        return report
+
+    @property
+    def seconds(self) -> float:
+        """Sum of the medians of all steps."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def gflops(self) -> float:
+        """Effective GFLOP/s of the whole plan."""
+        return 2e-9 * self.macs / self.seconds if self.seconds > 0 else 0.0
+
+    def _cells(self, row: ProfileStep) -> list[str]:
+        return [
+            row.name,
+            _algorithm(row),
+            _fused(row),
+            _shape(row.out_shape),
+            f"{row.seconds * 1e3:.3f}",
+            f"{row.share:.1%}",
+            f"{row.gflops:.1f}" if row.macs else "",
+            f"{row.of_peak:.0%}" if row.macs else "",
+        ]
+
+    def _total(self) -> list[str]:
+        speed = f"{self.gflops:.1f}" if self.macs else ""
+        of_peak = f"{self.gflops / self.peak_gflops:.0%}" if self.macs else ""
+        return ["total", "", "", "", f"{self.seconds * 1e3:.3f}", "100.0%", speed, of_peak]
+
+    def _notes(self) -> list[str]:
+        threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
+        return [
+            f"median of {self.repeats}; the peak of {threads} is {self.peak_gflops:.0f} GFLOP/s; "
+            "GFLOP/s count what a direct sum",
+            "would do, so an algorithm with fewer multiplications may exceed the peak",
+            *super()._notes(),
+        ]
+
+    def _shade(self, row: ProfileStep) -> str:
+        # Twice the share, so that a step with a tenth of the time can be seen.
+        return f";background:rgba(224,120,32,{min(2 * row.share, 0.8):.3f})"
+
+
+def _fields(step: dict[str, Any], batch: int) -> dict[str, Any]:
+    """The fields of a :class:`PlanStep` from those of one image."""
+    return {
+        "name": step["name"],
+        "op": step["op"],
+        "algorithm": step["algorithm"],
+        "fused": tuple(step["fused"]),
+        "in_shape": (batch, *step["in_shape"]),
+        "out_shape": (batch, *step["out_shape"]),
+        "macs": batch * step["macs"],
+        "weight_bytes": step["weight_bytes"],
+        "output_bytes": batch * step["output_bytes"],
+    }
+
+
+def _algorithm(row: PlanStep) -> str:
+    return row.algorithm or row.op
+
+
+def _fused(row: PlanStep) -> str:
+    return " ".join(ABBREVIATIONS.get(name, name) for name in row.fused)
+
+
+def _shape(shape: Shape) -> str:
+    """One image's shape.
+
+    >>> _shape((8, 64, 56, 56))
+    '64x56x56'
+    """
+    return "x".join(map(str, shape[1:]))
+
+
+def _millions(macs: int) -> str:
+    """
+    >>> _millions(118_013_952), _millions(0)
+    ('118.0', '')
+    """
+    return f"{macs / 1e6:.1f}" if macs else ""
+
+
+def _bytes(count: int) -> str:
+    """
+    >>> _bytes(0), _bytes(999), _bytes(37_632), _bytes(102_500_000)
+    ('0 B', '999 B', '37.6 kB', '102.5 MB')
+    """
+    if count < 1000:
+        return f"{count} B"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {'BkMGT'[power]}B"
