@@ -76,17 +76,13 @@ def _batch_norm_graph(
 ) -> Symbol:
     x = trace.value(input, "input")
     channels = input.shape[1]
-    constants = [
-        trace.vector(value, name, channels)
-        for value, name in (
-            (mean, "running_mean"),
-            (var, "running_var"),
-            (weight, "weight"),
-            (bias, "bias"),
-        )
-    ]
-    values, key = zip(*constants, strict=True)
-    return trace.symbol(trace.builder.batch_norm(x, *values, eps, key, trace.name("batch_norm")))
+    m, mean_key = trace.vector(mean, "running_mean", channels)
+    v, var_key = trace.vector(var, "running_var", channels)
+    w, weight_key = trace.vector(weight, "weight", channels)
+    b, bias_key = trace.vector(bias, "bias", channels)
+    key = (mean_key, var_key, weight_key, bias_key)
+    name = trace.name("batch_norm")
+    return trace.symbol(trace.builder.batch_norm(x, m, v, w, b, eps, key, name))
 
 
 batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward, _batch_norm_graph)

@@ -323,9 +323,9 @@ class ProfileReport(_Report[ProfileStep]):
     def _notes(self) -> list[str]:
         threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
         return [
-            f"median of {self.repeats}; the peak of {threads} is {self.peak_gflops:.0f} GFLOP/s; "
-            "GFLOP/s count what a direct sum",
-            "would do, so an algorithm with fewer multiplications may exceed the peak",
+            f"times are medians of {self.repeats}; {threads} reach {self.peak_gflops:.0f} GFLOP/s "
+            "at most, counted as here:",
+            "the work of a direct sum, so an algorithm with fewer multiplications may exceed it",
             *super()._notes(),
         ]
 

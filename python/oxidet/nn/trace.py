@@ -10,17 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oxidet import _core
+from oxidet._arrays import vector
 from oxidet.nn import tape
 from oxidet.nn.symbol import BatchSize, Symbol, current_trace, trace_error
 from oxidet.nn.tensor import Stored
 
 if TYPE_CHECKING:
     from oxidet.nn.module import Module
-
-Array = NDArray[Any]
 
 
 class Trace:
@@ -119,7 +117,7 @@ class Trace:
         """The value behind a symbol of shape (N, C, H, W)."""
         return self.value(symbol, argument, 4, "(N, C, H, W)")
 
-    def constant(self, value: Any, argument: str) -> tuple[Array | None, tuple[int, int]]:
+    def constant(self, value: Any, argument: str) -> tuple[Any, tuple[int, int]]:
         """The values of a parameter, buffer or None, and what identifies them."""
         if value is None:
             return None, (0, 0)
@@ -129,14 +127,10 @@ class Trace:
         self.stored.setdefault(value, version)
         return value.data, (value.serial, version)
 
-    def vector(
-        self, value: Any, argument: str, length: int
-    ) -> tuple[Array | None, tuple[int, int]]:
-        """Like :meth:`constant`, of shape ``(length,)``."""
+    def vector(self, value: Any, argument: str, length: int) -> tuple[Any, tuple[int, int]]:
+        """Like :meth:`constant`, as float32 of shape ``(length,)``."""
         array, key = self.constant(value, argument)
-        if array is not None and array.shape != (length,):
-            raise ValueError(f"{argument}: expected shape ({length},), got {array.shape}")
-        return None if array is None else np.ascontiguousarray(array, np.float32), key
+        return None if array is None else vector(array, argument, length), key
 
     def number(self, value: Any) -> float | None:
         """A Python or NumPy number, or that in a parameter or buffer of one element; else None."""
@@ -144,7 +138,6 @@ class Trace:
             return float(value)
         if isinstance(value, Stored) and value.numel() == 1:
             array, _ = self.constant(value, "other")
-            assert array is not None
             return float(array.item())
         return None
 
