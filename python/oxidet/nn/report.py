@@ -13,8 +13,10 @@ from oxidet import _core
 
 Shape = tuple[int, ...]
 
-WIDEST_NAME = 26  # characters of a layer's name in text; a longer one loses its beginning
-# In text and HTML; rows have the full words.
+# Columns of a terminal. Where a table does not fit, the names of layers lose their beginning.
+WIDTH = 100
+SHORTEST_NAME = 12
+# In tables; rows have the full words.
 ABBREVIATIONS = {"batch_norm": "bn"}
 
 
@@ -141,12 +143,18 @@ class _Report(Generic[Row]):
         return [self._memory_line()]
 
     def __str__(self) -> str:
-        lines = [self._cells(row) for row in self.rows]
-        for cells in lines:
-            if len(cells[0]) > WIDEST_NAME:
-                cells[0] = "…" + cells[0][1 - WIDEST_NAME :]
-        table = [[heading for heading, _ in self._columns], *lines, self._total()]
+        headings = [heading for heading, _ in self._columns]
+        table = [headings, *map(self._cells, self.rows), self._total()]
+        for cells in table:
+            # "implicit gemm, band copied": how exactly is for the rows.
+            cells[1] = cells[1].partition(",")[0]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        room = max(WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1), SHORTEST_NAME)
+        if widths[0] > room:
+            widths[0] = room
+            for cells in table:
+                if len(cells[0]) > room:
+                    cells[0] = "…" + cells[0][1 - room :]
         text = [
             "  ".join(
                 cell.ljust(width) if words else cell.rjust(width)
