@@ -56,7 +56,9 @@ def test_show_versions_prints_what_a_bug_report_needs(capsys: pytest.CaptureFixt
     assert rows["numpy"] == np.__version__
     assert rows["threads"].startswith("2")
     assert rows["isa"].split()[0] in {"scalar", "avx2", "avx512"}
+    assert rows["kernels"].startswith(f"{rows['isa']}-f32-")
     assert rows["precision"].startswith("winograd")
+    assert rows["weights"].startswith("f32")
     assert {"platform", "cpu", "Pillow", "torch"} <= rows.keys()
 
 

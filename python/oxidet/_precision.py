@@ -2,7 +2,8 @@
 
 ``"direct"`` sums products in their plain form. ``"winograd"``, the default, permits Winograd
 convolution where a measured table says that it pays; ``"bf16"`` permits bfloat16 multiplicands.
-Until those kernels exist, all three settings run the direct kernels; ``show_versions`` says so.
+The setting is about plans, and ``Module.plan`` tells what they chose; layers that run eagerly are
+always direct.
 """
 
 from __future__ import annotations

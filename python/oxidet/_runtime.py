@@ -10,6 +10,7 @@ import numpy as np
 from oxidet import _core
 from oxidet._arrays import integer
 from oxidet._precision import get_precision
+from oxidet._weight_storage import get_weight_storage
 
 
 def get_num_threads() -> int:
@@ -52,9 +53,11 @@ def versions() -> dict[str, str]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "isa": f"{_core.isa()} (matrix products of the gemm crate)",
+        "isa": _core.isa(),
+        "kernels": f"{_core.kernels()} in plans, those of the gemm crate elsewhere",
         "threads": str(get_num_threads()),
-        "precision": f"{get_precision()} (all settings run the direct kernels in this version)",
+        "precision": f"{get_precision()} in plans, direct elsewhere",
+        "weights": f"{get_weight_storage()} in plans",
         "numpy": np.__version__,
     }
     import importlib.metadata  # a tenth of the time that importing oxidet takes

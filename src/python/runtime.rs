@@ -2,7 +2,8 @@
 
 use pyo3::prelude::*;
 
-use crate::{isa::Isa, parallel};
+use super::compute;
+use crate::{gemm, isa::Isa, parallel};
 
 /// Number of threads that kernels use.
 #[pyfunction]
@@ -16,15 +17,31 @@ fn set_num_threads(num_threads: usize) -> PyResult<()> {
     Ok(parallel::set_num_threads(num_threads)?)
 }
 
-/// Name of the best instruction set of this CPU: `scalar`, `avx2` or `avx512`.
+/// Name of the instruction set in use: `scalar`, `avx2` or `avx512`.
 #[pyfunction]
 fn isa() -> &'static str {
-    Isa::detect().name()
+    Isa::active().name()
+}
+
+/// Name of the micro-kernel that plans multiply with.
+#[pyfunction]
+fn kernels() -> String {
+    gemm::kernel_name(Isa::active())
+}
+
+/// Floating-point operations per second that the micro-kernel reaches on all threads at once, from
+/// the first-level cache.
+#[pyfunction]
+fn peak_flops(py: Python<'_>) -> PyResult<f64> {
+    let measure = || rayon::broadcast(|_| gemm::measure_peak(Isa::active()));
+    compute(py, || Ok(measure().into_iter().sum()))
 }
 
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(num_threads, m)?)?;
     m.add_function(wrap_pyfunction!(set_num_threads, m)?)?;
     m.add_function(wrap_pyfunction!(isa, m)?)?;
+    m.add_function(wrap_pyfunction!(kernels, m)?)?;
+    m.add_function(wrap_pyfunction!(peak_flops, m)?)?;
     Ok(())
 }

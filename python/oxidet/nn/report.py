@@ -278,7 +278,7 @@ class ProfileReport(_Report[ProfileStep]):
     ) -> ProfileReport:
         """The report of a plan that ran on inputs of some shapes; ``times`` has a list a step."""
         batch = shapes[0][0]
-        peak = _core.peak_flops(precision) * 1e-9
+        peak = _core.peak_flops() * 1e-9
         medians = [statistics.median(seconds) for seconds in times]
         total = sum(medians)
         rows = []
