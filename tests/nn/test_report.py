@@ -103,8 +103,13 @@ def test_tables_are_aligned_and_narrow(kind: str) -> None:
     for heading in ("MMACs", "result") if kind == "plan" else ("ms", "share", "GFLOP/s"):
         end = table[0].index(heading) + len(heading)
         for line in table[2:-2] + table[-1:]:
-            assert len(line) < end or line[end - 1] != " " or not line[end - 8 : end].strip(), line
+            assert (
+                len(line) < end
+                or line[end - 1] != " "
+                or not line[end - len(heading) : end].strip()
+            ), line
     assert table[-1].startswith("total")
+    assert text.count("(") == text.count(")")  # names such as "winograd f(4,3)" are whole
     assert "layer4.1.conv2" in text
     assert "bn" in table[2]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,7 @@ class _Report(Generic[Row]):
         headings = [heading for heading, _ in self._columns]
         table = [headings, *map(self._cells, self.rows), self._total()]
         for cells in table:
-            # "implicit gemm, band copied": how exactly is for the rows.
-            cells[1] = cells[1].partition(",")[0]
+            cells[1] = _short(cells[1])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         room = max(WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1), SHORTEST_NAME)
         if widths[0] > room:
@@ -361,6 +361,15 @@ def _algorithm(row: PlanStep) -> str:
     return row.algorithm or row.op
 
 
+def _short(algorithm: str) -> str:
+    """The name of an algorithm without how exactly, which is for rows and HTML.
+
+    >>> _short("implicit gemm, band copied"), _short("winograd f(6, 3), by tiles")
+    ('implicit gemm', 'winograd f(6,3)')
+    """
+    return re.sub(r",(?![^(]*\)).*", "", algorithm).replace(", ", ",")
+
+
 def _fused(row: PlanStep) -> str:
     return " ".join(ABBREVIATIONS.get(name, name) for name in row.fused)
 
@@ -376,18 +385,22 @@ def _shape(shape: Shape) -> str:
 
 def _millions(macs: int) -> str:
     """
-    >>> _millions(118_013_952), _millions(0)
-    ('118.0', '')
+    >>> _millions(118_013_952), _millions(512_000), _millions(0)
+    ('118', '0.5', '')
     """
-    return f"{macs / 1e6:.1f}" if macs else ""
+    return _three_digits(macs / 1e6) if macs else ""
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _bytes(count: int) -> str:
     """
     >>> _bytes(0), _bytes(999), _bytes(37_632), _bytes(102_500_000)
-    ('0 B', '999 B', '37.6 kB', '102.5 MB')
+    ('0 B', '999 B', '37.6 kB', '102 MB')
     """
     if count < 1000:
         return f"{count} B"
     power = min(int(math.log10(count)) // 3, 4)
-    return f"{count / 1000**power:.1f} {'BkMGT'[power]}B"
+    return f"{_three_digits(count / 1000**power)} {'BkMGT'[power]}B"
