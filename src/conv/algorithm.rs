@@ -12,6 +12,7 @@ use std::fmt;
 use super::geometry::Conv2d;
 use super::prepared::{Options, Precision};
 use super::winograd::{self, TileSize};
+use crate::gemm::Storage;
 
 /// Multiply-accumulate operations per nanosecond of the products.
 const PRODUCTS: f64 = 210.0;
@@ -24,8 +25,13 @@ const WEIGHTS: f64 = 10.0;
 /// Nanoseconds that a second pass over the image costs, beyond its bytes.
 const PASS: f64 = 5_000.0;
 
+/// Up to this many output pixels a layer waits for its weights rather than for its products: each
+/// weight is used once a pixel, and memory delivers one while some 25 products are computed; half of
+/// the time is still memory's at twice that.
+const FEW_PIXELS: usize = 64;
+
 /// How a convolution is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// Direct sums by an implicit matrix product.
     Direct,
@@ -55,11 +61,19 @@ impl Algorithm {
 
     /// The one to use for images of this geometry.
     pub fn choose(conv: &Conv2d, options: Options) -> Algorithm {
-        if options.precision == Precision::Direct {
+        // Winograd's transform back would magnify the rounding of its stored weights.
+        let rounded = Self::storage(conv, options) != Storage::F32;
+        if options.precision == Precision::Direct || rounded {
             return Algorithm::Direct;
         }
         let cheaper = |a: &Algorithm, b: &Algorithm| a.cost(conv).total_cmp(&b.cost(conv));
         Self::candidates(conv).into_iter().min_by(cheaper).unwrap_or(Algorithm::Direct)
+    }
+
+    /// How the layer stores its weights: as asked for where that saves time, else as they are.
+    pub fn storage(conv: &Conv2d, options: Options) -> Storage {
+        let few = conv.output.0 * conv.output.1 <= FEW_PIXELS;
+        if few { options.storage } else { Storage::F32 }
     }
 
     /// Estimated nanoseconds for one image on two cores.
@@ -85,7 +99,6 @@ impl Algorithm {
 mod tests {
     use super::super::geometry::Padding;
     use super::*;
-    use crate::gemm::Storage;
 
     fn choice(size: usize, channels: usize, stride: usize, precision: Precision) -> String {
         let conv = Conv2d::new(
@@ -110,5 +123,18 @@ mod tests {
         assert_eq!(choice(56, 64, 2, Precision::Winograd), "direct");
         assert_eq!(choice(224, 64, 1, Precision::Direct), "direct");
         assert_eq!(choice(224, 64, 1, Precision::Bf16), winograd(224, 64));
+    }
+
+    #[test]
+    fn weights_are_rounded_only_where_that_saves_time() {
+        let stored = |size| {
+            let (x, w) = ((1, size, size, 32), (3, 3, 32, 32));
+            let one = Padding::symmetric(1, 1);
+            let conv = Conv2d::new(x, w, (1, 1), one, (1, 1), 1).unwrap();
+            let options = Options { precision: Precision::Winograd, storage: Storage::F16 };
+            (Algorithm::storage(&conv, options), Algorithm::choose(&conv, options))
+        };
+        assert_eq!(stored(8), (Storage::F16, Algorithm::Direct));
+        assert_eq!(stored(9).0, Storage::F32);
     }
 }

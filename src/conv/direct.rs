@@ -16,6 +16,8 @@
 //! that the packed weights of one block stay in the second-level cache while tasks of the same block
 //! follow each other.
 
+use std::sync::Arc;
+
 use super::geometry::{Conv2d, Padding};
 use super::prepared::Epilogue;
 use crate::gemm::{Finish, Lhs, PackedMatrix, Source as Weights, Storage};
@@ -48,8 +50,8 @@ enum Source {
 #[derive(Debug)]
 pub(super) struct Direct {
     conv: Conv2d,
-    /// One matrix a group.
-    weights: Vec<PackedMatrix>,
+    /// One matrix a group; shared by layers of other image sizes.
+    weights: Arc<[PackedMatrix]>,
     source: Source,
     /// Where the segments of a row begin, in pixels of the source.
     segments: Vec<usize>,
@@ -69,6 +71,19 @@ impl Direct {
         let mut direct = Direct {
             conv: *conv,
             weights: (0..conv.groups).map(pack).collect(),
+            source: Source::InPlace,
+            segments: Vec::new(),
+            task: (1, 1),
+        };
+        direct.plan();
+        direct
+    }
+
+    /// The layer for images of another size, on the same weights.
+    pub fn resized(&self, conv: &Conv2d) -> Self {
+        let mut direct = Direct {
+            conv: *conv,
+            weights: self.weights.clone(),
             source: Source::InPlace,
             segments: Vec::new(),
             task: (1, 1),

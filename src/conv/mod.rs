@@ -37,5 +37,5 @@ pub use backward_data::backward_data;
 pub use backward_weight::{backward_bias, backward_weight};
 pub use forward::forward;
 pub use geometry::{Conv2d, Padding, output_size};
-pub use prepared::{Activation, Epilogue, Options, Precision, PreparedConv};
+pub use prepared::{Activation, Epilogue, Options, Packing, Precision, PreparedConv};
 pub use winograd::TileSize;

@@ -3,6 +3,8 @@
 //! This is what an executable plan holds for each layer. A fully connected layer is the same thing
 //! with the whole input as its window.
 
+use std::sync::Arc;
+
 use super::algorithm::Algorithm;
 use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
@@ -56,7 +58,8 @@ impl Activation {
 pub struct Options {
     /// How products may be rounded.
     pub precision: Precision,
-    /// How the weights of layers that wait for memory are stored.
+    /// How the weights of layers that wait for memory are stored: those with few output pixels,
+    /// fully connected ones above all.
     pub storage: Storage,
 }
 
@@ -71,13 +74,23 @@ pub enum Precision {
     Bf16,
 }
 
+/// What packed weights follow from, besides the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Packing {
+    algorithm: Algorithm,
+    channels: (usize, usize),
+    kernel: (usize, usize),
+    groups: usize,
+    storage: Storage,
+}
+
 /// A convolution ready to run.
 #[derive(Debug)]
 pub struct PreparedConv {
     conv: Conv2d,
     layer: Layer,
     /// One value an output channel; each group padded to a multiple of the micro-kernel's width.
-    bias: Option<Vec<f32>>,
+    bias: Option<Arc<[f32]>>,
 }
 
 /// The chosen algorithm with its packed weights.
@@ -147,7 +160,7 @@ impl PreparedConv {
         bias: Option<&[f32]>,
         options: Options,
     ) -> Self {
-        let (conv, storage) = (*conv, options.storage);
+        let (conv, storage) = (*conv, Algorithm::storage(conv, options));
         let layer = match algorithm {
             Algorithm::Winograd(size) => {
                 Layer::Winograd(Winograd::new(&conv, size, isa, storage, weight))
@@ -162,9 +175,31 @@ impl PreparedConv {
                 padded.extend_from_slice(group);
                 padded.resize(padded.len().next_multiple_of(width), 0.0);
             }
-            padded
+            padded.into()
         });
         PreparedConv { conv, layer, bias }
+    }
+
+    /// What packed weights follow from, besides the weights: two geometries with the same packing
+    /// can share them.
+    pub fn packing(conv: &Conv2d, options: Options) -> Packing {
+        Packing {
+            algorithm: Algorithm::choose(conv, options),
+            channels: (conv.in_channels, conv.out_channels),
+            kernel: conv.kernel,
+            groups: conv.groups,
+            storage: Algorithm::storage(conv, options),
+        }
+    }
+
+    /// The layer for a geometry with the same [`packing`](Self::packing), on the same weights.
+    pub fn resized(&self, conv: &Conv2d) -> Self {
+        let conv = Conv2d { batch: 1, ..*conv };
+        let layer = match &self.layer {
+            Layer::Direct(direct) => Layer::Direct(direct.resized(&conv)),
+            Layer::Winograd(winograd) => Layer::Winograd(winograd.resized(&conv)),
+        };
+        PreparedConv { conv, layer, bias: self.bias.clone() }
     }
 
     /// The geometry, for one image.
@@ -186,7 +221,7 @@ impl PreparedConv {
             Layer::Direct(direct) => direct.weight_bytes(),
             Layer::Winograd(winograd) => winograd.weight_bytes(),
         };
-        weights + 4 * self.bias.as_ref().map_or(0, Vec::len)
+        weights + 4 * self.bias.as_ref().map_or(0, |bias| bias.len())
     }
 
     /// Floats of scratch memory that [`run`](Self::run) needs for a batch, with the threads it
@@ -372,6 +407,26 @@ mod tests {
                     assert!(same, "{bad}: {got}, expected {expected}, {}", layer.algorithm());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_layer_for_another_image_size_shares_the_weights() {
+        let conv = |size| {
+            let weight = (3, 3, 8, 40);
+            let one = Padding::symmetric(1, 1);
+            Conv2d::new((1, size, size, 8), weight, (1, 1), one, (1, 1), 1).unwrap()
+        };
+        let (small, large) = (conv(9), conv(21));
+        let weight = values(small.weight_len(), 2);
+        let input = values(large.input_len(), 1);
+        let pairs = layers(&small, &weight, None).into_iter().zip(layers(&large, &weight, None));
+        for ((layer, _), (fresh, _)) in pairs {
+            let resized = layer.resized(&large);
+            let plain = (None, Activation::Identity);
+            let expected = run(&large, &fresh, &input, plain);
+            assert_eq!(run(&large, &resized, &input, plain), expected, "{}", layer.algorithm());
+            assert_eq!(resized.weight_bytes(), layer.weight_bytes());
         }
     }
 

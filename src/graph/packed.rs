@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::ir::{Constant, Key, Layer, Norm};
 use crate::Result;
-use crate::conv::{Conv2d, Options, Padding, PreparedConv};
+use crate::conv::{Conv2d, Options, Packing, PreparedConv};
 use crate::layers::batch_norm;
 use crate::layers::fold::{fold, fold_packed};
 
@@ -17,11 +17,11 @@ use crate::layers::fold::{fold, fold_packed};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LayerKey {
     weights: Key,
-    linear: bool,
     /// Constants of the batch norm folded in, and the bits of its eps.
     norm: Option<(Key, u64)>,
-    geometry: [usize; 17],
-    options: Options,
+    /// Height, width and channels of the image that a linear layer flattens.
+    image: Option<(usize, usize, usize)>,
+    packing: Packing,
 }
 
 /// The cache of packed layers of one network.
@@ -60,8 +60,14 @@ impl PackedWeights {
         options: Options,
     ) -> Result<Arc<PreparedConv>> {
         let key = key(layer, options);
-        if let Some(found) = key.as_ref().and_then(|key| self.lock().get(key)?.upgrade()) {
-            return Ok(found);
+        if let Some(key) = &key {
+            let mut layers = self.lock();
+            if let Some(found) = layers.get(key).and_then(Weak::upgrade) {
+                let found = fit(found, layer);
+                // The newest plan is likely to live longest.
+                layers.insert(key.clone(), Arc::downgrade(&found));
+                return Ok(found);
+            }
         }
         // Not under the lock: packing is parallel, and a pool thread that waits for its helpers may
         // take up another plan's packing, which would wait for this lock. Two plans that pack one
@@ -70,7 +76,7 @@ impl PackedWeights {
         let Some(key) = key else { return Ok(packed) };
         let mut layers = self.lock();
         if let Some(found) = layers.get(&key).and_then(Weak::upgrade) {
-            return Ok(found);
+            return Ok(fit(found, layer));
         }
         layers.retain(|_, layer| layer.strong_count() > 0);
         layers.insert(key, Arc::downgrade(&packed));
@@ -82,39 +88,22 @@ impl PackedWeights {
     }
 }
 
+/// A packed layer for the image size of `layer`: itself, or another one on the same weights.
+fn fit(found: Arc<PreparedConv>, layer: &Layer) -> Arc<PreparedConv> {
+    let same = layer.linear || *found.geometry() == Conv2d { batch: 1, ..layer.conv };
+    if same { found } else { Arc::new(found.resized(&layer.conv)) }
+}
+
 /// The key of a layer, if all its constants have an identity.
 fn key(layer: &Layer, options: Options) -> Option<LayerKey> {
     let norm = layer.norm.as_ref().map(|norm| (norm.key.clone(), norm.eps.to_bits()));
     if layer.key.is_empty() || norm.as_ref().is_some_and(|(key, _)| key.is_empty()) {
         return None;
     }
-    let geometry = packing_geometry(&layer.conv);
-    Some(LayerKey { weights: layer.key.clone(), linear: layer.linear, norm, geometry, options })
-}
-
-/// The part of a geometry that packed weights follow from: all of it, as the algorithm and its
-/// tiles do. Leave out the image size here once layers can be packed for any.
-fn packing_geometry(conv: &Conv2d) -> [usize; 17] {
-    let Padding { top, bottom, left, right } = conv.padding;
-    [
-        conv.input.0,
-        conv.input.1,
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel.0,
-        conv.kernel.1,
-        conv.stride.0,
-        conv.stride.1,
-        top,
-        bottom,
-        left,
-        right,
-        conv.dilation.0,
-        conv.dilation.1,
-        conv.groups,
-        conv.output.0,
-        conv.output.1,
-    ]
+    let conv = &layer.conv;
+    let image = layer.linear.then_some((conv.input.0, conv.input.1, conv.in_channels));
+    let packing = PreparedConv::packing(conv, options);
+    Some(LayerKey { weights: layer.key.clone(), image, norm, packing })
 }
 
 /// Packs one layer; folded weights, where there is a batch norm, are freed on return.

@@ -27,8 +27,8 @@
 mod transforms;
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use super::direct::Direct;
 use super::geometry::Conv2d;
@@ -86,8 +86,9 @@ pub(super) struct Winograd {
     conv: Conv2d,
     size: TileSize,
     isa: Isa,
-    /// U: row `p * C + c` holds the weights of position `p` and input channel `c`.
-    weights: PackedMatrix,
+    /// U: row `p * C + c` holds the weights of position `p` and input channel `c`. Shared by layers
+    /// of other image sizes.
+    weights: Arc<PackedMatrix>,
     /// Output channels of a block.
     columns: usize,
     /// The same layer by direct sums, made when it is needed first.
@@ -120,7 +121,14 @@ impl Winograd {
         let most = BLOCK_OUTPUT / size.positions() / 28;
         let blocks = out.div_ceil(most.max(width));
         let columns = out.div_ceil(blocks).next_multiple_of(width);
+        let weights = Arc::new(weights);
         Winograd { conv: *conv, size, isa, weights, columns, direct: OnceLock::new() }
+    }
+
+    /// The layer for images of another size, on the same weights.
+    pub fn resized(&self, conv: &Conv2d) -> Self {
+        let (weights, direct) = (self.weights.clone(), OnceLock::new());
+        Winograd { conv: *conv, weights, direct, ..*self }
     }
 
     /// What `plan` calls this.
