@@ -239,7 +239,7 @@ impl PackedMatrix {
                     // bias covers `padded` columns, residual and output have `end - row` rows of
                     // `count` values from here, asserted above.
                     unsafe {
-                        kernels[end - row](&Call {
+                        let call = Call {
                             a: lhs
                                 .data
                                 .as_ptr()
@@ -256,7 +256,8 @@ impl PackedMatrix {
                             c_stride: stride,
                             columns: count,
                             next,
-                        });
+                        };
+                        tile::sum_in_parts(kernels[end - row], &call, width);
                     }
                     next = next.wrapping_add(depth * 64);
                     row = end;
@@ -346,10 +347,14 @@ mod tests {
             let (height, width) = tile::shape(isa);
             for rows in around(height) {
                 for columns in around(width) {
-                    for depth in [1, 5, 32] {
+                    for depth in [1, 5, 600] {
                         check(isa, Storage::F32, (rows, depth, columns));
                     }
                 }
+            }
+            // Sums of one part, of several, and of parts that are not even.
+            for depth in [511, 512, 513, 1024, 1600] {
+                check(isa, Storage::F32, (height, depth, width));
             }
             // Every number of rows a micro-kernel has, and an empty sum.
             (1..=height).for_each(|rows| check(isa, Storage::F32, (rows, 7, width)));

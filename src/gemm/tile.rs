@@ -200,6 +200,56 @@ unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
     }
 }
 
+/// Most terms that are summed up one after the other (KC). The rounding error of a plain sum grows
+/// with its length; longer sums are made of parts, each added to the result of those before.
+const SUM: usize = 512;
+
+/// Runs a micro-kernel on a sum of any length.
+///
+/// # Safety
+/// As [`TileKernel`].
+pub(super) unsafe fn sum_in_parts<E>(kernel: TileKernel<E>, call: &Call<'_, E>, width: usize) {
+    let (count, depth) = (call.segments.len(), call.depth);
+    if count * depth <= SUM {
+        // SAFETY: the caller's contract.
+        return unsafe { kernel(call) };
+    }
+    // Several short segments, or an even piece of a long one.
+    let (together, piece) = match depth <= SUM {
+        true => (SUM / depth, depth),
+        false => (1, depth.div_ceil(depth.div_ceil(SUM))),
+    };
+    let (mut segment, mut offset, mut steps) = (0, 0, 0);
+    while segment < count {
+        let segments = &call.segments[segment..count.min(segment + together)];
+        let depth = piece.min(depth - offset);
+        let last = segment + segments.len() == count && offset + depth == call.depth;
+        // SAFETY: a part of what the caller vouches for; from the second part on, the result so far
+        // is what is added, which the kernel reads before it writes.
+        unsafe {
+            kernel(&Call {
+                a: call.a.add(offset),
+                segments,
+                depth,
+                b: call.b.add(steps * width),
+                bias: call.bias.filter(|_| steps == 0),
+                residual: match steps {
+                    0 => call.residual,
+                    _ => Some((call.c.cast_const(), call.c_stride)),
+                },
+                bounds: if last { call.bounds } else { Bounds::NONE },
+                next: call.next.wrapping_add(steps * LINE),
+                ..*call
+            });
+        }
+        steps += segments.len() * depth;
+        offset += depth;
+        if offset == call.depth {
+            (segment, offset) = (segment + segments.len(), 0);
+        }
+    }
+}
+
 struct Tile<'a, 'b, E, const ROWS: usize>(&'a Call<'b, E>);
 
 impl<E: Element, const ROWS: usize> Kernel for Tile<'_, '_, E, ROWS> {
