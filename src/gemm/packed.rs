@@ -223,9 +223,6 @@ impl PackedMatrix {
             let panel = &panels[(first_column + column) / width * panel_len..][..panel_len]
                 [first_row * width..][..depth * width];
             let count = width.min(columns - column);
-            // While a panel is multiplied with tile after tile, the next one is fetched: each call
-            // asks for as many cache lines as it has steps, so two or so calls cover a panel.
-            let mut next: *const u8 = panel.as_ptr().wrapping_add(panel_len).cast();
             for line in 0..lhs.lines {
                 let mut row = 0;
                 for tile in 0..tiles {
@@ -234,6 +231,11 @@ impl PackedMatrix {
                     let at = line * lhs.rows + row;
                     let residual =
                         finish.residual.map(|r| r.rows(at, end - row).columns(column, count));
+                    let (ahead, stride_ahead) = fetch::<E>(
+                        (line * tiles + tile, lhs.lines * tiles),
+                        panel_len,
+                        depth * width,
+                    );
                     // SAFETY: `isa` is available, since `kernels` found it. `extent` above covers
                     // every read of the left-hand matrix, the panel has `depth * NR` elements, the
                     // bias covers `padded` columns, residual and output have `end - row` rows of
@@ -255,17 +257,38 @@ impl PackedMatrix {
                             c: out.as_mut_ptr().add(at * stride + column),
                             c_stride: stride,
                             columns: count,
-                            next,
+                            next: panel.as_ptr().wrapping_add(ahead).cast(),
+                            next_stride: stride_ahead,
                         };
                         tile::sum_in_parts(kernels[end - row], &call, width);
                     }
-                    next = next.wrapping_add(depth * 64);
                     row = end;
                 }
             }
         }
     }
 }
+
+/// Which weights a tile asks for while it is computed: distance in elements from the panel's start,
+/// and in bytes between the cache lines, one for each step of the sum.
+///
+/// Weights come from memory at a steady rate, but the first tile of a panel wants all of it at
+/// once and the others none. So the first two tiles fetch half of the next panel each. With one tile
+/// alone there is nothing to even out, but memory still delivers a tenth more if it is asked a
+/// kilobyte ahead; every other line will do, since lines are fetched in pairs.
+fn fetch<E>((tile, tiles): (usize, usize), panel_len: usize, used: usize) -> (usize, usize) {
+    match (tile, tiles) {
+        (_, 1) => (1024 / size_of::<E>(), 128),
+        _ if used * size_of::<E>() > FETCHED_PANEL => (0, 0),
+        (0, _) => (panel_len, 64),
+        (1, _) => (panel_len + used / 2, 64),
+        _ => (0, 0),
+    }
+}
+
+/// Panels up to this many bytes are fetched ahead into the second-level cache, which holds one being
+/// used, one being fetched and the rows they are multiplied with.
+const FETCHED_PANEL: usize = 256 * 1024;
 
 fn pack_panels<E: Element>(
     isa: Isa,

@@ -20,9 +20,6 @@ use crate::isa::{Element, Isa, Kernel, Portable, Simd};
 /// Vectors in a row of the tile.
 const VECTORS: usize = 2;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Most floats that a vector of any instruction set has.
 const MAX_LANES: usize = 16;
 
@@ -69,6 +66,8 @@ pub(super) struct Call<'a, E> {
     /// Where the weights lie that are needed next; one cache line is asked for in each of the K
     /// steps. Any address will do.
     pub next: *const u8,
+    /// Bytes from one of these cache lines to the next.
+    pub next_stride: usize,
 }
 
 /// A micro-kernel for a fixed number of rows.
@@ -133,7 +132,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
                     acc[i][1] = simd.mul_add(x, b1, acc[i][1]);
                 }
                 simd.prefetch(next);
-                next = next.wrapping_add(LINE);
+                next = next.wrapping_add(call.next_stride);
                 a = a.add(1);
                 b = b.add(VECTORS * lanes);
             }
@@ -238,7 +237,7 @@ pub(super) unsafe fn sum_in_parts<E>(kernel: TileKernel<E>, call: &Call<'_, E>, 
                     _ => Some((call.c.cast_const(), call.c_stride)),
                 },
                 bounds: if last { call.bounds } else { Bounds::NONE },
-                next: call.next.wrapping_add(steps * LINE),
+                next: call.next.wrapping_add(steps * call.next_stride),
                 ..*call
             });
         }
@@ -342,6 +341,7 @@ pub fn measure_peak(isa: Isa) -> f64 {
                     c_stride: width,
                     columns: width,
                     next: b.as_ptr().cast(),
+                    next_stride: 0,
                 });
             }
             std::hint::black_box(&mut c);
