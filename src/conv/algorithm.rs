@@ -10,6 +10,7 @@
 use std::fmt;
 
 use super::geometry::Conv2d;
+use super::grouped;
 use super::prepared::{Options, Precision};
 use super::winograd::{self, TileSize};
 use crate::gemm::Storage;
@@ -35,6 +36,8 @@ const FEW_PIXELS: usize = 64;
 pub enum Algorithm {
     /// Direct sums by an implicit matrix product.
     Direct,
+    /// Direct sums over vectors of several groups' channels: depthwise, and few channels a group.
+    Grouped,
     /// Winograd's algorithm with tiles of this size.
     Winograd(TileSize),
 }
@@ -43,6 +46,7 @@ impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Algorithm::Direct => write!(f, "direct"),
+            Algorithm::Grouped => write!(f, "grouped"),
             Algorithm::Winograd(size) => write!(f, "winograd f({}, 3)", size.outputs()),
         }
     }
@@ -52,6 +56,9 @@ impl Algorithm {
     /// Those that can compute `conv`.
     pub fn candidates(conv: &Conv2d) -> Vec<Algorithm> {
         let mut candidates = vec![Algorithm::Direct];
+        if grouped::applies(conv) {
+            candidates.push(Algorithm::Grouped);
+        }
         if winograd::applies(conv) {
             let sizes = [TileSize::F2, TileSize::F4, TileSize::F6];
             candidates.extend(sizes.map(Algorithm::Winograd));
@@ -61,6 +68,9 @@ impl Algorithm {
 
     /// The one to use for images of this geometry.
     pub fn choose(conv: &Conv2d, options: Options) -> Algorithm {
+        if grouped::applies(conv) {
+            return Algorithm::Grouped;
+        }
         // Winograd's transform back would magnify the rounding of its stored weights.
         let rounded = Self::storage(conv, options) != Storage::F32;
         if options.precision == Precision::Direct || rounded {
@@ -80,7 +90,7 @@ impl Algorithm {
     fn cost(self, conv: &Conv2d) -> f64 {
         let (c, o) = (conv.in_channels as f64, conv.out_channels as f64);
         match self {
-            Algorithm::Direct => {
+            Algorithm::Direct | Algorithm::Grouped => {
                 let macs = Conv2d { batch: 1, ..*conv }.macs() as f64;
                 macs / PRODUCTS + conv.weight_len() as f64 / WEIGHTS
             }

@@ -11,6 +11,7 @@
 //! | in place | no padding | the input itself |
 //! | band | padding, and the weights stay in the cache | each task copies the input rows it needs |
 //! | copy | padding, and many weights | one padded copy, for all blocks of output channels |
+//! | gathered | padding many times the image's size | each task copies what lies under its pixels |
 //!
 //! A task computes a tile of output pixels times a block of output channels. Blocks are chosen so
 //! that the packed weights of one block stay in the second-level cache while tasks of the same block
@@ -18,7 +19,7 @@
 
 use std::sync::Arc;
 
-use super::geometry::{Conv2d, Padding};
+use super::geometry::{Axis, Conv2d, Padding};
 use super::prepared::Epilogue;
 use crate::gemm::{Finish, Lhs, PackedMatrix, Source as Weights, Storage};
 use crate::isa::Isa;
@@ -44,7 +45,12 @@ enum Source {
     InPlace,
     Band,
     Copy,
+    Gathered,
 }
+
+/// A padded image may have this many times the floats of input and output together before nobody
+/// makes one.
+const PADDED: usize = 4;
 
 /// A convolution by direct sums.
 #[derive(Debug)]
@@ -115,6 +121,13 @@ impl Direct {
             self.task = (rows, columns);
             return;
         }
+        if self.mostly_padding() {
+            self.source = Source::Gathered;
+            self.segments = (0..conv.kernel.0 * conv.kernel.1).collect();
+            let rows = by_work.min(TASK_INPUT / self.window_len().max(1));
+            self.task = (rows.clamp(1, height * (by_work / height).max(1)), columns);
+            return;
+        }
         let short = conv.in_channels < SHORT_SEGMENT && conv.kernel.1 > 1;
         let in_place = conv.padding == Padding::default() && !short && !self.staggered();
         self.source = match (in_place, one_block) {
@@ -137,6 +150,21 @@ impl Direct {
     /// A 1 x 1 kernel without padding: what is read is a list of pixels, without neighbours.
     fn is_pointwise(&self) -> bool {
         self.conv.kernel == (1, 1) && self.conv.padding == Padding::default()
+    }
+
+    /// Whether a padded copy of the image would be out of proportion.
+    fn mostly_padding(&self) -> bool {
+        let Conv2d { input, output, padding, .. } = self.conv;
+        let widened = input.1 + padding.left + padding.right;
+        let padded = self.padded_rows().saturating_mul(widened).saturating_mul(self.pixel());
+        let given = input.0 * input.1 * self.conv.in_channels;
+        let ordinary = (given + output.0 * output.1 * self.conv.out_channels).max(TASK_INPUT);
+        padded / PADDED > ordinary
+    }
+
+    /// Floats of the input under a kernel, of all groups.
+    fn window_len(&self) -> usize {
+        self.conv.kernel.0 * self.conv.kernel.1 * self.conv.in_channels
     }
 
     /// Input rows under a kernel.
@@ -195,6 +223,7 @@ impl Direct {
             Source::InPlace => "in place",
             Source::Band => "band copied",
             Source::Copy => "copied",
+            Source::Gathered => "gathered",
         };
         let kernel = if conv.kernel == (1, 1) { "pointwise" } else { "implicit gemm" };
         let groups = if conv.groups > 1 { "grouped " } else { "" };
@@ -210,6 +239,9 @@ impl Direct {
         let pixels = self.conv.output.0 * self.conv.output.1;
         match (self.source, self.is_pointwise()) {
             (Source::InPlace, _) => 0,
+            (Source::Gathered, _) => {
+                self.task.0 * roomy_stride(self.window_len()) * parallel::workers()
+            }
             (Source::Band, true) => self.task.0 * self.pixel() * parallel::workers(),
             (Source::Copy, true) => batch * pixels * self.pixel(),
             (Source::Band, false) => self.band_rows() * self.line() * parallel::workers(),
@@ -237,6 +269,7 @@ impl Direct {
                 rows.for_each_tile(Tiling::rows(32), |tile| run.gather(tile.first_row, tile.rows));
                 run.pixels(Rows::new(copy, count, input.channels(), pixel), output);
             }
+            (Source::Gathered, _) => run.gathered_windows(output, scratch),
             (Source::InPlace, false) => run.windows(output),
             (Source::Band, false) => run.banded_windows(output, scratch),
             (Source::Copy, false) => {
@@ -325,6 +358,51 @@ impl Run<'_> {
                 for (i, to) in middle.chunks_exact_mut(pixel.max(1)).enumerate() {
                     to[..from.channels()].copy_from_slice(from.row(i));
                 }
+            }
+        }
+    }
+
+    /// Kernels over what each task gathers: for each output pixel the input under the kernel.
+    fn gathered_windows(&self, output: RowsMut<'_>, scratch: &mut [f32]) {
+        let (conv, len) = (&self.direct.conv, self.direct.window_len());
+        let stride = roomy_stride(len);
+        output.for_each_tile_with(self.pixel_tiling(), scratch, self.direct.task.0 * stride, {
+            |copy, tile| {
+                let count = tile.rows.count();
+                let mut windows = RowsMut::new(copy, count, len, stride);
+                for index in 0..count {
+                    self.gather_window(tile.first_row + index, windows.row_mut(index));
+                }
+                let group = tile.first_channel / conv.group_out();
+                let lhs = Lhs {
+                    data: &copy[(group * conv.group_in()).min(copy.len())..],
+                    lines: 1,
+                    line_stride: 0,
+                    rows: count,
+                    row_stride: stride,
+                    segments: &self.direct.segments,
+                    segment_unit: conv.in_channels,
+                    depth: conv.group_in(),
+                };
+                self.multiply(&lhs, tile);
+            }
+        });
+    }
+
+    /// Copies the input pixels under output pixel `index`, with zeros for padding.
+    fn gather_window(&self, index: usize, to: &mut [f32]) {
+        let conv = &self.direct.conv;
+        let (image, i, j) = conv.output_position(index);
+        let channels = conv.in_channels.max(1);
+        for (tap, pixel) in to.chunks_exact_mut(channels).enumerate() {
+            let y = conv.input_coordinate(Axis::Rows, i, tap / conv.kernel.1);
+            let x = conv.input_coordinate(Axis::Cols, j, tap % conv.kernel.1);
+            match (y, x) {
+                (Some(y), Some(x)) => {
+                    let from = (image * conv.input.0 + y) * conv.input.1 + x;
+                    pixel.copy_from_slice(self.input.row(from));
+                }
+                _ => pixel.fill(0.0),
             }
         }
     }

@@ -27,6 +27,7 @@ mod columns;
 mod direct;
 mod forward;
 mod geometry;
+mod grouped;
 mod prepared;
 pub mod reference;
 mod winograd;

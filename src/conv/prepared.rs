@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::algorithm::Algorithm;
 use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
+use super::grouped::Grouped;
 use super::winograd::Winograd;
 use crate::Result;
 use crate::gemm::{Bounds, Source, Storage, tile_shape};
@@ -89,7 +90,8 @@ pub struct Packing {
 pub struct PreparedConv {
     conv: Conv2d,
     layer: Layer,
-    /// One value an output channel; each group padded to a multiple of the micro-kernel's width.
+    /// One value an output channel; each matrix of weights padded to a multiple of the
+    /// micro-kernel's width.
     bias: Option<Arc<[f32]>>,
 }
 
@@ -97,6 +99,7 @@ pub struct PreparedConv {
 #[derive(Debug)]
 enum Layer {
     Direct(Direct),
+    Grouped(Grouped),
     Winograd(Winograd),
 }
 
@@ -165,13 +168,18 @@ impl PreparedConv {
             Algorithm::Winograd(size) => {
                 Layer::Winograd(Winograd::new(&conv, size, isa, storage, weight))
             }
+            Algorithm::Grouped => Layer::Grouped(Grouped::new(&conv, isa, weight)),
             Algorithm::Direct => Layer::Direct(Direct::new(&conv, isa, storage, weight)),
         };
         let width = tile_shape(isa).1;
         let bias = bias.map(|bias| {
             assert_eq!(bias.len(), conv.out_channels, "bias length does not match the geometry");
             let mut padded = Vec::new();
-            for group in bias.chunks(conv.group_out().max(1)) {
+            let matrix = match algorithm {
+                Algorithm::Direct => conv.group_out(),
+                _ => conv.out_channels,
+            };
+            for group in bias.chunks(matrix.max(1)) {
                 padded.extend_from_slice(group);
                 padded.resize(padded.len().next_multiple_of(width), 0.0);
             }
@@ -197,6 +205,7 @@ impl PreparedConv {
         let conv = Conv2d { batch: 1, ..*conv };
         let layer = match &self.layer {
             Layer::Direct(direct) => Layer::Direct(direct.resized(&conv)),
+            Layer::Grouped(grouped) => Layer::Grouped(grouped.resized(&conv)),
             Layer::Winograd(winograd) => Layer::Winograd(winograd.resized(&conv)),
         };
         PreparedConv { conv, layer, bias: self.bias.clone() }
@@ -211,6 +220,7 @@ impl PreparedConv {
     pub fn algorithm(&self) -> String {
         match &self.layer {
             Layer::Direct(direct) => direct.name(),
+            Layer::Grouped(grouped) => grouped.name(),
             Layer::Winograd(winograd) => winograd.name(),
         }
     }
@@ -219,6 +229,7 @@ impl PreparedConv {
     pub fn weight_bytes(&self) -> usize {
         let weights = match &self.layer {
             Layer::Direct(direct) => direct.weight_bytes(),
+            Layer::Grouped(grouped) => grouped.weight_bytes(),
             Layer::Winograd(winograd) => winograd.weight_bytes(),
         };
         weights + 4 * self.bias.as_ref().map_or(0, |bias| bias.len())
@@ -229,6 +240,7 @@ impl PreparedConv {
     pub fn scratch_len(&self, batch: usize) -> usize {
         match &self.layer {
             Layer::Direct(direct) => direct.scratch_len(batch),
+            Layer::Grouped(grouped) => grouped.scratch_len(),
             Layer::Winograd(winograd) => winograd.scratch_len(batch),
         }
     }
@@ -257,6 +269,7 @@ impl PreparedConv {
         let bias = self.bias.as_deref();
         match &self.layer {
             Layer::Direct(direct) => direct.run(input, output, bias, &epilogue, scratch),
+            Layer::Grouped(grouped) => grouped.run(input, output, bias, &epilogue, scratch),
             Layer::Winograd(winograd) => winograd.run(input, output, bias, &epilogue, scratch),
         }
     }
@@ -309,7 +322,10 @@ mod tests {
         let mut layers = Vec::new();
         for isa in Isa::available() {
             for algorithm in Algorithm::candidates(&conv) {
-                let tolerance = if algorithm == Algorithm::Direct { 2e-6 } else { 5e-5 };
+                let tolerance = match algorithm {
+                    Algorithm::Direct | Algorithm::Grouped => 2e-6,
+                    Algorithm::Winograd(_) => 5e-5,
+                };
                 let layer =
                     PreparedConv::with_algorithm(algorithm, &conv, isa, &source, bias, DIRECT);
                 layers.push((layer, tolerance));
@@ -342,9 +358,92 @@ mod tests {
         cases
     }
 
+    /// Few channels a group: channels around the vectors' lengths, multipliers, lanes of one group and
+    /// of several, whole and partial blocks of pixels, clipped taps at every side.
+    fn grouped_cases() -> Vec<Conv2d> {
+        let conv = |(n, h, w), (group_in, group_out, groups), kernel: (usize, usize)| {
+            move |stride, padding, dilation| {
+                let input = (n, h, w, group_in * groups);
+                let weight = (kernel.0, kernel.1, group_in, group_out * groups);
+                Conv2d::new(input, weight, stride, padding, dilation, groups).unwrap()
+            }
+        };
+        let one = Padding::symmetric(1, 1);
+        let ragged = Padding { top: 2, bottom: 0, left: 0, right: 3 };
+        let wide = Padding { top: 40, bottom: 31, left: 50, right: 60 };
+        let mut cases = Vec::new();
+        for groups in [2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33] {
+            cases.push(conv((2, 6, 7), (1, 1, groups), (3, 3))((1, 1), one, (1, 1)));
+            cases.push(conv((1, 5, 9), (1, 2, groups), (3, 2))((2, 1), one, (1, 1)));
+            cases.push(conv((1, 7, 5), (1, 3, groups), (2, 3))((1, 2), ragged, (1, 1)));
+        }
+        for channels in 1..=9 {
+            cases.push(conv((2, 5, 6), (channels, channels, 6), (3, 3))((1, 1), one, (1, 1)));
+            cases.push(conv((1, 6, 5), (channels, 10 - channels, 5), (3, 1))((2, 2), one, (1, 1)));
+        }
+        for (group_in, group_out) in [(4, 8), (8, 4), (12, 17), (16, 16), (17, 20), (31, 31)] {
+            cases.push(conv((1, 9, 8), (group_in, group_out, 3), (3, 3))((1, 1), ragged, (1, 2)));
+        }
+        for groups in [4, 20] {
+            for (size, stride) in [((1, 24), 1), ((3, 30), 1), ((20, 17), 2), ((30, 1), 3)] {
+                let image = (1, size.0, size.1);
+                let square = conv(image, (1, 1, groups), (3, 3));
+                cases.push(square((stride, stride), one, (1, 1)));
+                cases.push(square((1, 1), wide, (1, 1)));
+                cases.push(square((1, 1), Padding::symmetric(6, 6), (3, 5)));
+                let many = conv(image, (4, 4, groups), (5, 3));
+                cases.push(many((stride, 1), Padding::symmetric(2, 1), (1, 1)));
+                cases.push(many((7, 9), wide, (2, 1)));
+            }
+        }
+        cases.push(conv((1, 70, 65), (1, 1, 36), (3, 3))((1, 1), one, (1, 1)));
+        cases.push(conv((3, 60, 61), (8, 8, 4), (3, 3))((1, 1), one, (1, 1)));
+        cases.push(conv((1, 4, 4), (0, 3, 2), (3, 3))((1, 1), one, (1, 1)));
+        cases
+    }
+
+    /// Padding that nobody could copy.
+    fn padded_cases() -> Vec<Conv2d> {
+        let conv = |channels, out, kernel, stride, padding, dilation, groups| {
+            let weight = (kernel, kernel, channels / groups, out);
+            Conv2d::new((2, 5, 4, channels), weight, stride, padding, dilation, groups).unwrap()
+        };
+        let huge = Padding::symmetric(1_000_000, 1_000_000);
+        let left = Padding { top: 2, bottom: 1, left: 900_000_000, right: 3 };
+        let steps = (1_000_000, 1_000_000);
+        vec![
+            conv(3, 5, 3, steps, huge, (1, 1), 1),
+            conv(40, 50, 2, (999_999, 1_000_002), huge, (1, 2), 1),
+            conv(4, 66, 1, (1_000_001, 999_999), huge, (1, 1), 2),
+            conv(4, 6, 3, (1, 300_000_001), left, (1, 1), 2),
+            conv(6, 6, 3, steps, huge, (1, 1), 6),
+            conv(6, 12, 2, (1_000_000, 999_997), huge, (2, 3), 6),
+            conv(8, 8, 2, (1, 1), Padding::symmetric(30_000, 0), (60_001, 1), 1),
+        ]
+    }
+
+    fn all_cases() -> impl Iterator<Item = Conv2d> {
+        cases().into_iter().chain(winograd_cases()).chain(grouped_cases()).chain(padded_cases())
+    }
+
+    #[test]
+    fn scratch_memory_is_in_proportion_to_the_images() {
+        for conv in padded_cases().into_iter().chain(grouped_cases()) {
+            let weight = values(conv.weight_len(), 2);
+            let single = Conv2d { batch: 1, ..conv };
+            let floats = single.input_len() + single.output_len() + conv.weight_len();
+            let most = 64 * 1024 + 16 * floats;
+            for (layer, _) in layers(&conv, &weight, None) {
+                let scratch = layer.scratch_len(1);
+                let most = most * crate::parallel::workers();
+                assert!(scratch <= most, "{scratch} {} {conv:?}", layer.algorithm());
+            }
+        }
+    }
+
     #[test]
     fn every_algorithm_agrees_with_the_naive_sums() {
-        for conv in cases().into_iter().chain(winograd_cases()) {
+        for conv in all_cases() {
             let input = values(conv.input_len(), 1);
             let weight = values(conv.weight_len(), 2);
             let bias = values(conv.out_channels, 3);
@@ -368,7 +467,7 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_and_of_images_changes_no_bit() {
-        for conv in cases().into_iter().chain(winograd_cases()) {
+        for conv in all_cases() {
             let (input, weight) = (values(conv.input_len(), 1), values(conv.weight_len(), 2));
             for (layer, _) in layers(&conv, &weight, None) {
                 let plain = (None, Activation::Relu);
@@ -392,7 +491,12 @@ mod tests {
 
     #[test]
     fn nan_and_infinity_reach_only_the_outputs_that_see_them() {
-        let conv = winograd_cases().remove(1);
+        let grouped = grouped_cases().into_iter().step_by(7);
+        let convs = [winograd_cases().remove(1), padded_cases().remove(1)].into_iter();
+        convs.chain(grouped).filter(|conv| conv.in_channels > 0).for_each(check_not_finite);
+    }
+
+    fn check_not_finite(conv: Conv2d) {
         let weight = values(conv.weight_len(), 2);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut input = values(conv.input_len(), 1);

@@ -57,6 +57,7 @@ impl Avx2 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx2 {
     type Vector = __m256;
+    type Indices = __m256i;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -98,6 +99,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn at_most(self, x: __m256, high: __m256) -> __m256 {
         unsafe { _mm256_min_ps(high, x) }
+    }
+
+    #[inline(always)]
+    fn permute(self, x: __m256, indices: __m256i) -> __m256 {
+        unsafe { _mm256_permutevar8x32_ps(x, indices) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_indices(self, from: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]

@@ -58,6 +58,7 @@ impl Avx512 {
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Avx512 {
     type Vector = __m512;
+    type Indices = __m512i;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -99,6 +100,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn at_most(self, x: __m512, high: __m512) -> __m512 {
         unsafe { _mm512_min_ps(high, x) }
+    }
+
+    #[inline(always)]
+    fn permute(self, x: __m512, indices: __m512i) -> __m512 {
+        unsafe { _mm512_permutexvar_ps(indices, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_indices(self, from: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]

@@ -219,6 +219,10 @@ mod tests {
                 unsafe { simd.store_partial(z.as_mut_ptr(), a, count) };
                 assert!((0..n).all(|i| z[i] == if i < count { x[i] } else { 9.0 }));
             }
+            let reversed: Vec<i32> = (0..n as i32).rev().map(|i| i + 2 * n as i32).collect();
+            // SAFETY: one number a lane.
+            let indices = unsafe { simd.load_indices(reversed.as_ptr()) };
+            check(simd.permute(a, indices), &|i| x[n - 1 - i]);
             let halves: Vec<half::f16> = x.iter().map(|&v| half::f16::from_f32(v)).collect();
             let brains: Vec<half::bf16> = x.iter().map(|&v| half::bf16::from_f32(v)).collect();
             // SAFETY: both have one element a lane.

@@ -18,6 +18,7 @@ fn lanes(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 
 impl Simd for Portable {
     type Vector = [f32; LANES];
+    type Indices = [i32; LANES];
     const LANES: usize = LANES;
 
     #[inline(always)]
@@ -59,6 +60,17 @@ impl Simd for Portable {
     #[inline(always)]
     fn at_most(self, x: Self::Vector, high: Self::Vector) -> Self::Vector {
         lanes(|i| if x[i] > high[i] { high[i] } else { x[i] })
+    }
+
+    #[inline(always)]
+    fn permute(self, x: Self::Vector, indices: Self::Indices) -> Self::Vector {
+        lanes(|i| x[indices[i] as usize % LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load_indices(self, from: *const i32) -> Self::Indices {
+        // SAFETY: valid for LANES numbers by the caller's contract.
+        unsafe { from.cast::<[i32; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]

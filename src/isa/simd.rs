@@ -11,6 +11,8 @@ use half::{bf16, f16};
 pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// A vector of [`LANES`](Self::LANES) floats.
     type Vector: Copy;
+    /// One number a lane, for [`permute`](Self::permute).
+    type Indices: Copy;
     /// Floats in a vector.
     const LANES: usize;
 
@@ -30,6 +32,15 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn at_least(self, x: Self::Vector, low: Self::Vector) -> Self::Vector;
     /// `x`, or `high` where `x` is above it; NaN stays NaN.
     fn at_most(self, x: Self::Vector, high: Self::Vector) -> Self::Vector;
+
+    /// Lane `i` of the result is the lane of `x` that index `i` names.
+    fn permute(self, x: Self::Vector, indices: Self::Indices) -> Self::Vector;
+
+    /// Reads indices for [`permute`](Self::permute); of each only its remainder by `LANES` counts.
+    ///
+    /// # Safety
+    /// - `from` is valid for reading `LANES` numbers.
+    unsafe fn load_indices(self, from: *const i32) -> Self::Indices;
 
     /// Reads a vector.
     ///
