@@ -5,7 +5,7 @@
 //! pool that grows to as many as there were runs at once. A step takes its output buffer out of the
 //! arena while it borrows the others, so that no two borrows meet.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use super::ir::Shape;
@@ -137,7 +137,9 @@ impl Plan {
                 }
             }
             let Memory { arena, outputs, .. } = memory;
-            self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+            if let Ok(mut arenas) = self.arenas.try_lock() {
+                arenas.push(arena);
+            }
             Ok(outputs)
         })?
     }
@@ -165,7 +167,9 @@ impl Plan {
 
     /// An arena large enough for a batch: one that an earlier run has given back, or a new one.
     fn arena(&self, batch: usize) -> Result<Arena> {
-        let free = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Never waits: the lock may have been held by another thread when this process was forked,
+        // and then nobody is there to open it. Another arena does as well.
+        let free = self.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
         let mut arena = free.unwrap_or_else(|| Arena {
             buffers: self.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
             scratch: AlignedBuffer::default(),

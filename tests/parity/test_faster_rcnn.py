@@ -267,8 +267,7 @@ def test_direct_agrees_row_by_row(detectors, monkeypatch: pytest.MonkeyPatch) ->
     assert_close(ours.locs, theirs.locs, 1e-4, "rpn_locs")
     assert_close(ours.probs, theirs.probs, 1e-4, "rpn_scores")
     assert ours.rois.shape == theirs.rois.shape
-    # Boxes of hundreds of pixels, from sums of thousands of products in different orders.
-    np.testing.assert_allclose(ours.rois, theirs.rois, rtol=0, atol=3e-3)
+    np.testing.assert_allclose(ours.rois, theirs.rois, rtol=0, atol=1e-3)
     np.testing.assert_allclose(
         softmax(ours.cls_scores), softmax(theirs.cls_scores), rtol=0, atol=1e-4
     )
@@ -280,7 +279,7 @@ def test_direct_agrees_row_by_row(detectors, monkeypatch: pytest.MonkeyPatch) ->
         expected = model.select(*decoded(model, theirs))
         bbox, label, score = net.detect(theirs.raw)
         np.testing.assert_array_equal(label, expected[1])
-        np.testing.assert_allclose(bbox, expected[0], rtol=0, atol=3e-3)
+        np.testing.assert_allclose(bbox, expected[0], rtol=0, atol=1e-3)
         np.testing.assert_allclose(score, expected[2], rtol=0, atol=1e-4)
         assert len(bbox) > (3 if preset == "visualize" else 30)
 

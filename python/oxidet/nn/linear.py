@@ -8,16 +8,24 @@ from typing import Any
 import numpy as np
 
 from oxidet import _random
-from oxidet._arrays import integer, pair
+from oxidet._arrays import F32, integer, pair
 from oxidet.nn import _convolution
 from oxidet.nn.module import Module
 from oxidet.nn.tensor import Parameter
 
+# Numbers that are drawn at a time, for the reason that `init` gives.
+_PIECE = 1 << 15
 
-def _uniform(shape: tuple[int, ...], fan_in: int) -> Any:
+
+def _uniform(shape: tuple[int, ...], fan_in: int) -> F32:
     """torch's default for weights and biases: U(-b, b) with b = 1 / sqrt(fan_in)."""
-    bound = 1 / math.sqrt(fan_in)
-    return _random.default.generator.uniform(-bound, bound, shape).astype(np.float32)
+    bound = 1 / math.sqrt(max(fan_in, 1))
+    result = np.empty(shape, np.float32)
+    flat = result.reshape(-1)
+    for first in range(0, flat.size, _PIECE):
+        part = flat[first : first + _PIECE]
+        part[:] = _random.default.generator.uniform(-bound, bound, part.shape)
+    return result
 
 
 class Conv2d(Module):
@@ -79,7 +87,7 @@ class Conv2d(Module):
         fan_in = depth * self.kernel_size[0] * self.kernel_size[1]
         # In memory (kh, kw, C / groups, O), the order the kernels read.
         weight = _uniform((*self.kernel_size, depth, self.out_channels), fan_in)
-        self.weight = Parameter(weight.transpose(3, 2, 0, 1))
+        self.weight = Parameter._adopt(weight.transpose(3, 2, 0, 1))
         self.register_parameter(
             "bias", Parameter(_uniform((self.out_channels,), fan_in)) if bias else None
         )
@@ -119,7 +127,7 @@ class Linear(Module):
         super().__init__()
         self.in_features = integer(in_features, "in_features", 1)
         self.out_features = integer(out_features, "out_features", 1)
-        self.weight = Parameter(_uniform((out_features, in_features), in_features))
+        self.weight = Parameter._adopt(_uniform((out_features, in_features), in_features))
         self.register_parameter(
             "bias", Parameter(_uniform((out_features,), in_features)) if bias else None
         )

@@ -297,7 +297,14 @@ class Parameter(Stored):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         array = data._array if isinstance(data, Tensor) else as_array(data, "data")
-        super().__init__(array.astype(np.float32, order="K"), requires_grad)
+        super().__init__(array.astype(np.float32, order="K", copy=False), requires_grad)
+
+    @classmethod
+    def _adopt(cls, array: Array) -> Parameter:
+        """A parameter that is a new float32 array nobody else has, without copying it."""
+        parameter = cls(array[:0])
+        parameter._array = array
+        return parameter
 
 
 class Buffer(Stored):
