@@ -24,13 +24,15 @@ use oxidet::rows::{Rows, RowsMut};
 const TOLERANCE: f32 = 5e-5;
 
 /// Layers whose passes are timed one by one, as network and layer.
-const EAGER: [(&str, &str); 6] = [
+const EAGER: [(&str, &str); 8] = [
     ("ResNet-50", "conv1"),
     ("ResNet-18", "layer1.0.conv1"),
     ("ResNet-18", "layer3.0.conv2"),
     ("ResNet-18", "layer4.0.conv2"),
     ("ResNet-50", "layer2.1.conv1"),
     ("VGG-16", "features.24"),
+    ("MobileNet-v2", "features.3.conv.1.0"),
+    ("ResNeXt-50", "layer1.0.conv2"),
 ];
 
 fn plan(c: &mut Criterion<FlopTime>) {

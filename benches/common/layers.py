@@ -14,6 +14,8 @@ NETWORKS = [
     ("ResNet-50", "resnet50", 224),
     ("Inception-v3", "inception_v3", 299),
     ("DenseNet-121", "densenet121", 224),
+    ("MobileNet-v2", "mobilenet_v2", 224),
+    ("ResNeXt-50", "resnext50_32x4d", 224),
 ]
 HEAD = "# network layer H W C O kernel_h kernel_w stride_h stride_w pad_h pad_w groups times"
 

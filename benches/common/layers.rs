@@ -17,10 +17,11 @@ pub struct Layer {
 impl Layer {
     /// What the benchmark is called: `layer1.0.conv1 3x3 64->64 @56x56`.
     pub fn title(&self) -> String {
-        let Conv2d { kernel, in_channels, out_channels, input, stride, .. } = self.conv;
+        let Conv2d { kernel, in_channels, out_channels, input, stride, groups, .. } = self.conv;
         let step = if stride == (1, 1) { String::new() } else { format!("/{}", stride.0) };
+        let split = if groups == 1 { String::new() } else { format!(" in {groups}") };
         format!(
-            "{} {}x{}{step} {in_channels}->{out_channels} @{}x{} x{}",
+            "{} {}x{}{step}{split} {in_channels}->{out_channels} @{}x{} x{}",
             self.name, kernel.0, kernel.1, input.0, input.1, self.times,
         )
     }

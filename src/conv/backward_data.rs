@@ -13,6 +13,7 @@
 
 use rayon::prelude::*;
 
+use super::backward_depthwise;
 use super::geometry::Conv2d;
 use crate::gemm::{MatMut, MatRef, gemm};
 
@@ -22,6 +23,9 @@ pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<
     let mut grad_input = vec![0.0; conv.input_len()];
     if grad_input.is_empty() || grad_output.is_empty() {
         return grad_input;
+    }
+    if backward_depthwise::applies(conv) {
+        return backward_depthwise::data(conv, grad_output, weight);
     }
     let row_len = conv.input.1 * conv.in_channels;
     // Rows of one phase lie `stride` apart; a task takes whole periods so that it owns them all.

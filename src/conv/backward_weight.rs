@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::backward_depthwise;
 use super::columns::{gather, gather_tap};
 use super::geometry::Conv2d;
 use crate::gemm::{MatMut, MatRef, gemm};
@@ -32,6 +33,9 @@ pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec
         return vec![0.0; conv.weight_len()];
     }
     match conv.weight_len() <= SMALL {
+        _ if backward_depthwise::applies(conv) => {
+            backward_depthwise::weight(conv, input, grad_output)
+        }
         true => split_pixels(conv, input, grad_output),
         false => split_rows(conv, input, grad_output),
     }

@@ -19,7 +19,8 @@
 //! |---|---|---|
 //! | in place | one input, one output channel a group | a vector of the input itself |
 //! | broadcast | all lanes in one group | one float of a copy of the group's channels, for all lanes |
-//! | spread | else | a vector of a copy in which lane `o` holds channel `k` of `o`'s own group |
+//! | permuted | the inputs of all lanes fit one vector | that vector, permuted: to lane `o` channel `k` of `o`'s group |
+//! | spread | else | a vector of a copy that has been permuted before |
 //!
 //! Copies are of the input rows of one task and one vector. They have zeros on both sides where
 //! padding is of ordinary width; other padding is never touched: taps outside the image are left
@@ -70,6 +71,7 @@ fn lanes(isa: Isa) -> usize {
 enum Reading {
     InPlace,
     Broadcast,
+    Permuted,
     Spread,
 }
 
@@ -111,7 +113,7 @@ impl Grouped {
         let channels = if grouped.is_depthwise() { conv.out_channels.max(1) } else { lanes };
         let macs = conv.output.1.saturating_mul(conv.depth()).saturating_mul(channels);
         let mut lines = TASK_MACS / macs.max(1);
-        if !grouped.is_depthwise() {
+        if grouped.copies() {
             // Rows that fit beyond those under one kernel.
             let more = (TASK_COPY / grouped.copied_line().max(1)).saturating_sub(grouped.window());
             lines = lines.min(more / conv.stride.0 + 1);
@@ -122,6 +124,15 @@ impl Grouped {
 
     fn is_depthwise(&self) -> bool {
         self.conv.group_in() == 1 && self.conv.group_out() == 1
+    }
+
+    /// Whether tasks read copies of the input.
+    fn copies(&self) -> bool {
+        let out = self.conv.out_channels;
+        (0..out).step_by(self.lanes).any(|first| {
+            let reading = self.reading(first, self.lanes.min(out - first));
+            matches!(reading, Reading::Broadcast | Reading::Spread)
+        })
     }
 
     /// Input rows under a kernel, of those that exist.
@@ -150,7 +161,7 @@ impl Grouped {
     fn copy_len(&self) -> usize {
         let more = (self.task.0 - 1).saturating_mul(self.conv.stride.0);
         let rows = self.window().saturating_add(more).min(self.conv.input.0);
-        if self.is_depthwise() { 0 } else { rows * self.copied_line() }
+        if self.copies() { rows * self.copied_line() } else { 0 }
     }
 
     /// What `plan` calls this.
@@ -181,17 +192,20 @@ impl Grouped {
         let tiling =
             Tiling { group: height * width, rows: self.task.0 * width, channels: self.task.1 };
         output.for_each_tile_with(tiling, scratch, self.copy_len(), |copy, tile| {
-            dispatch(self.isa, Task { layer: self, input, bias, epilogue, copy, tile });
+            let lanes = [[0; MAX_LANES]; MAX_LANES];
+            dispatch(self.isa, Task { layer: self, input, bias, epilogue, copy, tile, lanes });
         });
     }
 
     /// How the `count` channels from `first` on are read.
     fn reading(&self, first: usize, count: usize) -> Reading {
-        let group = |channel: usize| channel / self.conv.group_out();
-        match group(first) == group(first + count - 1) {
+        let (depth, each) = (self.conv.group_in(), self.conv.group_out());
+        let groups = (first + count - 1) / each - first / each + 1;
+        match groups {
             _ if self.is_depthwise() => Reading::InPlace,
-            true => Reading::Broadcast,
-            false => Reading::Spread,
+            1 => Reading::Broadcast,
+            _ if groups * depth <= self.lanes => Reading::Permuted,
+            _ => Reading::Spread,
         }
     }
 }
@@ -243,12 +257,17 @@ struct Task<'a> {
     epilogue: &'a Epilogue<'a>,
     copy: &'a mut [f32],
     tile: Tile<'a>,
+    /// For channel `k` of a group, where it lies for each lane, seen from channel 0 of the first
+    /// lane's group.
+    lanes: [[i32; MAX_LANES]; MAX_LANES],
 }
 
-/// Ways to read `x` into a vector.
-const WHOLE: usize = 0;
+/// Ways to read `x` into a vector: the first two for one channel a group.
+const IN_PLACE: usize = 0;
 const PARTIAL: usize = 1;
-const BROADCAST: usize = 2;
+const SPREAD: usize = 2;
+const BROADCAST: usize = 3;
+const PERMUTED: usize = 4;
 
 // Loops over indices instead of closures inside the kernel, as in `winograd`.
 impl Kernel for Task<'_> {
@@ -260,21 +279,28 @@ impl Kernel for Task<'_> {
         let (image, first_line, _) = conv.output_position(self.tile.first_row);
         let lines = first_line..first_line + self.tile.rows.count() / conv.output.1;
         let channels = self.tile.first_channel..self.tile.first_channel + self.tile.rows.channels();
+        let rows = |line: usize| {
+            let (before, taps) = (conv.padding.top, (conv.kernel.0, conv.dilation.0));
+            clip(line * conv.stride.0, before, conv.input.0, taps)
+        };
         if self.layer.is_depthwise() {
             // Pixels outside, channels inside: the order of the input in memory.
             let view = self.in_place(image);
             let columns = Columns::new(conv, &view);
             for line in lines.clone() {
+                let rows = rows(line);
                 let mut col = 0;
                 while col < conv.output.1 {
-                    let count = columns.block(col);
+                    let (count, cols) = columns.block(col);
                     for first in channels.clone().step_by(S::LANES) {
-                        let block = Block { line, rows: &lines, col, count, first };
+                        let pixel = (line - first_line) * conv.output.1 + col;
+                        let (rows, cols) = (rows.clone(), cols.clone());
+                        let block = Block { line, rows, col, cols, pixel, first };
                         let view = View { data: view.data.wrapping_add(first), ..view };
                         if first + S::LANES <= channels.end {
-                            self.block::<S, WHOLE>(simd, &view, block);
+                            self.block::<S, IN_PLACE>(simd, &view, block, count);
                         } else {
-                            self.block::<S, PARTIAL>(simd, &view, block);
+                            self.block::<S, PARTIAL>(simd, &view, block, count);
                         }
                     }
                     col += count;
@@ -287,18 +313,23 @@ impl Kernel for Task<'_> {
             let reading = self.layer.reading(first, count);
             let view = match reading {
                 Reading::Broadcast => self.copy(simd, image, &lines, first),
-                _ => self.spread(simd, image, &lines, first),
+                Reading::Permuted => self.permuted(image, first, count),
+                Reading::InPlace | Reading::Spread => self.spread::<S>(image, &lines, first),
             };
             let columns = Columns::new(conv, &view);
             for line in lines.clone() {
+                let rows = rows(line);
                 let mut col = 0;
                 while col < conv.output.1 {
-                    let count = columns.block(col);
-                    let block = Block { line, rows: &lines, col, count, first };
-                    if reading == Reading::Broadcast {
-                        self.block::<S, BROADCAST>(simd, &view, block);
-                    } else {
-                        self.block::<S, WHOLE>(simd, &view, block);
+                    let (count, cols) = columns.block(col);
+                    let pixel = (line - first_line) * conv.output.1 + col;
+                    let block = Block { line, rows: rows.clone(), col, cols, pixel, first };
+                    match reading {
+                        Reading::Broadcast => {
+                            self.block::<S, BROADCAST>(simd, &view, block, count);
+                        }
+                        Reading::Permuted => self.block::<S, PERMUTED>(simd, &view, block, count),
+                        _ => self.block::<S, SPREAD>(simd, &view, block, count),
                     }
                     col += count;
                 }
@@ -308,36 +339,48 @@ impl Kernel for Task<'_> {
 }
 
 /// How the pixels of a line are taken: one by one near its ends, in blocks between.
-struct Columns {
+struct Columns<'a> {
+    conv: &'a Conv2d,
+    /// Of the view.
+    width: usize,
+    left: usize,
     interior: Range<usize>,
     size: usize,
 }
 
-impl Columns {
-    fn new(conv: &Conv2d, view: &View) -> Self {
+impl<'a> Columns<'a> {
+    fn new(conv: &'a Conv2d, view: &View) -> Self {
         let taps = (conv.kernel.1, conv.dilation.1);
-        let interior = interior(conv.output.1, conv.stride.1, view.left, view.width, taps);
+        let (width, left) = (view.width, view.left);
+        let interior = interior(conv.output.1, conv.stride.1, left, width, taps);
         // Blocks of nearly equal size.
         let blocks = interior.len().div_ceil(PIXELS).max(1);
-        Columns { size: interior.len().div_ceil(blocks).max(1), interior }
+        let size = interior.len().div_ceil(blocks).max(1);
+        Columns { conv, width, left, interior, size }
     }
 
-    /// Pixels of the block that begins at `col`.
+    /// Pixels of the block that begins at `col`, and their taps inside the view.
     #[inline(always)]
-    fn block(&self, col: usize) -> usize {
-        if self.interior.contains(&col) { self.size.min(self.interior.end - col) } else { 1 }
+    fn block(&self, col: usize) -> (usize, Range<usize>) {
+        let conv = self.conv;
+        if self.interior.contains(&col) {
+            return (self.size.min(self.interior.end - col), 0..conv.kernel.1);
+        }
+        let taps = (conv.kernel.1, conv.dilation.1);
+        (1, clip(col * conv.stride.1, self.left, self.width, taps))
     }
 }
 
 /// Some neighbouring pixels of a line, and the channels of one vector.
-#[derive(Clone, Copy)]
-struct Block<'a> {
+struct Block {
     line: usize,
-    /// Lines of the task.
-    rows: &'a Range<usize>,
+    /// Taps inside the image.
+    rows: Range<usize>,
     col: usize,
-    /// Pixels; several only where all taps lie inside the view.
-    count: usize,
+    /// Taps inside the view.
+    cols: Range<usize>,
+    /// The first of them in the tile.
+    pixel: usize,
     /// First channel.
     first: usize,
 }
@@ -381,22 +424,18 @@ impl Task<'_> {
             to[..left * depth].fill(0.0);
             to[line - right * depth..].fill(0.0);
             let pixels = self.input.rows((image * conv.input.0 + y) * conv.input.1, conv.input.1);
+            let pixels = pixels.columns(from, depth);
+            let (source, stride) = (pixels.as_slice().as_ptr(), pixels.stride());
             for x in 0..conv.input.1 {
-                let source = &pixels.row(x)[from..from + depth];
-                let target = &mut to[(left + x) * depth..][..depth];
-                let mut k = 0;
-                while k + S::LANES <= depth {
+                let source = source.wrapping_add(x * stride);
+                let to = to[(left + x) * depth..][..depth].as_mut_ptr();
+                for k in (0..depth).step_by(S::LANES) {
+                    let count = S::LANES.min(depth - k);
                     // SAFETY: both have `depth` floats.
                     unsafe {
-                        let value = simd.load(source.as_ptr().add(k));
-                        simd.store(target.as_mut_ptr().add(k), value);
+                        let value = simd.load_partial(source.wrapping_add(k), count);
+                        simd.store_partial(to.wrapping_add(k), value, count);
                     }
-                    k += S::LANES;
-                }
-                // SAFETY: as above.
-                unsafe {
-                    let value = simd.load_partial(source.as_ptr().add(k), depth - k);
-                    simd.store_partial(target.as_mut_ptr().add(k), value, depth - k);
                 }
             }
         }
@@ -411,63 +450,46 @@ impl Task<'_> {
         }
     }
 
+    /// The image from the first channel on that the vector of channels from `first` on needs.
+    #[inline(always)]
+    fn permuted(&mut self, image: usize, first: usize, count: usize) -> View {
+        let (depth, each) = (self.layer.conv.group_in(), self.layer.conv.group_out());
+        for (k, lanes) in self.lanes.iter_mut().enumerate().take(depth) {
+            for (lane, index) in lanes.iter_mut().enumerate().take(count) {
+                *index = (((first + lane) / each - first / each) * depth + k) as i32;
+            }
+        }
+        let view = self.in_place(image);
+        View { data: view.data.wrapping_add(first / each * depth), ..view }
+    }
+
     /// Copies the inputs of the vector of channels from `first` on: for each channel `k` of a group
     /// a plane of pixels whose lanes hold channel `k` of their own group.
     #[inline(always)]
-    fn spread<S: Simd>(
-        &mut self,
-        simd: S,
-        image: usize,
-        lines: &Range<usize>,
-        first: usize,
-    ) -> View {
+    fn spread<S: Simd>(&mut self, image: usize, lines: &Range<usize>, first: usize) -> View {
         let (conv, seen) = (&self.layer.conv, self.seen(lines));
         let ((left, right), width, depth) =
             (self.layer.margins(), self.layer.copied_width(), conv.group_in());
         let count = S::LANES.min(conv.out_channels - first);
-        // Channel 0 of each lane's group, relative to that of the first lane.
+        // Channel 0 of each lane's group, relative to that of the first lane. Lanes beyond the
+        // channels repeat it; what they compute is not stored.
         let from = first / conv.group_out() * depth;
-        let mut channels = [0_i32; MAX_LANES];
+        let mut channels = [0_usize; MAX_LANES];
         for (lane, channel) in channels.iter_mut().enumerate().take(count) {
-            *channel = ((first + lane) / conv.group_out() * depth - from) as i32;
+            *channel = (first + lane) / conv.group_out() * depth - from;
         }
-        let span = channels[count - 1] as usize + depth;
+        let span = channels[count - 1] + depth;
         let (plane, line) = (width * S::LANES, width * S::LANES * depth);
         for (index, y) in seen.clone().enumerate() {
             let pixels = self.input.rows((image * conv.input.0 + y) * conv.input.1, conv.input.1);
-            for k in 0..depth {
-                let to = &mut self.copy[index * line + k * plane..][..plane];
+            let pixels = pixels.columns(from, span);
+            for (k, to) in self.copy[index * line..][..line].chunks_exact_mut(plane).enumerate() {
                 to[..left * S::LANES].fill(0.0);
                 to[plane - right * S::LANES..].fill(0.0);
-                let mut shifted = channels;
-                for channel in &mut shifted[..count] {
-                    *channel += k as i32;
-                }
-                let to = &mut to[left * S::LANES..];
-                if span <= S::LANES {
-                    // SAFETY: there are MAX_LANES indices, those of lanes in use below `span`.
-                    let indices = unsafe { simd.load_indices(shifted.as_ptr()) };
-                    for x in 0..conv.input.1 {
-                        let source = &pixels.row(x)[from..from + span];
-                        let target = &mut to[x * S::LANES..][..S::LANES];
-                        // SAFETY: `source` has `span` floats, `target` LANES.
-                        unsafe {
-                            let value = if span == S::LANES {
-                                simd.load(source.as_ptr())
-                            } else {
-                                simd.load_partial(source.as_ptr(), span)
-                            };
-                            simd.store(target.as_mut_ptr(), simd.permute(value, indices));
-                        }
-                    }
-                } else {
-                    for x in 0..conv.input.1 {
-                        let source = &pixels.row(x)[from..from + span];
-                        let target = &mut to[x * S::LANES..][..S::LANES];
-                        for lane in 0..count {
-                            target[lane] = source[shifted[lane] as usize];
-                        }
-                        target[count..].fill(0.0);
+                for x in 0..conv.input.1 {
+                    let (source, to) = (&pixels.row(x)[k..], &mut to[(left + x) * S::LANES..]);
+                    for lane in 0..S::LANES {
+                        to[lane] = source[channels[lane]];
                     }
                 }
             }
@@ -483,10 +505,16 @@ impl Task<'_> {
         }
     }
 
-    /// Computes a block of pixels.
+    /// Computes a block of `count` pixels, several only where all taps lie inside the view.
     #[inline(always)]
-    fn block<S: Simd, const READ: usize>(&mut self, simd: S, view: &View, block: Block<'_>) {
-        match block.count {
+    fn block<S: Simd, const READ: usize>(
+        &mut self,
+        simd: S,
+        view: &View,
+        block: Block,
+        count: usize,
+    ) {
+        match count {
             1 => self.pixels::<S, READ, 1>(simd, view, block),
             2 => self.pixels::<S, READ, 2>(simd, view, block),
             3 => self.pixels::<S, READ, 3>(simd, view, block),
@@ -505,24 +533,19 @@ impl Task<'_> {
         &mut self,
         simd: S,
         view: &View,
-        Block { line, rows: lines, col, first, .. }: Block<'_>,
+        Block { line, rows, col, cols, pixel, first }: Block,
     ) {
         let (layer, conv) = (self.layer, &self.layer.conv);
-        let depth = conv.group_in();
+        let depth = if READ == IN_PLACE || READ == PARTIAL { 1 } else { conv.group_in() };
         let channels = S::LANES.min(conv.out_channels - first);
-        let rows = clip(
-            line * conv.stride.0,
-            conv.padding.top,
-            conv.input.0,
-            (conv.kernel.0, conv.dilation.0),
-        );
-        let cols =
-            clip(col * conv.stride.1, view.left, view.width, (conv.kernel.1, conv.dilation.1));
         let start = match self.bias {
             // SAFETY: the bias has one value an output channel.
             Some(bias) => unsafe { simd.load_partial(bias[first..].as_ptr(), channels) },
             None => simd.splat(0.0),
         };
+        // What one vector of the input holds of all lanes' groups.
+        let span =
+            ((first + channels - 1) / conv.group_out() - first / conv.group_out() + 1) * depth;
         let mut acc = [start; P];
         let weights = &layer.weights[first * conv.depth()..][..conv.depth() * S::LANES];
         if !rows.is_empty() && !cols.is_empty() {
@@ -531,22 +554,30 @@ impl Task<'_> {
             let at = (y - view.first_line) * view.line + x * view.pixel;
             let mut row = view.data.wrapping_add(at);
             let step = conv.stride.1 * view.pixel;
+            let next_tap = conv.dilation.1 * view.pixel;
             for u in rows {
                 let mut tap = row;
-                let mut w = weights[(u * conv.kernel.1 + cols.start) * depth * S::LANES..].as_ptr();
-                for _ in cols.clone() {
+                let mut w = weights
+                    .as_ptr()
+                    .wrapping_add((u * conv.kernel.1 + cols.start) * depth * S::LANES);
+                for _ in 0..cols.len() {
                     let mut at = tap;
-                    for _ in 0..depth {
+                    for k in 0..depth {
                         // SAFETY: the weights of a tap are `depth` vectors. Clipping keeps taps of
-                        // the first pixel inside the view, and the others are in its interior.
+                        // the first pixel inside the view, and the others are in its interior. A
+                        // row of indices has one a lane.
                         unsafe {
                             let factor = simd.load(w);
+                            let lanes =
+                                if READ == PERMUTED { &self.lanes[k] } else { &self.lanes[0] };
+                            let lanes = simd.load_indices(lanes.as_ptr());
                             for p in 0..P {
-                                let from = at.add(p * step);
+                                let from = at.wrapping_add(p * step);
                                 let x = match READ {
-                                    WHOLE => simd.load(from),
                                     PARTIAL => simd.load_partial(from, channels),
-                                    _ => simd.splat(*from),
+                                    BROADCAST => simd.splat(*from),
+                                    PERMUTED => simd.permute(simd.load_partial(from, span), lanes),
+                                    _ => simd.load(from),
                                 };
                                 acc[p] = simd.mul_add(x, factor, acc[p]);
                             }
@@ -554,37 +585,46 @@ impl Task<'_> {
                         w = w.wrapping_add(S::LANES);
                         at = at.wrapping_add(view.plane);
                     }
-                    tap = tap.wrapping_add(conv.dilation.1 * view.pixel);
+                    tap = tap.wrapping_add(next_tap);
                 }
                 row = row.wrapping_add(conv.dilation.0 * view.line);
             }
         }
+        // The loops below are kept so simple that LLVM unrolls them: one index into `acc` that is not
+        // a constant, and the sums would live in memory.
+        let residual = self.epilogue.residual.map(|residual| {
+            let from = residual.rows(self.tile.first_row + pixel, P).columns(first, channels);
+            (from.as_slice().as_ptr(), from.stride())
+        });
+        let offset = first - self.tile.first_channel;
+        let stride = self.tile.rows.stride();
+        let to = &mut self.tile.rows;
+        assert!(pixel + P <= to.count() && offset + channels <= to.channels(), "a tile's end");
+        let to = to.as_mut_ptr().wrapping_add(pixel * stride + offset);
         let bounds = self.epilogue.activation.bounds();
         let (low, high) = (simd.splat(bounds.low), simd.splat(bounds.high));
-        let pixel = (line - lines.start) * conv.output.1 + col;
-        let offset = first - self.tile.first_channel;
-        for p in 0..P {
-            let mut sum = acc[p];
-            if let Some(residual) = self.epilogue.residual {
-                let from = &residual.row(self.tile.first_row + pixel + p)[first..];
-                let from = from[..channels].as_ptr();
-                // SAFETY: `channels` floats.
-                sum = simd.add(sum, unsafe {
-                    if channels == S::LANES {
-                        simd.load(from)
-                    } else {
-                        simd.load_partial(from, channels)
+        // SAFETY: residual and output have `P` rows of `channels` floats, asserted above.
+        unsafe {
+            if channels == S::LANES {
+                if let Some((residual, stride)) = residual {
+                    for p in 0..P {
+                        acc[p] = simd.add(acc[p], simd.load(residual.wrapping_add(p * stride)));
                     }
-                });
-            }
-            let sum = simd.at_most(simd.at_least(sum, low), high);
-            let to = self.tile.rows.row_mut(pixel + p)[offset..][..channels].as_mut_ptr();
-            // SAFETY: `channels` floats.
-            unsafe {
-                if channels == S::LANES {
-                    simd.store(to, sum)
-                } else {
-                    simd.store_partial(to, sum, channels)
+                }
+                for p in 0..P {
+                    let y = simd.at_most(simd.at_least(acc[p], low), high);
+                    simd.store(to.wrapping_add(p * stride), y);
+                }
+            } else {
+                if let Some((residual, stride)) = residual {
+                    for p in 0..P {
+                        let x = simd.load_partial(residual.wrapping_add(p * stride), channels);
+                        acc[p] = simd.add(acc[p], x);
+                    }
+                }
+                for p in 0..P {
+                    let y = simd.at_most(simd.at_least(acc[p], low), high);
+                    simd.store_partial(to.wrapping_add(p * stride), y, channels);
                 }
             }
         }

@@ -2,26 +2,27 @@
 //!
 //! Activations are N, H, W, C. Weights are `kh, kw, C / groups, O` ("HWIO"), so that the weights of
 //! one group form a row-major matrix of `K = kh * kw * C / groups` rows whose columns are output
-//! channels, and a forward pass is one matrix product per block of output pixels:
-//!
-//! ```text
-//! for each block of output pixels:            (one task; block size depends on geometry alone)
-//!     columns = the K input values under each pixel   (gathered into a buffer that fits L2)
-//!     output block = columns * weights + bias
-//! ```
+//! channels. A forward pass is a layer that was prepared, once for a plan or anew for each call, and
+//! is then run; the backward passes are products of gathered pixels.
 //!
 //! | file | pass |
 //! |---|---|
 //! | `geometry` | sizes, padding, checks; the one place that computes an output size |
-//! | `columns` | gathering the input values under an output pixel |
-//! | `forward` | the product above |
+//! | `prepared` | a layer with its algorithm chosen and its weights packed, as plans run it |
+//! | `algorithm` | which algorithm, from the geometry |
+//! | `direct` | direct sums as an implicit matrix product |
+//! | `grouped` | direct sums of few channels a group: vectors over channels of several groups |
+//! | `winograd` | 3 x 3 kernels in fewer multiplications |
+//! | `forward` | a layer prepared for one call |
 //! | `backward_data` | gradient of the input, as a gather over output pixels |
 //! | `backward_weight` | gradient of the weights, one task per range of weight rows |
-//! | `prepared` | a layer with its algorithm chosen and its weights packed, as plans run it |
+//! | `backward_depthwise` | both gradients where groups have one input channel |
+//! | `columns` | gathering the input values under an output pixel |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
 mod algorithm;
 mod backward_data;
+mod backward_depthwise;
 mod backward_weight;
 mod columns;
 mod direct;
