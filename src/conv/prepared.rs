@@ -10,10 +10,10 @@ use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
 use super::grouped::Grouped;
 use super::winograd::Winograd;
-use crate::Result;
 use crate::gemm::{Bounds, Source, Storage, tile_shape};
 use crate::isa::Isa;
 use crate::rows::{Rows, RowsMut};
+use crate::{Error, Result};
 
 /// What is applied to the sums before they are stored: residual first, then the clamp.
 #[derive(Debug, Clone, Copy)]
@@ -198,6 +198,30 @@ impl PreparedConv {
             groups: conv.groups,
             storage: Algorithm::storage(conv, options),
         }
+    }
+
+    /// Refuses weights of which a finite one would become infinite in the form in which the layer
+    /// `name` stores them.
+    pub fn check_range(conv: &Conv2d, weight: &[f32], options: Options, name: &str) -> Result<()> {
+        let storage = match Algorithm::choose(conv, options) {
+            Algorithm::Grouped => Storage::F32,
+            _ => Algorithm::storage(conv, options),
+        };
+        if storage == Storage::F32 {
+            return Ok(());
+        }
+        let finite = weight.iter().map(|w| w.abs()).filter(|w| w.is_finite());
+        let largest = finite.fold(0.0, f32::max);
+        if storage.round(largest).is_finite() {
+            return Ok(());
+        }
+        let rest = if storage == Storage::F16 { "f32 or bf16" } else { "f32" };
+        let (stored, limit) = (storage.name(), storage.largest());
+        Err(Error::value(
+            "weight_storage",
+            format!("{rest}, because {stored} ends at {limit:?}"),
+            format!("{stored} with a weight of {largest:?} in {name}"),
+        ))
     }
 
     /// The layer for a geometry with the same [`packing`](Self::packing), on the same weights.
@@ -487,6 +511,65 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Largest error of a value, over the largest value.
+    fn error(got: &[f32], expected: &[f32]) -> f32 {
+        let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, f32::max);
+        let errors = &mut got.iter().zip(expected).map(|(a, b)| (a - b).abs());
+        largest(errors) / largest(&mut expected.iter().map(|b| b.abs()))
+    }
+
+    #[test]
+    fn errors_grow_with_tiles_and_channels_as_documented() {
+        // Limits of docs/numerics.md for inputs behind a ReLU: (channels, direct, F2, F4, F6).
+        let limits = [
+            (64, [1e-6, 1e-6, 1e-5, 2e-5]),
+            (256, [1e-6, 2e-6, 1.5e-5, 3e-5]),
+            (512, [1e-6, 2e-6, 2.5e-5, 4e-5]),
+        ];
+        for (channels, limits) in limits {
+            let (x, w) = ((1, 24, 24, channels), (3, 3, channels, 32));
+            let one = Padding::symmetric(1, 1);
+            let conv = Conv2d::new(x, w, (1, 1), one, (1, 1), 1).unwrap();
+            let input: Vec<f32> = values(conv.input_len(), 1).iter().map(|x| x.max(0.0)).collect();
+            let weight = values(conv.weight_len(), 2);
+            let expected = reference::forward(&conv, &input, &weight, None);
+            for (layer, _) in layers(&conv, &weight, None) {
+                let limit = match Algorithm::candidates(&conv)
+                    .iter()
+                    .position(|algorithm| algorithm.to_string() == layer.algorithm())
+                {
+                    Some(index) => limits[index],
+                    None => limits[0],
+                };
+                let got = run(&conv, &layer, &input, (None, Activation::Identity));
+                let error = error(&got, &expected);
+                println!("{channels} channels, {}: {error:.1e}", layer.algorithm());
+                assert!(error <= limit, "{channels} channels, {}: {error}", layer.algorithm());
+            }
+        }
+    }
+
+    #[test]
+    fn weights_too_large_for_their_storage_are_refused() {
+        let linear =
+            Conv2d::new((1, 1, 1, 3), (1, 1, 3, 2), (1, 1), Padding::default(), (1, 1), 1).unwrap();
+        let check = |storage, largest: f32| {
+            let options = Options { precision: Precision::Winograd, storage };
+            let weight = [0.5, f32::INFINITY, -largest, 1.0, f32::NAN, 0.0];
+            PreparedConv::check_range(&linear, &weight, options, "fc6")
+        };
+        assert_eq!(check(Storage::F32, f32::MAX), Ok(()));
+        // What rounds down to the largest number, and what no longer does.
+        assert_eq!(check(Storage::F16, 65519.0), Ok(()));
+        assert_eq!(
+            check(Storage::F16, 65520.0).unwrap_err().to_string(),
+            "weight_storage: expected f32 or bf16, because f16 ends at 65504.0, \
+             got f16 with a weight of 65520.0 in fc6"
+        );
+        assert_eq!(check(Storage::Bf16, 1e38), Ok(()));
+        assert!(check(Storage::Bf16, f32::MAX).is_err());
     }
 
     #[test]

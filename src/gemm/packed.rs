@@ -29,6 +29,35 @@ pub enum Storage {
     Bf16,
 }
 
+impl Storage {
+    /// The name that `weight_storage` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::F32 => "f32",
+            Storage::F16 => "f16",
+            Storage::Bf16 => "bf16",
+        }
+    }
+
+    /// The largest number it holds.
+    pub fn largest(self) -> f32 {
+        match self {
+            Storage::F32 => f32::MAX,
+            Storage::F16 => f16::MAX.to_f32(),
+            Storage::Bf16 => bf16::MAX.to_f32(),
+        }
+    }
+
+    /// A number as it is stored; infinity if it is too large.
+    pub fn round(self, x: f32) -> f32 {
+        match self {
+            Storage::F32 => x,
+            Storage::F16 => f16::from_f32(x).to_f32(),
+            Storage::Bf16 => bf16::from_f32(x).to_f32(),
+        }
+    }
+}
+
 /// A right-hand matrix in panels.
 #[derive(Debug)]
 pub struct PackedMatrix {

@@ -1,7 +1,7 @@
 //! From a rewritten graph to a plan: values get their places, operations become steps.
 
 use super::executable::Plan;
-use super::ir::{Graph, Op, Shape, Value};
+use super::ir::{Graph, Node, Op, Shape, Value};
 use super::memory::{self, Access, Home, MemoryPlan};
 use super::packed::{PackedWeights, norm_of};
 use super::passes;
@@ -134,7 +134,7 @@ impl<'a> Lowering<'a> {
         let (kernel, inputs, output, value) = match work {
             Work::Node(value) => {
                 let node = &nodes[value];
-                let kernel = kernel(&node.op, constants, options, packed)?;
+                let kernel = kernel(node, constants, options, packed)?;
                 (kernel, &node.inputs[..], self.view(value), value)
             }
             Work::Into { concat, ref input, first } => {
@@ -204,14 +204,15 @@ fn work(graph: &Graph, placement: &Placement) -> Vec<Work> {
 }
 
 fn kernel(
-    op: &Op,
+    node: &Node,
     constants: &[&[f32]],
     options: Options,
     packed: &PackedWeights,
 ) -> Result<Kernel> {
-    Ok(match op {
+    Ok(match &node.op {
         Op::Layer(layer) => {
-            Kernel::Layer(packed.prepare(layer, constants, options)?, layer.activation)
+            let prepared = packed.prepare(&node.name, layer, constants, options)?;
+            Kernel::Layer(prepared, layer.activation)
         }
         Op::BatchNorm(norm, activation) => {
             Kernel::Affine(Affine::new(&norm_of(norm, constants)?), *activation)

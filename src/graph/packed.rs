@@ -52,9 +52,11 @@ impl PackedWeights {
         layers.iter().map(|layer| layer.weight_bytes()).sum()
     }
 
-    /// The layer, packed now if nobody has done so. `constants` are all arrays of the graph.
+    /// The layer called `name`, packed now if nobody has done so. `constants` are all arrays of the
+    /// graph.
     pub(super) fn prepare(
         &self,
+        name: &str,
         layer: &Layer,
         constants: &[&[f32]],
         options: Options,
@@ -72,7 +74,7 @@ impl PackedWeights {
         // Not under the lock: packing is parallel, and a pool thread that waits for its helpers may
         // take up another plan's packing, which would wait for this lock. Two plans that pack one
         // layer at the same moment do it twice, and one result is kept.
-        let packed = Arc::new(pack(layer, constants, options)?);
+        let packed = Arc::new(pack(name, layer, constants, options)?);
         let Some(key) = key else { return Ok(packed) };
         let mut layers = self.lock();
         if let Some(found) = layers.get(&key).and_then(Weak::upgrade) {
@@ -107,26 +109,27 @@ fn key(layer: &Layer, options: Options) -> Option<LayerKey> {
 }
 
 /// Packs one layer; folded weights, where there is a batch norm, are freed on return.
-fn pack(layer: &Layer, constants: &[&[f32]], options: Options) -> Result<PreparedConv> {
+fn pack(name: &str, layer: &Layer, constants: &[&[f32]], options: Options) -> Result<PreparedConv> {
     let conv = &layer.conv;
     let (weight, bias) = (constants[layer.weight], layer.bias.map(|bias| constants[bias]));
-    let linear = |weight: &[f32], bias: Option<&[f32]>| {
-        let image = (conv.input.0, conv.input.1, conv.in_channels);
-        PreparedConv::linear(image, weight, bias, conv.out_channels, options)
+    let prepare = |weight: &[f32], bias: Option<&[f32]>| {
+        PreparedConv::check_range(conv, weight, options, name)?;
+        if layer.linear {
+            let image = (conv.input.0, conv.input.1, conv.in_channels);
+            PreparedConv::linear(image, weight, bias, conv.out_channels, options)
+        } else {
+            Ok(PreparedConv::new(conv, weight, bias, options))
+        }
     };
-    let norm = layer.norm.as_ref().map(|norm| norm_of(norm, constants)).transpose()?;
-    match (norm, layer.linear) {
-        (None, true) => linear(weight, bias),
-        (None, false) => Ok(PreparedConv::new(conv, weight, bias, options)),
-        (Some(norm), true) => {
-            let (weight, bias) = fold(conv.out_channels, weight, bias, &norm)?;
-            linear(&weight, Some(&bias))
-        }
-        (Some(norm), false) => {
-            let mut folded = weight.to_vec();
-            let bias = fold_packed(conv.out_channels, &mut folded, bias, &norm)?;
-            Ok(PreparedConv::new(conv, &folded, Some(&bias), options))
-        }
+    let Some(norm) = &layer.norm else { return prepare(weight, bias) };
+    let norm = norm_of(norm, constants)?;
+    if layer.linear {
+        let (weight, bias) = fold(conv.out_channels, weight, bias, &norm)?;
+        prepare(&weight, Some(&bias))
+    } else {
+        let mut folded = weight.to_vec();
+        let bias = fold_packed(conv.out_channels, &mut folded, bias, &norm)?;
+        prepare(&folded, Some(&bias))
     }
 }
 
