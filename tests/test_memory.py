@@ -13,9 +13,8 @@ pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads the peak in /proc"
 )
 
-#: 308 MB were measured: 134 MB of packed weights, 102 MB of parameters (their file's pages are read
-#: once and freed), 12 MB of activations, 30 MB of Python and NumPy, and what is in flight while a
-#: layer is packed. A second copy of the weights, kept or only passing, would be 100 MB more.
+#: About 308 MB were measured, of which 134 MB are packed weights, 102 MB parameters and 12 MB
+#: activations. A second copy of the weights, kept or only passing, would be 100 MB more.
 #: onnxruntime needed 327 MB for the same on the same machine.
 LIMIT = 325e6
 
