@@ -201,7 +201,7 @@ unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
 
 /// Most terms that are summed up one after the other (KC). The rounding error of a plain sum grows
 /// with its length; longer sums are made of parts, each added to the result of those before.
-const SUM: usize = 512;
+const SUM: usize = 256;
 
 /// Runs a micro-kernel on a sum of any length.
 ///

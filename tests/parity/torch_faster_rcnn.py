@@ -108,9 +108,21 @@ class RoIHead(nn.Module):
         self.roi = torchvision.ops.RoIPool((roi_size, roi_size), scale)
 
     def pool(self, features: torch.Tensor, rois: np.ndarray, indices: np.ndarray) -> torch.Tensor:
-        """(R, C * roi_size^2); this is where boxes become (index, x, y, x, y)."""
+        """(R, C * roi_size^2); this is where boxes become (index, x, y, x, y).
+
+        The edges of bins are always computed in float32: in float64 some would be other pixels.
+        """
         rows = np.column_stack([indices, rois[:, [1, 0, 3, 2]]]).astype(np.float32)
-        return self.roi(features, torch.from_numpy(rows)).flatten(1)
+        if features.dtype == torch.float32:
+            return self.roi(features, torch.from_numpy(rows)).flatten(1)
+        _, argmax = torch.ops.torchvision.roi_pool(
+            features.float(), torch.from_numpy(rows), self.roi.spatial_scale, *self.roi.output_size
+        )
+        channels = features.shape[1]
+        image = features.flatten(2)[torch.from_numpy(rows[:, 0]).long()]  # (R, C, H * W)
+        places = argmax.reshape(len(rows), channels, -1).long()
+        pooled = torch.where(places >= 0, image.gather(2, places.clamp(min=0)), 0)
+        return pooled.flatten(1)
 
     def forward(
         self, features: torch.Tensor, rois: np.ndarray, indices: np.ndarray
