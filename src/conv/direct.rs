@@ -67,12 +67,19 @@ pub(super) struct Direct {
 
 impl Direct {
     /// Packs the weights: row `k` of the matrix that `weight` gives holds term `k` of every output
-    /// channel's sum.
-    pub fn new(conv: &Conv2d, isa: Isa, storage: Storage, weight: &Weights<'_>) -> Self {
+    /// channel's sum, which is made of parts of `sum` terms.
+    pub fn new(
+        conv: &Conv2d,
+        isa: Isa,
+        storage: Storage,
+        sum: usize,
+        weight: &Weights<'_>,
+    ) -> Self {
         let shape = (conv.depth(), conv.group_out());
         let pack = |group| {
             let first = group * shape.1;
             PackedMatrix::pack(isa, shape, storage, &|k, o, row| weight(k, first + o, row))
+                .with_parts_of(sum)
         };
         let mut direct = Direct {
             conv: *conv,

@@ -10,7 +10,7 @@ use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
 use super::grouped::Grouped;
 use super::winograd::Winograd;
-use crate::gemm::{Bounds, Source, Storage, tile_shape};
+use crate::gemm::{Bounds, LONG_SUM, SHORT_SUM, Source, Storage, tile_shape};
 use crate::isa::Isa;
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
@@ -83,6 +83,17 @@ pub struct Packing {
     kernel: (usize, usize),
     groups: usize,
     storage: Storage,
+    sum: usize,
+}
+
+impl Precision {
+    /// Terms in a part of a direct sum.
+    fn sum(self) -> usize {
+        match self {
+            Precision::Direct => SHORT_SUM,
+            Precision::Winograd | Precision::Bf16 => LONG_SUM,
+        }
+    }
 }
 
 /// A convolution ready to run.
@@ -169,7 +180,9 @@ impl PreparedConv {
                 Layer::Winograd(Winograd::new(&conv, size, isa, storage, weight))
             }
             Algorithm::Grouped => Layer::Grouped(Grouped::new(&conv, isa, weight)),
-            Algorithm::Direct => Layer::Direct(Direct::new(&conv, isa, storage, weight)),
+            Algorithm::Direct => {
+                Layer::Direct(Direct::new(&conv, isa, storage, options.precision.sum(), weight))
+            }
         };
         let width = tile_shape(isa).1;
         let bias = bias.map(|bias| {
@@ -197,6 +210,7 @@ impl PreparedConv {
             kernel: conv.kernel,
             groups: conv.groups,
             storage: Algorithm::storage(conv, options),
+            sum: options.precision.sum(),
         }
     }
 

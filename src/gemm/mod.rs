@@ -17,7 +17,7 @@ mod tile;
 
 use rayon::prelude::*;
 
-pub use packed::{Finish, Lhs, PackedMatrix, Source, Storage};
+pub use packed::{Finish, LONG_SUM, Lhs, PackedMatrix, SHORT_SUM, Source, Storage};
 pub use tile::{Bounds, measure_peak, name as kernel_name, shape as tile_shape};
 
 /// Rows and columns of the output tile that one task of [`product`] computes.

@@ -199,24 +199,27 @@ unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
     }
 }
 
-/// Most terms that are summed up one after the other (KC). The rounding error of a plain sum grows
-/// with its length; longer sums are made of parts, each added to the result of those before.
-const SUM: usize = 256;
-
-/// Runs a micro-kernel on a sum of any length.
+/// Runs a micro-kernel on a sum of any length, at most `most` terms at a time (KC). The rounding
+/// error of a plain sum grows with its length; longer sums are made of parts, each added to the
+/// result of those before.
 ///
 /// # Safety
 /// As [`TileKernel`].
-pub(super) unsafe fn sum_in_parts<E>(kernel: TileKernel<E>, call: &Call<'_, E>, width: usize) {
+pub(super) unsafe fn sum_in_parts<E>(
+    kernel: TileKernel<E>,
+    call: &Call<'_, E>,
+    width: usize,
+    most: usize,
+) {
     let (count, depth) = (call.segments.len(), call.depth);
-    if count * depth <= SUM {
+    if count * depth <= most {
         // SAFETY: the caller's contract.
         return unsafe { kernel(call) };
     }
     // Several short segments, or an even piece of a long one.
-    let (together, piece) = match depth <= SUM {
-        true => (SUM / depth, depth),
-        false => (1, depth.div_ceil(depth.div_ceil(SUM))),
+    let (together, piece) = match depth <= most {
+        true => (most / depth, depth),
+        false => (1, depth.div_ceil(depth.div_ceil(most))),
     };
     let (mut segment, mut offset, mut steps) = (0, 0, 0);
     while segment < count {

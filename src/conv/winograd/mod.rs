@@ -33,7 +33,7 @@ use std::sync::{Arc, OnceLock};
 use super::direct::Direct;
 use super::geometry::Conv2d;
 use super::prepared::Epilogue;
-use crate::gemm::{Bounds, Finish, Lhs, PackedMatrix, Source, Storage};
+use crate::gemm::{Bounds, Finish, LONG_SUM, Lhs, PackedMatrix, Source, Storage};
 use crate::isa::{Isa, Kernel, Simd, dispatch};
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, SharedRows, Tiling, roomy_stride};
@@ -224,7 +224,7 @@ impl Winograd {
     fn to_direct(&self) -> Direct {
         let channels = self.conv.in_channels;
         let side = self.size.outputs() + 2;
-        Direct::new(&self.conv, self.isa, Storage::F32, &|k, first, row| {
+        Direct::new(&self.conv, self.isa, Storage::F32, LONG_SUM, &|k, first, row| {
             let (tap, c) = (k / channels, k % channels);
             for (o, weight) in (first..).zip(row) {
                 *weight = original(self.size, (tap / 3, tap % 3), |i, j| {
