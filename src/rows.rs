@@ -175,9 +175,11 @@ impl<'a> RowsMut<'a> {
     pub fn split_rows(self, count: usize) -> (RowsMut<'a>, RowsMut<'a>) {
         assert!(count <= self.count, "rows {count} of {}", self.count);
         let rest = self.count - count;
-        // An address beyond the last row is never formed: there might be no memory there.
-        let start = if rest == 0 { 0 } else { count * self.stride };
-        // SAFETY: row `count` exists (or the offset is 0), so the address is inside the slice.
+        // An address beyond the last row is never formed: there might be no memory there, nor
+        // anywhere if rows are empty.
+        let start = if rest == 0 || self.channels == 0 { 0 } else { count * self.stride };
+        // SAFETY: row `count` exists and is not empty (or the offset is 0), so the address is
+        // inside the slice.
         let data = unsafe { self.data.add(start) };
         (RowsMut { count, ..self }, RowsMut { data, count: rest, ..self })
     }
@@ -342,6 +344,15 @@ mod tests {
         assert_eq!(rows.rows(1, 2).columns(1, 2).row(1), [11.0, 12.0]);
         assert_eq!(rows.as_slice().len(), 18);
         assert_eq!(rows.rows(4, 0).count(), 0);
+    }
+
+    #[test]
+    fn empty_rows_and_columns_are_cut_without_leaving_the_slice() {
+        let (above, below) = RowsMut::new(&mut [], 3, 0, 2).split_rows(1);
+        assert_eq!((above.count(), below.count(), below.channels()), (1, 2, 0));
+        let (left, mut right) = RowsMut::new(&mut [], 0, 3, 3).split_columns(2);
+        assert_eq!((left.channels(), right.channels()), (2, 1));
+        assert_eq!(right.as_mut_ptr(), left.split_rows(0).1.as_mut_ptr());
     }
 
     #[test]

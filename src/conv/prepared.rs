@@ -123,7 +123,15 @@ impl PreparedConv {
         let source = |k: usize, o: usize, row: &mut [f32]| {
             row.copy_from_slice(&weight[k * out + o..][..row.len()]);
         };
-        Self::with_weights(conv, &source, bias, options)
+        // Transformed, an infinite weight (or one near the largest number) would spread over the
+        // nine taps of its kernel.
+        let tame = |w: &f32| w.abs() <= f32::MAX / 4.0;
+        let winograd = matches!(Algorithm::choose(conv, options), Algorithm::Winograd(_));
+        let precision = match winograd && !weight.iter().all(tame) {
+            true => Precision::Direct,
+            false => options.precision,
+        };
+        Self::with_weights(conv, &source, bias, Options { precision, ..options })
     }
 
     /// A fully connected layer over images of (H, W, C), flattened in C, H, W order: `weight` is
@@ -608,6 +616,29 @@ mod tests {
                     assert!(same, "{bad}: {got}, expected {expected}, {}", layer.algorithm());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_infinite_weight_is_not_transformed() {
+        // Without padding: whether zeros around an image meet the weight is left open.
+        let (x, w) = ((1, 24, 24, 64), (3, 3, 64, 64));
+        let conv = Conv2d::new(x, w, (1, 1), Padding::default(), (1, 1), 1).unwrap();
+        let options = Options { precision: Precision::Winograd, storage: Storage::F32 };
+        let (input, mut weight) = (values(conv.input_len(), 1), values(conv.weight_len(), 2));
+        let ordinary = PreparedConv::new(&conv, &weight, None, options);
+        assert!(ordinary.algorithm().starts_with("winograd"));
+        for (at, bad) in [(5, f32::INFINITY), (conv.weight_len() / 2, f32::NAN), (0, f32::MAX)] {
+            let ordinary = std::mem::replace(&mut weight[at], bad);
+            let layer = PreparedConv::new(&conv, &weight, None, options);
+            let got = run(&conv, &layer, &input, (None, Activation::Identity));
+            let expected = reference::forward(&conv, &input, &weight, None);
+            for (got, expected) in got.iter().zip(&expected) {
+                let same = got.is_nan() == expected.is_nan()
+                    && (!got.is_infinite() && !expected.is_infinite() || got == expected);
+                assert!(same, "weight {bad}: {got}, expected {expected}");
+            }
+            weight[at] = ordinary;
         }
     }
 

@@ -88,7 +88,7 @@ impl Plan {
         inputs: &[&[f32]],
         repeats: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let mut seconds = vec![Vec::with_capacity(repeats); self.steps.len()];
+        let mut seconds = vec![Vec::new(); self.steps.len()];
         for _ in 0..repeats {
             seconds.iter_mut().for_each(|step| step.push(0.0));
             self.execute(batch, inputs, |step, run| {

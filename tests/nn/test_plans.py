@@ -561,6 +561,28 @@ def test_a_forked_child_runs_and_makes_plans(net: Net, planning: bool) -> None:
     assert net(X).tobytes() == expected[0]
 
 
+def test_a_forked_child_gets_new_locks_whatever_the_old_ones_say(net: Net) -> None:
+    class TakenUnmarked:
+        """A lock that another thread has taken but not yet marked as locked."""
+
+        def locked(self) -> bool:
+            return False
+
+        def __enter__(self) -> None:
+            raise AssertionError("waits for a thread that does not exist")
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    expected = net(X)
+    cache = net.__dict__["_plan_cache"]
+    packed, cache.lock = cache.packed, TakenUnmarked()
+    plans._after_fork()
+    assert cache.packed is packed  # nobody was at them
+    np.testing.assert_array_equal(net(X), expected)
+    assert net(X[:, :, :9]).shape[0] == len(X)
+
+
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, copy.copy, lambda net: pickle.loads(pickle.dumps(net))]
 )

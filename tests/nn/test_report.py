@@ -171,6 +171,8 @@ def test_two_inputs() -> None:
         (8, r"shapes\[0\]: expected \(N, C, H, W\) or \(N, F\), got 8"),
         ((1, 3, 0, 8), r"shapes\[0\]: expected an integer of at least 1, got 0"),
         ((1, 4, 12, 10), "input|channels"),
+        ((1, 3, 1 << 31, 1 << 31), "shapes: expected arrays that can be addressed, got"),
+        ((1, 3, 1 << 64, 8), "shapes: expected arrays that can be addressed, got"),
     ],
 )
 def test_shapes_that_are_none(net: nn.Sequential, shape: Any, message: str) -> None:

@@ -173,8 +173,10 @@ def _after_fork() -> None:
     # held the lock inside the packed weights, which is taken at no other time.
     for cache in _caches:
         if cache.lock.locked():
-            cache.lock = threading.Lock()
             cache.packed = _core.PackedWeights()
+        # Whatever it says: a thread that has got the lock and waits for the GIL to go on with it
+        # has not marked it as locked yet.
+        cache.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -215,7 +217,10 @@ def describe(owner: Module, shapes: tuple[Shape, ...]) -> PlanReport:
         if shape[0] != batch:
             raise ValueError(f"shapes[{i}]: expected a batch of {batch}, got {shape[0]}")
     # Strides of 0, so that a form is made without memory for an input.
-    arrays = tuple([np.broadcast_to(np.float32(0), shape) for shape in checked])
+    try:
+        arrays = tuple([np.broadcast_to(np.float32(0), shape) for shape in checked])
+    except ValueError:
+        raise ValueError(f"shapes: expected arrays that can be addressed, got {checked}") from None
     plan, _, settings = _plan_for(owner, arrays)
     return PlanReport.of(plan, type(owner).__name__, checked, *settings)
 
