@@ -3,9 +3,9 @@
 //! Winograd trades multiplications for transforms and memory, so the choice is an estimate of time:
 //! the products at the speed of the micro-kernel, the transforms and the weights at the speeds at
 //! which memory delivers them. The four rates below were fitted to measurements of every 3 x 3 layer
-//! of VGG-16 and ResNet on two cores of a Zen 5 (`docs/performance.md`); on a slower or faster machine
-//! all of them change together, and the choice with them hardly at all. Nothing here depends on the
-//! number of threads or the batch: results must not.
+//! of VGG-16 and ResNet on two cores of a Zen 5; on a slower or faster machine all of them change
+//! together, and the choice with them hardly at all. Nothing here depends on the number of threads
+//! or the batch: results must not.
 
 use std::fmt;
 

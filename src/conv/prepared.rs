@@ -292,7 +292,8 @@ impl PreparedConv {
     }
 
     /// Runs the layer on a batch: `input` has one row per input pixel (N, H, W order) of C
-    /// channels, `output` one per output pixel of O channels. Allocates nothing.
+    /// channels, `output` one per output pixel of O channels. Allocates nothing, unless a sum under
+    /// Winograd is not finite and the layer runs again by direct sums.
     ///
     /// # Panics
     /// If an extent does not match the geometry or `scratch` is too short.

@@ -75,7 +75,8 @@ pub(super) struct Call<'a, E> {
 /// # Safety
 /// - The CPU has the instruction set it was compiled for.
 /// - Every address that [`Call`] describes is valid for its number of rows and columns, and the
-///   result overlaps nothing that is read.
+///   result overlaps nothing that is read; only the residual may be the result itself, since each
+///   of its values is read before the one in its place is written.
 pub(super) type TileKernel<E> = unsafe fn(&Call<'_, E>);
 
 /// MR and NR of an instruction set.
