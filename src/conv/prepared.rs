@@ -310,6 +310,10 @@ impl PreparedConv {
         assert_eq!(input.channels(), conv.in_channels, "channels of the input");
         assert_eq!(output.count() * output.channels(), conv.output_len(), "extents of the output");
         assert_eq!(output.channels(), conv.out_channels, "channels of the output");
+        if let Some(residual) = &epilogue.residual {
+            let extents = (residual.count(), residual.channels());
+            assert_eq!(extents, (output.count(), output.channels()), "extents of the residual");
+        }
         if conv.output_len() == 0 {
             return;
         }

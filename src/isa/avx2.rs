@@ -54,7 +54,7 @@ impl Avx2 {
 
 // SAFETY of every block below: `self` proves that the CPU has the instructions; addresses are valid
 // by the contract of the method.
-#[allow(clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all, given above")]
 impl Simd for Avx2 {
     type Vector = __m256;
     type Indices = __m256i;

@@ -55,7 +55,7 @@ impl Avx512 {
 
 // SAFETY of every block below: `self` proves that the CPU has the instructions; addresses are valid
 // by the contract of the method.
-#[allow(clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all, given above")]
 impl Simd for Avx512 {
     type Vector = __m512;
     type Indices = __m512i;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import html
 import math
 import re
@@ -79,7 +80,7 @@ class ProfileStep(PlanStep):
 Row = TypeVar("Row", bound=PlanStep)
 
 
-class _Report(Generic[Row]):
+class _Report(abc.ABC, Generic[Row]):
     """Rows, and what they are about."""
 
     # (heading, whether the column holds words)
@@ -134,11 +135,13 @@ class _Report(Generic[Row]):
             if key in self.memory
         )
 
+    @abc.abstractmethod
     def _cells(self, row: Row) -> list[str]:
-        raise NotImplementedError
+        """A row as text, one string a column."""
 
+    @abc.abstractmethod
     def _total(self) -> list[str]:
-        raise NotImplementedError
+        """The last line, one string a column."""
 
     def _notes(self) -> list[str]:
         return [self._memory_line()]
