@@ -118,14 +118,14 @@ impl Plan {
         &self,
         batch: usize,
         inputs: &[&[f32]],
-        mut around: impl FnMut(usize, &mut dyn FnMut()) + Send,
+        mut around: impl FnMut(usize, &mut dyn FnMut()),
     ) -> Result<Vec<Vec<f32>>> {
         self.check(batch, inputs)?;
         let outputs = self.new_outputs(batch)?;
         if batch == 0 {
             return Ok(outputs);
         }
-        in_a_pool(|| {
+        parallel::lead(|| {
             let mut memory = Memory { inputs, arena: self.arena(batch)?, outputs };
             for segment in &self.segments {
                 let size = segment.group(batch);
@@ -188,15 +188,6 @@ impl Plan {
             self.steps[segment.steps.clone()].iter().map(move |s| s.kernel.scratch_len(group))
         });
         needs.max().unwrap_or(0)
-    }
-}
-
-/// Runs `work` with the threads of the pool it is called in, or of ours outside of any. (A leader
-/// that is no thread of a pool could wait for loops that nobody is free to run.)
-fn in_a_pool<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
-    match rayon::current_thread_index() {
-        Some(_) => Ok(parallel::assemble(work)),
-        None => parallel::install(|| parallel::assemble(work)),
     }
 }
 

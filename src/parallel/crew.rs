@@ -2,11 +2,15 @@
 //! not each pay for waking them.
 //!
 //! A layer of a small network takes a few hundred microseconds, and a thread that went to sleep at
-//! the end of the last one needs tens of them to come back. [`assemble`] makes one thread the
-//! leader; the others spin until it is done. For every loop the leader publishes a [`Job`] and
-//! everybody, the leader included, draws task numbers from its counter until none is left. A member
-//! that arrives late (or never, on a busy machine) costs nothing: the leader waits only for those
-//! who have begun a task.
+//! the end of the last one needs tens of them to come back. [`assemble`] and [`lead`] make the
+//! thread that calls them the leader; free members of our pool come and spin until it is done.
+//! For every loop the leader publishes a [`Job`] and everybody, the leader included, draws task
+//! numbers from its counter until none is left. A member that arrives late (or never, on a busy
+//! machine) costs nothing: the leader waits only for those who have begun a task.
+//!
+//! The leader is a thread that runs already, so that one thread fewer has to be woken. A leader in
+//! the pool would be woken on the one idle core and wake its member before the caller has gone to
+//! sleep on the other: both then share a core until the system's next tick, up to 4 ms.
 //!
 //! ```text
 //! leader: publish job; draw tasks until none is left; withdraw job; wait until nobody is inside
@@ -18,7 +22,11 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+
+use super::pool::{self, Pool};
+use crate::Result;
 
 /// Rounds of waiting after which a thread offers its core to others each round: some tens of
 /// microseconds, more than the gap between two layers.
@@ -52,14 +60,47 @@ impl Job<'_> {
     }
 }
 
-/// What leader and members share.
+/// Threads busy with the crews of one pool: together no more than the pool has threads, leaders from
+/// outside it included, unless there are as many leaders.
+#[derive(Default)]
+pub(super) struct Awake {
+    leaders: AtomicUsize,
+    members: AtomicUsize,
+}
+
+/// One more in a count while this lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Counted<'a> {
+        count.fetch_add(1, SeqCst);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// What leader and members share. A member may come when the leader is long gone: it then finds
+/// `finished`.
 #[derive(Default)]
 struct Crew {
-    /// The job of the moment, or null. The lifetime is a lie that [`Crew::lead`] makes good.
+    /// The job of the moment, or null. The lifetime is a lie that [`Leader::lead`] makes good.
     job: AtomicPtr<Job<'static>>,
     /// Members between looking at `job` and being done with it.
     inside: AtomicUsize,
+    /// Members called that have not left.
+    members: AtomicUsize,
     finished: AtomicBool,
+}
+
+/// The leader's side of a crew; it lives on the stack of its thread.
+struct Leader {
+    crew: Arc<Crew>,
+    pool: &'static Pool,
 }
 
 /// What a thread is with respect to crews.
@@ -67,8 +108,8 @@ struct Crew {
 enum Role {
     /// It has none: a loop started here assembles one for its own length.
     Alone,
-    /// It leads this crew of so many workers.
-    Leads(*const Crew, usize),
+    /// It leads.
+    Leads(*const Leader),
     /// It is inside a task: loops started here run serially.
     Inside,
 }
@@ -84,9 +125,10 @@ fn pause(rounds: &mut usize) {
 }
 
 impl Crew {
-    fn serve(&self, worker: usize) {
+    /// What a member does until the leader is done or there are `too_many` of us.
+    fn serve(&self, worker: usize, too_many: impl Fn() -> bool) {
         let mut rounds = 0;
-        while !self.finished.load(SeqCst) {
+        while !self.finished.load(SeqCst) && !too_many() {
             if self.job.load(SeqCst).is_null() {
                 pause(&mut rounds);
                 continue;
@@ -101,17 +143,43 @@ impl Crew {
             self.inside.fetch_sub(1, SeqCst);
             rounds = 0;
         }
+        self.members.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Leader {
+    /// Calls members while some are missing: at first all are, later those who were still busy
+    /// then, or had to leave.
+    fn muster(&self) {
+        let Pool { threads, members, awake, .. } = self.pool;
+        let most = threads.saturating_sub(awake.leaders.load(SeqCst));
+        let missing = most.saturating_sub(self.crew.members.load(SeqCst));
+        if missing == 0 {
+            return;
+        }
+        members.call(missing, |worker| {
+            self.crew.members.fetch_add(1, SeqCst);
+            let crew = Arc::clone(&self.crew);
+            move || {
+                let _counted = Counted::new(&awake.members);
+                crew.serve(worker, || {
+                    awake.leaders.load(SeqCst) + awake.members.load(SeqCst) > *threads
+                });
+            }
+        });
     }
 
     fn lead(&self, tasks: usize, run: &(dyn Fn(usize, usize) + Sync)) {
+        self.muster();
+        let Crew { job: place, inside, .. } = &*self.crew;
         let job = Job { run, tasks, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
-        self.job.store((&raw const job).cast_mut().cast(), SeqCst);
+        place.store((&raw const job).cast_mut().cast(), SeqCst);
         job.work(0);
         // Withdrawn and left by everybody before `job` and `run` go out of scope; `work` does not
         // unwind.
-        self.job.store(null_mut(), SeqCst);
+        place.store(null_mut(), SeqCst);
         let mut rounds = 0;
-        while self.inside.load(SeqCst) != 0 {
+        while inside.load(SeqCst) != 0 {
             pause(&mut rounds);
         }
         if job.failed.load(SeqCst) {
@@ -121,41 +189,57 @@ impl Crew {
     }
 }
 
-/// Restores the leader's role and dismisses the crew, also when what it led panics.
-struct Leading<'a>(&'a Crew);
+/// Restores the leader's role and dismisses its crew, also when what it led panics.
+struct Leading<'a>(&'a Leader);
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
         ROLE.set(Role::Alone);
-        self.0.finished.store(true, SeqCst);
+        self.0.crew.finished.store(true, SeqCst);
     }
 }
 
-/// Runs `lead` with all threads of the current rayon pool at hand: loops of [`for_each`] inside it
-/// start without waking anybody.
-pub fn assemble<T>(lead: impl FnOnce() -> T) -> T {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || !matches!(ROLE.get(), Role::Alone) {
-        return lead();
+/// Runs `work` with the threads of the pool it is called in at hand (that is, with as many members
+/// of ours): loops of [`for_each`] inside it start without waking anybody.
+pub fn assemble<T>(work: impl FnOnce() -> T) -> T {
+    match workers() {
+        1 => work(),
+        threads => match pool::of(threads) {
+            Ok(pool) if matches!(ROLE.get(), Role::Alone) => lead_crew(pool, work),
+            // Inside a crew already; or no threads can be had, which is no reason not to go on.
+            _ => work(),
+        },
     }
-    let crew = Crew::default();
-    rayon::in_place_scope(|scope| {
-        for worker in 1..threads {
-            let crew = &crew;
-            scope.spawn(move |_| crew.serve(worker));
-        }
-        ROLE.set(Role::Leads(&raw const crew, threads));
-        let _leading = Leading(&crew);
-        lead()
-    })
+}
+
+/// [`assemble`] with the threads of our pool, on a thread outside of any.
+pub fn lead<T>(work: impl FnOnce() -> T) -> Result<T> {
+    if rayon::current_thread_index().is_some() || !matches!(ROLE.get(), Role::Alone) {
+        return Ok(assemble(work));
+    }
+    crate::isa::check_cap()?;
+    Ok(lead_crew(pool::current()?, work))
+}
+
+fn lead_crew<T>(pool: &'static Pool, work: impl FnOnce() -> T) -> T {
+    let _counted = Counted::new(&pool.awake.leaders);
+    let leader = Leader { crew: Arc::default(), pool };
+    leader.muster();
+    ROLE.set(Role::Leads(&raw const leader));
+    let _leading = Leading(&leader);
+    work()
 }
 
 /// Number of workers that a loop of [`for_each`] started here has at most: worker numbers are
 /// below it.
 pub fn workers() -> usize {
     match ROLE.get() {
-        Role::Alone => rayon::current_num_threads(),
-        Role::Leads(_, threads) => threads,
+        Role::Alone => match rayon::current_thread_index() {
+            Some(_) => rayon::current_num_threads(),
+            None => 1,
+        },
+        // SAFETY: as in `for_each`.
+        Role::Leads(leader) => unsafe { &*leader }.pool.threads,
         Role::Inside => 1,
     }
 }
@@ -165,12 +249,10 @@ pub fn workers() -> usize {
 /// same worker number never overlap.
 pub fn for_each(tasks: usize, run: impl Fn(usize, usize) + Sync) {
     match ROLE.get() {
-        // SAFETY: `assemble` further up this thread's stack set the pointer, and resets the role
-        // before the crew goes out of scope.
-        Role::Leads(crew, _) if tasks > 1 => unsafe { &*crew }.lead(tasks, &run),
-        Role::Alone if tasks > 1 && rayon::current_num_threads() > 1 => {
-            assemble(|| for_each(tasks, run));
-        }
+        // SAFETY: `lead_crew` further up this thread's stack holds the leader, and resets the role
+        // before it lets go of it.
+        Role::Leads(leader) if tasks > 1 => unsafe { &*leader }.lead(tasks, &run),
+        Role::Alone if tasks > 1 && workers() > 1 => assemble(|| for_each(tasks, run)),
         _ => (0..tasks).for_each(|task| run(0, task)),
     }
 }
@@ -281,5 +363,53 @@ mod tests {
             }
         });
         assert_eq!(count.into_inner(), 800);
+    }
+
+    #[test]
+    fn leaders_from_outside_get_members_and_do_without() {
+        // A size that no other test uses.
+        let pool = pool::of(5).unwrap();
+        let count = AtomicUsize::new(0);
+        let plan = || {
+            lead_crew(pool, || {
+                let threads = workers();
+                for _ in 0..50 {
+                    for_each(20, |worker, _| {
+                        assert!(worker < threads);
+                        count.fetch_add(1, SeqCst);
+                    });
+                }
+                // A crew inside a crew is the same.
+                lead(|| for_each(20, |_, _| drop(count.fetch_add(1, SeqCst)))).unwrap();
+            });
+        };
+        plan();
+        assert_eq!(count.load(SeqCst), 1020);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..10).for_each(|_| plan()));
+            }
+        });
+        assert_eq!(count.load(SeqCst), 81 * 1020);
+        assert_eq!(pool.awake.leaders.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn both_threads_work_in_every_plan_of_a_row() {
+        // The member of the last plan may not be free yet when the next one begins.
+        let pool = pool::of(2).unwrap();
+        for _ in 0..20 {
+            lead_crew(pool, || {
+                let seen = Mutex::new(std::collections::HashSet::new());
+                let start = std::time::Instant::now();
+                while seen.lock().unwrap().len() < 2 && start.elapsed().as_secs() < 60 {
+                    for_each(100, |worker, _| {
+                        seen.lock().unwrap().insert(worker);
+                        std::thread::yield_now();
+                    });
+                }
+                assert_eq!(seen.into_inner().unwrap().len(), 2);
+            });
+        }
     }
 }

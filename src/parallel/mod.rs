@@ -3,10 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `pool` | the pool: its size, and what happens to it after `fork` |
-//! | `crew` | the pool's threads kept awake from loop to loop of one plan |
+//! | `crew` | threads kept awake from loop to loop of one plan: the caller and members |
+//! | `members` | the threads that come when a leader calls |
+//! | `place` | the core a sleeping thread wakes up on |
 
 mod crew;
+mod members;
+mod place;
 mod pool;
 
-pub use crew::{assemble, for_each, for_each_with, workers};
+pub use crew::{assemble, for_each, for_each_with, lead, workers};
 pub use pool::{MAX_THREADS, install, num_threads, set_num_threads};

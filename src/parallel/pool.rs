@@ -12,15 +12,22 @@
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use super::crew::Awake;
+use super::members::Members;
 use crate::{Error, Result};
 
 /// Largest accepted number of threads.
 pub const MAX_THREADS: usize = 1024;
 
-struct Pool {
+pub(super) struct Pool {
     process: u32,
-    threads: usize,
+    pub(super) threads: usize,
+    /// For loops that are rayon's.
     workers: rayon::ThreadPool,
+    /// For loops that a crew works on.
+    pub(super) members: Members,
+    /// Threads busy with crews.
+    pub(super) awake: Awake,
     /// Pools built earlier, newest first; all live until the process ends.
     older: Option<&'static Pool>,
 }
@@ -72,8 +79,13 @@ fn default_threads() -> Result<usize> {
     }
 }
 
-fn current() -> Result<&'static Pool> {
-    let threads = num_threads()?;
+/// The pool of the size in force, started if need be.
+pub(super) fn current() -> Result<&'static Pool> {
+    of(num_threads()?)
+}
+
+/// The pool of the given size, started if need be.
+pub(super) fn of(threads: usize) -> Result<&'static Pool> {
     let process = std::process::id();
     loop {
         let newest = POOLS.load(Ordering::Acquire);
@@ -91,10 +103,10 @@ fn current() -> Result<&'static Pool> {
             .num_threads(threads)
             .thread_name(|i| format!("oxidet-{i}"))
             .build()
-            .map_err(|e| {
-                Error::value("num_threads", "a thread count the system can start", e.to_string())
-            })?;
-        let pool = Box::new(Pool { process, threads, workers, older: head });
+            .map_err(cannot_start)?;
+        let members = Members::start(threads - 1).map_err(cannot_start)?;
+        let awake = Awake::default();
+        let pool = Box::new(Pool { process, threads, workers, members, awake, older: head });
         let pool = Box::into_raw(pool);
         match POOLS.compare_exchange(newest, pool, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: just published, never freed.
@@ -103,6 +115,10 @@ fn current() -> Result<&'static Pool> {
             Err(_) => drop(unsafe { Box::from_raw(pool) }),
         }
     }
+}
+
+fn cannot_start(error: impl std::fmt::Display) -> Error {
+    Error::value("num_threads", "a thread count the system can start", error.to_string())
 }
 
 #[cfg(test)]

@@ -303,7 +303,7 @@ impl Plan {
         inputs: Vec<PyReadonlyArrayDyn<'py, f32>>,
     ) -> PyResult<Vec<Bound<'py, PyArrayDyn<f32>>>> {
         let (batch, slices) = self.batch(&inputs)?;
-        let outputs = compute(py, || self.0.run(batch, &slices))?;
+        let outputs = py.detach(|| self.0.run(batch, &slices))?;
         let shapes = self.0.outputs().iter().map(|&shape| array_shape(batch, shape));
         outputs.into_iter().zip(shapes).map(|(values, shape)| wrap(py, values, shape)).collect()
     }
@@ -321,7 +321,7 @@ impl Plan {
         repeats: usize,
     ) -> PyResult<Vec<Vec<f64>>> {
         let (batch, slices) = self.batch(&inputs)?;
-        compute(py, || self.0.profile(batch, &slices, repeats))
+        Ok(py.detach(|| self.0.profile(batch, &slices, repeats))?)
     }
 
     /// Bytes of weights, and of arena and scratch memory for a batch.

@@ -25,7 +25,8 @@ impl From<crate::Error> for PyErr {
     }
 }
 
-/// Runs a kernel inside our thread pool with the GIL released.
+/// Runs a kernel inside our thread pool with the GIL released. (A plan leads its threads from the
+/// caller's own: it needs only `detach`.)
 fn compute<T: Send>(
     py: Python<'_>,
     kernel: impl FnOnce() -> crate::Result<T> + Send,
