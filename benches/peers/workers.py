@@ -80,6 +80,7 @@ class Worker:
     def __init__(self, runtime: str, workload: Workload, folder: Path, threads: int) -> None:
         self.runtime = runtime
         self.seconds: list[float] = []
+        self.speeds: list[float] = []  # what the processors could do around each turn
         self.idle = 0.0  # seconds of processor time while it should have slept
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()

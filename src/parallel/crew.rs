@@ -10,7 +10,7 @@
 //!
 //! The leader is a thread that runs already, so that one thread fewer has to be woken. A leader in
 //! the pool would be woken on the one idle core and wake its member before the caller has gone to
-//! sleep on the other: both then share a core until the system's next tick, up to 4 ms.
+//! sleep on the other: both then share a core until the system balances its cores, 4 to 8 ms later.
 //!
 //! ```text
 //! leader: publish job; draw tasks until none is left; withdraw job; wait until nobody is inside
@@ -22,8 +22,8 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use super::pool::{self, Pool};
 use crate::Result;
@@ -280,10 +280,27 @@ pub fn for_each_with(
     });
 }
 
+/// Calls `run(index, chunk)` for every chunk of `len` elements (the last may be shorter), spread as
+/// the tasks of [`for_each`].
+pub fn for_each_chunk<T: Send>(data: &mut [T], len: usize, run: impl Fn(usize, &mut [T]) + Sync) {
+    if data.len() <= len {
+        if !data.is_empty() {
+            run(0, data);
+        }
+        return;
+    }
+    // Every lock is opened once, by the task that has its number.
+    let chunks: Vec<_> = data.chunks_mut(len.max(1)).map(Mutex::new).collect();
+    for_each(chunks.len(), |_, index| {
+        if let Ok(mut chunk) = chunks[index].try_lock() {
+            run(index, &mut chunk);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
@@ -326,6 +343,21 @@ mod tests {
             let sums = sums.into_inner().unwrap();
             assert!(sums.len() == 200 && sums.iter().all(|&same| same));
         });
+    }
+
+    #[test]
+    fn chunks_cover_the_data_once() {
+        let pool = pool::of(3).unwrap();
+        for (n, len) in [(0, 4), (1, 4), (4, 4), (5, 4), (1000, 7), (3, 0)] {
+            let mut data = vec![0; n];
+            lead_crew(pool, || {
+                for_each_chunk(&mut data, len, |index, chunk| {
+                    assert!(chunk.len() <= len.max(1));
+                    chunk.iter_mut().enumerate().for_each(|(i, x)| *x += index * len.max(1) + i);
+                });
+            });
+            assert!(data.iter().enumerate().all(|(i, &x)| i == x), "{n} {len}");
+        }
     }
 
     #[test]

@@ -12,5 +12,5 @@ mod members;
 mod place;
 mod pool;
 
-pub use crew::{assemble, for_each, for_each_with, lead, workers};
+pub use crew::{assemble, for_each, for_each_chunk, for_each_with, lead, workers};
 pub use pool::{MAX_THREADS, install, num_threads, set_num_threads};
