@@ -412,7 +412,10 @@ mod tests {
                     });
                 }
                 // A crew inside a crew is the same.
-                lead(|| for_each(20, |_, _| drop(count.fetch_add(1, SeqCst)))).unwrap();
+                let inner = |_, _| {
+                    count.fetch_add(1, SeqCst);
+                };
+                lead(|| for_each(20, inner)).unwrap();
             });
         };
         plan();
