@@ -117,6 +117,7 @@ def test_the_environment_sets_the_number_of_threads() -> None:
 def test_an_illegal_number_of_threads_in_the_environment_is_a_value_error(bad: str) -> None:
     result = run_python(
         "import numpy as np, oxidet\n"
+        "oxidet.show_versions()\n"
         "try:\n"
         "    oxidet.nn.functional.linear(np.ones((1, 2)), np.ones((1, 2)))\n"
         "except ValueError as error:\n"
@@ -124,7 +125,10 @@ def test_an_illegal_number_of_threads_in_the_environment_is_a_value_error(bad: s
         OXIDET_NUM_THREADS=bad,
     )
     expected = f'OXIDET_NUM_THREADS: expected an integer from 1 to 1024, got "{bad}"'
-    assert result.stdout.strip() == expected, result.stderr
+    assert result.returncode == 0, result.stderr
+    *lines, error = result.stdout.splitlines()
+    assert error == expected
+    assert dict(line.split(maxsplit=1) for line in lines)["threads"] == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

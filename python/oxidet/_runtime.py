@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,6 +47,14 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _ask(question: Callable[[], object]) -> str:
+    """The answer, or why there is none: a report must not fail on what it is to report."""
+    try:
+        return str(question())
+    except ValueError as error:  # of an environment variable
+        return str(error)
+
+
 def versions() -> dict[str, str]:
     """What a bug report needs, by name: CPU, instruction set in use, threads, versions."""
     rows = {
@@ -53,9 +62,9 @@ def versions() -> dict[str, str]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "isa": _core.isa(),
-        "kernels": f"{_core.kernels()} in plans, those of the gemm crate elsewhere",
-        "threads": str(get_num_threads()),
+        "isa": _ask(_core.isa),
+        "kernels": _ask(lambda: f"{_core.kernels()} in plans, those of the gemm crate elsewhere"),
+        "threads": _ask(get_num_threads),
         "precision": f"{get_precision()} in plans, direct elsewhere",
         "weights": f"{get_weight_storage()} in plans",
         "numpy": np.__version__,
@@ -71,7 +80,11 @@ def versions() -> dict[str, str]:
 
 
 def show_versions() -> None:
-    """Print what a bug report needs: CPU, instruction set in use, threads, versions."""
+    """Print what a bug report needs: CPU, instruction set in use, threads, versions.
+
+    An environment variable with an illegal value makes every kernel raise; here its error is
+    printed in place of what it should have set.
+    """
     rows = versions()
     width = max(map(len, rows))
     for name, value in rows.items():

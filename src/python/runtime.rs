@@ -3,7 +3,8 @@
 use pyo3::prelude::*;
 
 use super::compute;
-use crate::{gemm, isa::Isa, parallel};
+use crate::isa::{self, Isa};
+use crate::{gemm, parallel};
 
 /// Number of threads that kernels use.
 #[pyfunction]
@@ -18,15 +19,17 @@ fn set_num_threads(num_threads: usize) -> PyResult<()> {
 }
 
 /// Name of the instruction set in use: `scalar`, `avx2` or `avx512`.
-#[pyfunction]
-fn isa() -> &'static str {
-    Isa::active().name()
+#[pyfunction(name = "isa")]
+fn isa_name() -> PyResult<&'static str> {
+    isa::check_cap()?;
+    Ok(Isa::active().name())
 }
 
 /// Name of the micro-kernel that plans multiply with.
 #[pyfunction]
-fn kernels() -> String {
-    gemm::kernel_name(Isa::active())
+fn kernels() -> PyResult<String> {
+    isa::check_cap()?;
+    Ok(gemm::kernel_name(Isa::active()))
 }
 
 /// Floating-point operations per second that the micro-kernel reaches on all threads at once, from
@@ -40,7 +43,7 @@ fn peak_flops(py: Python<'_>) -> PyResult<f64> {
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(num_threads, m)?)?;
     m.add_function(wrap_pyfunction!(set_num_threads, m)?)?;
-    m.add_function(wrap_pyfunction!(isa, m)?)?;
+    m.add_function(wrap_pyfunction!(isa_name, m)?)?;
     m.add_function(wrap_pyfunction!(kernels, m)?)?;
     m.add_function(wrap_pyfunction!(peak_flops, m)?)?;
     Ok(())
