@@ -28,7 +28,7 @@ mod transforms;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use super::direct::Direct;
 use super::geometry::Conv2d;
@@ -91,8 +91,8 @@ pub(super) struct Winograd {
     weights: Arc<PackedMatrix>,
     /// Output channels of a block.
     columns: usize,
-    /// The same layer by direct sums, made when it is needed first.
-    direct: OnceLock<Box<Direct>>,
+    /// The same layer by direct sums, once it has been needed.
+    direct: Mutex<Option<Arc<Direct>>>,
 }
 
 /// Whether Winograd's algorithm can compute `conv` at all.
@@ -122,12 +122,12 @@ impl Winograd {
         let blocks = out.div_ceil(most.max(width));
         let columns = out.div_ceil(blocks).next_multiple_of(width);
         let weights = Arc::new(weights);
-        Winograd { conv: *conv, size, isa, weights, columns, direct: OnceLock::new() }
+        Winograd { conv: *conv, size, isa, weights, columns, direct: Mutex::default() }
     }
 
     /// The layer for images of another size, on the same weights.
     pub fn resized(&self, conv: &Conv2d) -> Self {
-        let (weights, direct) = (self.weights.clone(), OnceLock::new());
+        let (weights, direct) = (self.weights.clone(), Mutex::default());
         Winograd { conv: *conv, weights, direct, ..*self }
     }
 
@@ -214,11 +214,26 @@ impl Winograd {
             }
         };
         if !finite {
-            let direct = self.direct.get_or_init(|| Box::new(self.to_direct()));
+            let direct = self.direct();
             let batch = output.count() / (self.conv.output.0 * self.conv.output.1);
             let mut scratch = vec![0.0; direct.scratch_len(batch)];
             direct.run(input, output, bias, epilogue, &mut scratch);
         }
+    }
+
+    /// The layer by direct sums, which the first call makes.
+    fn direct(&self) -> Arc<Direct> {
+        // Never waits: another thread may have held the lock when this process was forked, and a
+        // thread that waits for its helpers while it packs may take up another run of this layer.
+        // Those that need it at the same moment make it each.
+        let kept = self.direct.try_lock().ok().and_then(|kept| kept.clone());
+        kept.unwrap_or_else(|| {
+            let made = Arc::new(self.to_direct());
+            if let Ok(mut kept) = self.direct.try_lock() {
+                *kept = Some(made.clone());
+            }
+            made
+        })
     }
 
     fn to_direct(&self) -> Direct {
@@ -602,5 +617,36 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
         if lanes.iter().any(|x| x.is_nan()) {
             run.finite.store(false, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::geometry::Padding;
+    use super::super::prepared::Activation;
+    use super::*;
+
+    #[test]
+    fn direct_sums_wait_for_nobody_and_are_kept() {
+        let sizes = ((1, 9, 8, 4), (3, 3, 4, 5));
+        let conv = Conv2d::new(sizes.0, sizes.1, (1, 1), Padding::default(), (1, 1), 1).unwrap();
+        let ones = |_: usize, _: usize, row: &mut [f32]| row.fill(1.0);
+        let layer = Winograd::new(&conv, TileSize::F4, Isa::active(), Storage::F32, &ones);
+        let mut input = vec![1.0; conv.input_len()];
+        input[0] = f32::INFINITY;
+        // Held by this very thread, the lock would be waited for without end.
+        let held = layer.direct.lock().unwrap();
+        let mut output = vec![0.0; conv.output_len()];
+        layer.run(
+            Rows::new(&input, 9 * 8, 4, 4),
+            RowsMut::new(&mut output, conv.output_pixels(), 5, 5),
+            None,
+            &Epilogue { residual: None, activation: Activation::Identity },
+            &mut vec![0.0; layer.scratch_len(1)],
+        );
+        assert_eq!(output[..5], [f32::INFINITY; 5]);
+        assert!(output[5..].iter().all(|x| (x - 36.0).abs() < 1e-3), "{output:?}");
+        drop(held);
+        assert!(Arc::ptr_eq(&layer.direct(), &layer.direct()));
     }
 }
