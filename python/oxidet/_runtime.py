@@ -26,7 +26,9 @@ def get_num_threads() -> int:
 def set_num_threads(num_threads: int) -> None:
     """Set the number of threads for all following kernels of this process, from 1 to 1024.
 
-    Results do not depend on it.
+    Results do not depend on it. More threads than usable cores (the default of
+    :func:`get_num_threads`) are not refused, but slower than as many threads as cores: those that
+    wait for others spin for a while, on cores that the others need.
 
     >>> import oxidet
     >>> oxidet.set_num_threads(2)
