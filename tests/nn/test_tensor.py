@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +128,53 @@ def test_arrays_that_are_handed_out_cannot_be_written() -> None:
     for array in (p.data, p.numpy(), np.asarray(p), p.grad, (p * 2).numpy()):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 5
+
+
+STORED = {
+    "vector": lambda: nn.Parameter(np.arange(3.0)),
+    "number": lambda: nn.Parameter(2.0),
+    "buffer": lambda: nn.Buffer(np.arange(4)),
+    "linear": lambda: nn.Linear(3, 2).weight,
+    "convolution": lambda: nn.Conv2d(3, 4, 2).weight,
+}
+
+
+def duplicates(stored: Any) -> dict[str, Any]:
+    """A parameter or buffer and all kinds of copies of it."""
+    protocols = range(2, pickle.HIGHEST_PROTOCOL + 1)
+    unpickled = {f"pickle {n}": pickle.loads(pickle.dumps(stored, n)) for n in protocols}
+    copies = {"copy": copy.copy(stored), "deep copy": copy.deepcopy(stored)}
+    return {"itself": stored, **copies, **unpickled}
+
+
+@pytest.mark.parametrize("make", STORED.values(), ids=STORED)
+def test_no_array_of_a_parameter_can_be_written(make: Callable[[], Any]) -> None:
+    for name, p in duplicates(make()).items():
+        p.requires_grad = False
+        permuted = p.permute(tuple(range(p.ndim)))
+        views = [p.data, p.numpy(), np.asarray(p), p.detach().data, permuted]
+        for view in views:
+            for array in (view, view.base):
+                assert not array.flags.writeable, name
+                with pytest.raises(ValueError, match="read-only"):
+                    array[...] = 5
+            with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+                view.flags.writeable = True
+
+
+@pytest.mark.parametrize("make", STORED.values(), ids=STORED)
+def test_a_copy_of_a_parameter_changes_independently(make: Callable[[], Any]) -> None:
+    p = make().copy_(3)
+    for name, other in duplicates(p).items():
+        if other is p:
+            continue
+        assert (type(other), other.version) == (type(p), p.version), name
+        assert other.requires_grad == p.requires_grad, name
+        assert other.serial != p.serial, name
+        np.testing.assert_array_equal(other.data, p.data, err_msg=name)
+        other.copy_(7).update_(lambda values: np.add(values, 1, out=values))
+        assert (other.data == 8).all(), name
+        assert (p.data == 3).all(), name
 
 
 def test_every_write_of_a_parameter_raises_its_version() -> None:

@@ -227,22 +227,42 @@ class Tensor:
 
 
 class Stored(Tensor):
-    """An array that belongs to a model: changes in place, and counts its changes."""
+    """An array that belongs to a model: changes in place, and counts its changes.
 
-    __slots__ = ("_serial", "_version")
+    The memory is written through one view alone, ``_writable``. The array that owns it is
+    read-only, and so is every view of that, which NumPy then refuses to make writable: none of the
+    arrays that are handed out changes the values past their version.
+    """
+
+    __slots__ = ("_serial", "_version", "_writable")
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         super().__init__(data, requires_grad)
         # A copy in the memory order of the original: a convolution keeps its weights as
         # (kh, kw, C, O) in memory, which its kernels read without rearranging.
-        self._array = np.array(self._array, order="K", copy=True)
+        self._keep(np.array(self._array, order="K", copy=True))
         self._serial = _changes.next_number()
         self._version = 0
 
-    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+    def _keep(self, array: Array) -> None:
+        """Store the values in ``array``, whose memory nobody else has."""
+        self._writable: Array = array.view()
+        owner = array if array.base is None else array.base
+        owner.flags.writeable = False
+        self._array = read_only(array)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("_array", "_grad", "_node", "requires_grad", "_version")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
         # Of a copy or an unpickled one: from here on it changes independently of the original.
-        for name, value in state[1].items():
+        for name, value in state.items():
             setattr(self, name, value)
+        array = self._array
+        # A shallow copy still has the original's memory, and an unpickled one may have the file's.
+        own = array.flags.owndata and array.flags.writeable
+        self._keep(array if own else array.copy(order="K"))
         self._serial = _changes.next_number()
 
     @property
@@ -262,14 +282,14 @@ class Stored(Tensor):
             raise ValueError(f"value: expected shape {self.shape}, got {array.shape}")
         self._refuse_while_traced()
         with self._writing():
-            self._array[...] = array
+            self._writable[...] = array
         return self
 
     def update_(self, change: Callable[[Array], object]) -> Stored:
         """Let ``change`` modify the array in place; for optimisers and running statistics."""
         self._refuse_while_traced()
         with self._writing():
-            change(self._array)
+            change(self._writable)
         return self
 
     def _refuse_while_traced(self) -> None:
@@ -303,7 +323,7 @@ class Parameter(Stored):
     def _adopt(cls, array: Array) -> Parameter:
         """A parameter that is a new float32 array nobody else has, without copying it."""
         parameter = cls(array[:0])
-        parameter._array = array
+        parameter._keep(array)
         return parameter
 
 
