@@ -11,11 +11,13 @@
 //! Columns beyond N are zero. The left-hand matrix is read in place: its rows are pixels of a
 //! channels-last image, or of a copy of it with padding around.
 
+use std::sync::{Mutex, PoisonError};
+
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::tile::{self, Bounds, Call};
 use crate::isa::{Element, Isa};
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
 /// Terms in a part of a sum where speed counts: 4e-7 of the largest output off in the longest sums of
@@ -341,7 +343,11 @@ fn pack_panels<E: Element>(
 ) -> Vec<E> {
     let width = tile::shape(isa).1;
     let mut panels = vec![E::default(); columns.div_ceil(width) * depth * width];
-    panels.par_chunks_mut((depth * width).max(1)).enumerate().for_each(|(index, panel)| {
+    // A panel is one task's alone, so its lock is free. (No loop of rayon's: a plan that has to pack
+    // while it runs does so on a thread outside our pool, from where rayon would start its own.)
+    let parts: Vec<_> = panels.chunks_mut((depth * width).max(1)).map(Mutex::new).collect();
+    parallel::for_each(parts.len(), |_, index| {
+        let mut panel = parts[index].lock().unwrap_or_else(PoisonError::into_inner);
         let first = index * width;
         let mut values = vec![0.0; width.min(columns - first)];
         for (k, row) in panel.chunks_exact_mut(width).enumerate() {

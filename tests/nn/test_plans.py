@@ -561,6 +561,33 @@ def test_a_forked_child_runs_and_makes_plans(net: Net, planning: bool) -> None:
     assert net(X).tobytes() == expected[0]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.usefixtures("time_limit")
+def test_a_forked_child_packs_while_it_runs() -> None:
+    # Infinity makes Winograd layers run again by direct sums, which are packed when first needed.
+    conv = nn.Conv2d(64, 64, 3).eval()
+    conv.compiled = True
+    x = RNG.standard_normal((1, 64, 24, 24)).astype(np.float32)
+    x[0, 0, 0, 0] = np.inf
+    assert "winograd" in conv.plan(x.shape)[0].algorithm
+    expected = conv(x).tobytes(), conv(x[..., :20]).tobytes()
+    conv.clear_plans()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if (conv(x).tobytes(), conv(x[..., :20]).tobytes()) == expected else 2
+        finally:
+            os._exit(status)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 def test_a_forked_child_gets_new_locks_whatever_the_old_ones_say(net: Net) -> None:
     class TakenUnmarked:
         """A lock that another thread has taken but not yet marked as locked."""

@@ -223,9 +223,8 @@ impl Winograd {
 
     /// The layer by direct sums, which the first call makes.
     fn direct(&self) -> Arc<Direct> {
-        // Never waits: another thread may have held the lock when this process was forked, and a
-        // thread that waits for its helpers while it packs may take up another run of this layer.
-        // Those that need it at the same moment make it each.
+        // Never waits: the lock may have been held by another thread when this process was forked.
+        // Those that need the layer at the same moment make it each.
         let kept = self.direct.try_lock().ok().and_then(|kept| kept.clone());
         kept.unwrap_or_else(|| {
             let made = Arc::new(self.to_direct());
