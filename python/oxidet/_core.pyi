@@ -255,15 +255,18 @@ def voc_match_f64(
 def voc_average_precision(prec: F64, rec: F64, eleven_points: bool) -> float: ...
 
 # --- RoI operators ---
-# `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C).
+# `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C). With `channels_first`,
+# `input` is (N, C, H, W) and `output`, of which every element is written, (R, C, oh, ow).
 def roi_pool(
     input: F32,
+    channels_first: bool,
     rois: F32,
+    output: F32,
     output_size: Pair,
     spatial_scale: float,
     half_to_even: bool,
     float64_edges: bool,
-) -> F32: ...
+) -> None: ...
 def roi_pool_with_argmax(
     input: F32,
     rois: F32,
@@ -277,12 +280,14 @@ def roi_pool_backward(
 ) -> F32: ...
 def roi_align(
     input: F32,
+    channels_first: bool,
     rois: F32,
+    output: F32,
     output_size: Pair,
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
-) -> F32: ...
+) -> None: ...
 def roi_align_backward(
     grad_output: F32,
     rois: F32,

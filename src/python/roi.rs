@@ -1,10 +1,10 @@
 //! RoI max pooling and RoI align. `rois` is (R, 5): batch_index, x1, y1, x2, y2.
 
-use numpy::{PyArray4, PyReadonlyArray2, PyReadonlyArray4};
+use numpy::{PyArray4, PyReadonlyArray2, PyReadonlyArray4, PyReadwriteArray4};
 use pyo3::prelude::*;
 
 use super::{compute, shape4, slice, wrap};
-use crate::roi::{self, Align, Edges, FeatureMap, MaxPool, Region, Rounding};
+use crate::roi::{self, Align, Edges, FeatureMap, Layout, MaxPool, Region, Rounding};
 use crate::{Error, Result};
 
 type Pair = (usize, usize);
@@ -41,22 +41,53 @@ fn out_shape(map: &FeatureMap, regions: usize) -> [usize; 4] {
     [regions, map.output.0, map.output.1, map.channels]
 }
 
-/// RoI max pooling of input (N, H, W, C): (R, oh, ow, C).
+/// How input and result lie in memory, and the input's (N, H, W, C).
+fn layout(input: &PyReadonlyArray4<'_, f32>, channels_first: bool) -> (Layout, Quad) {
+    let (batch, second, third, fourth) = shape4(input);
+    match channels_first {
+        true => (Layout::ChannelsFirst, (batch, third, fourth, second)),
+        false => (Layout::ChannelsLast, (batch, second, third, fourth)),
+    }
+}
+
+/// The result's elements, if its shape is the one of R regions in the given layout.
+fn result<'a>(
+    output: &'a mut PyReadwriteArray4<'_, f32>,
+    layout: Layout,
+    map: &FeatureMap,
+    regions: usize,
+) -> Result<&'a mut [f32]> {
+    let [count, rows, cols, channels] = out_shape(map, regions);
+    let expected = match layout {
+        Layout::ChannelsFirst => (count, channels, rows, cols),
+        Layout::ChannelsLast => (count, rows, cols, channels),
+    };
+    let got = output.as_array().dim();
+    match output.as_slice_mut() {
+        Ok(elements) if got == expected => Ok(elements),
+        _ => Err(Error::shape("output", format!("contiguous {expected:?}"), format!("{got:?}"))),
+    }
+}
+
+/// RoI max pooling of input (N, H, W, C) into output (R, oh, ow, C), or of (N, C, H, W) into
+/// (R, C, oh, ow). Every element is written.
 #[pyfunction]
 fn roi_pool<'py>(
     py: Python<'py>,
     input: PyReadonlyArray4<'py, f32>,
+    channels_first: bool,
     rois: PyReadonlyArray2<'py, f32>,
+    mut output: PyReadwriteArray4<'py, f32>,
     output_size: Pair,
     spatial_scale: f64,
     half_to_even: bool,
     float64_edges: bool,
-) -> PyResult<F32Array4<'py>> {
-    let shape = shape4(&input);
+) -> PyResult<()> {
+    let (layout, shape) = layout(&input, channels_first);
     let pool = pooling(shape, output_size, spatial_scale, half_to_even, float64_edges)?;
     let (x, regions) = (slice(&input, "input")?, regions(&rois, shape.0)?);
-    let output = compute(py, || roi::max_pool(&pool, x, &regions))?;
-    wrap(py, output, out_shape(&pool.map, regions.len()))
+    let out = result(&mut output, layout, &pool.map, regions.len())?;
+    Ok(py.detach(|| roi::max_pool(&pool, layout, x, &regions, out))?)
 }
 
 /// [`roi_pool`] and the pixel y * W + x of every maximum, -1 for an empty bin.
@@ -94,22 +125,26 @@ fn roi_pool_backward<'py>(
     wrap(py, result, [map.batch, map.height, map.width, map.channels])
 }
 
-/// RoI align of input (N, H, W, C): (R, oh, ow, C).
+/// RoI align of input (N, H, W, C) into output (R, oh, ow, C), or of (N, C, H, W) into
+/// (R, C, oh, ow). Every element is written.
 #[pyfunction]
 fn roi_align<'py>(
     py: Python<'py>,
     input: PyReadonlyArray4<'py, f32>,
+    channels_first: bool,
     rois: PyReadonlyArray2<'py, f32>,
+    mut output: PyReadwriteArray4<'py, f32>,
     output_size: Pair,
     spatial_scale: f64,
     sampling_ratio: i32,
     aligned: bool,
-) -> PyResult<F32Array4<'py>> {
-    let map = FeatureMap::new(shape4(&input), output_size)?;
+) -> PyResult<()> {
+    let (layout, shape) = layout(&input, channels_first);
+    let map = FeatureMap::new(shape, output_size)?;
     let align = Align { map, scale: spatial_scale, sampling_ratio, aligned };
     let (x, regions) = (slice(&input, "input")?, regions(&rois, map.batch)?);
-    let output = compute(py, || roi::align(&align, x, &regions))?;
-    wrap(py, output, out_shape(&map, regions.len()))
+    let out = result(&mut output, layout, &map, regions.len())?;
+    Ok(py.detach(|| roi::align(&align, layout, x, &regions, out))?)
 }
 
 /// Gradient of the input of [`roi_align`]; `input_shape` is (N, H, W, C).

@@ -2,21 +2,25 @@
 //!
 //! Every bin averages a grid of bilinear samples. A bilinear weight is a product of a row weight
 //! and a column weight, and so is the rule that a sample beyond the map counts as zero. The sum
-//! over a bin's grid therefore factors: first add up, on each axis alone, what every pixel of the
-//! bin's [`Footprints`] receives from all samples, then
+//! over a bin's grid therefore factors: first add up, on each axis alone, what every pixel that the
+//! bin's samples read receives from all of them ([`Taps`]), then
 //!
 //! ```text
-//! bin = sum over rows y of the footprint    row_weight[y]
-//!           * sum over columns x            column_weight[x] * input[y, x]
+//! bin = sum over rows y that are read, columns x that are read:
+//!           row_weight[y] * column_weight[x] * input[y, x]
 //! ```
 //!
 //! which visits each pixel once however dense the samples are; the textbook form visits four pixels
 //! a sample. The weights already carry the division by the number of samples.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
+use super::bins::{Layout, Operator, evaluate};
 use super::regions::{FeatureMap, Region, check_scale, expect_len};
 use super::scatter;
+use super::taps::{Axis, Sampling, Taps};
+use crate::isa::vectorize;
+use crate::rows::Rows;
 use crate::{Error, Result};
 
 /// Largest accepted number of samples of a bin on an axis; a thousand times what is of any use.
@@ -36,61 +40,75 @@ pub struct Align {
     pub aligned: bool,
 }
 
-/// What the bins of a region take from one axis: bin `b` spans pixels from `bins[b].0` on with
-/// weights `weights[bins[b].1..bins[b + 1].1]`.
-struct Footprints {
-    bins: Vec<(usize, usize)>,
-    weights: Vec<f32>,
+/// What the bins of all regions take from the rows and from the columns of their maps.
+pub(super) struct Footprints {
+    pub rows: Taps,
+    pub cols: Taps,
 }
 
 impl Footprints {
-    /// First pixel and weights of a bin.
-    fn bin(&self, bin: usize) -> (usize, &[f32]) {
-        let (first, at) = self.bins[bin];
-        let end = self.bins.get(bin + 1).map_or(self.weights.len(), |&(_, at)| at);
-        (first, &self.weights[at..end])
+    /// The sum of the pixels under a bin by their weights, for `N` channels from `first` on.
+    #[inline(always)]
+    pub fn sum<const N: usize>(
+        &self,
+        region: usize,
+        (row, col): (usize, usize),
+        width: usize,
+        image: Rows<'_>,
+        first: usize,
+    ) -> [f32; N] {
+        let (values, stride) = (image.as_slice(), image.stride());
+        let cols = self.cols.bin(region, col);
+        let mut sums = [0.0; N];
+        for &(y, row_weight) in self.rows.bin(region, row) {
+            let line = y as usize * width;
+            for &(x, col_weight) in cols {
+                let weight = row_weight * col_weight;
+                let pixel = &values[(line + x as usize) * stride + first..][..N];
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    *sum += weight * value;
+                }
+            }
+        }
+        sums
+    }
+
+    /// Pixels that the bins of a region read.
+    pub fn reads(&self, region: usize) -> usize {
+        self.rows.region(region).len() * self.cols.region(region).len()
+    }
+
+    /// The rows between the first and the last that a region reads.
+    pub fn row_range(&self, region: usize) -> Range<usize> {
+        let pixels = || self.rows.region(region).iter().map(|&(pixel, _)| pixel as usize);
+        pixels().min().unwrap_or(0)..pixels().max().map_or(0, |last| last + 1)
     }
 }
 
 impl Align {
-    /// Footprints of the region from `low` to `high` (image coordinates) on an axis of `limit`
-    /// pixels. Positions are computed in f32 with the operations in torchvision's order, so that
-    /// a sample falls on the same side of an edge.
-    fn footprints(&self, low: f32, high: f32, bins: usize, limit: usize) -> Footprints {
-        let (scale, offset) = (self.scale as f32, if self.aligned { 0.5 } else { 0.0 });
-        let start = low * scale - offset;
-        let size = (high * scale - offset) - start;
-        let size = if self.aligned { size } else { size.max(1.0) };
-        let step = size / bins as f32;
-        let grid = match self.sampling_ratio {
-            ratio @ 1.. => ratio as u64,
-            _ => step.ceil() as u64, // 0 for a size that is not positive
-        };
-        let mut footprints =
-            Footprints { bins: Vec::with_capacity(bins), weights: Vec::with_capacity(2 * bins) };
-        let mut taps = Vec::new();
-        for bin in 0..bins {
-            let origin = start + bin as f32 * step;
-            taps.clear();
-            taps.extend(
-                inside(origin, step / grid as f32, grid, limit)
-                    .map(|i| origin + (i as f32 + 0.5) * step / grid as f32)
-                    .filter_map(|position| tap(position, limit)),
-            );
-            footprints.push(&taps, grid, limit);
+    /// The samples of a bin along an axis.
+    fn sampling(&self) -> Sampling {
+        Sampling {
+            scale: self.scale as f32,
+            offset: if self.aligned { 0.5 } else { 0.0 },
+            least: if self.aligned { f32::NEG_INFINITY } else { 1.0 },
+            ratio: self.sampling_ratio,
         }
-        footprints
     }
 
-    fn axes(&self, region: &Region) -> (Footprints, Footprints) {
+    pub(super) fn footprints(&self, regions: &[Region]) -> Footprints {
         let (rows, cols) = self.map.output;
-        (
-            self.footprints(region.y1, region.y2, rows, self.map.height),
-            self.footprints(region.x1, region.x2, cols, self.map.width),
-        )
+        let [rows, cols] = [(rows, self.map.height), (cols, self.map.width)]
+            .map(|(bins, limit)| Axis { bins, limit });
+        let sampling = self.sampling();
+        Footprints {
+            rows: Taps::new(&sampling, rows, regions, |region| (region.y1, region.y2)),
+            cols: Taps::new(&sampling, cols, regions, |region| (region.x1, region.x2)),
+        }
     }
 
-    fn check(&self, regions: &[Region]) -> Result<usize> {
+    /// Refuses options that make no sense, and regions for whose result there is no memory.
+    pub(super) fn check(&self, regions: &[Region]) -> Result<usize> {
         check_scale(self.scale)?;
         if self.sampling_ratio > MAX_SAMPLES {
             let expected = format!("at most {MAX_SAMPLES}");
@@ -101,113 +119,81 @@ impl Align {
     }
 }
 
-impl Footprints {
-    /// Appends the bin whose samples have the given taps.
-    fn push(&mut self, taps: &[Tap], grid: u64, limit: usize) {
-        let at = self.weights.len();
-        let first = taps.iter().map(|tap| tap.pixel).min().unwrap_or(0);
-        let end = taps.iter().map(|tap| tap.pixel + 2).max().unwrap_or(0).min(limit);
-        self.bins.push((first, at));
-        self.weights.resize(at + end.saturating_sub(first), 0.0);
-        let weights = &mut self.weights[at..];
-        for tap in taps {
-            weights[tap.pixel - first] += 1.0 - tap.fraction;
-            if let Some(next) = weights.get_mut(tap.pixel + 1 - first) {
-                *next += tap.fraction;
-            }
-        }
-        weights.iter_mut().for_each(|weight| *weight /= grid as f32);
+struct Average {
+    footprints: Footprints,
+    width: usize,
+}
+
+impl Operator for Average {
+    #[inline(always)]
+    fn bin<const N: usize>(
+        &self,
+        region: usize,
+        bin: (usize, usize),
+        image: Rows<'_>,
+        first: usize,
+    ) -> [f32; N] {
+        self.footprints.sum(region, bin, self.width, image, first)
+    }
+
+    fn reads(&self, region: usize) -> usize {
+        self.footprints.reads(region)
+    }
+
+    fn rows(&self, region: usize) -> Range<usize> {
+        self.footprints.row_range(region)
     }
 }
 
-/// A sample on one axis: between `pixel` and the next, `fraction` of the way.
-struct Tap {
-    pixel: usize,
-    fraction: f32,
+/// Writes the average of every bin's samples, 0 for a bin without samples. `output` lies in memory
+/// as `input` does.
+pub fn align(
+    align: &Align,
+    layout: Layout,
+    input: &[f32],
+    regions: &[Region],
+    output: &mut [f32],
+) -> Result<()> {
+    align.check(regions)?;
+    let average = Average { footprints: align.footprints(regions), width: align.map.width };
+    evaluate(&average, &align.map, layout, input, regions, output)
 }
 
-/// Where a sample at `position` reads; `None` more than a pixel outside the map, or for NaN.
-fn tap(position: f32, limit: usize) -> Option<Tap> {
-    if limit == 0 || !(position >= -1.0 && position <= limit as f32) {
-        return None;
-    }
-    let position = position.max(0.0);
-    let pixel = (position as usize).min(limit - 1);
-    let fraction = if pixel + 1 == limit { 0.0 } else { position - pixel as f32 };
-    Some(Tap { pixel, fraction })
-}
-
-/// The samples of a bin that may reach the map, with a margin. A region millions of pixels wide has
-/// millions of samples, nearly all of them outside.
-fn inside(origin: f32, distance: f32, grid: u64, limit: usize) -> std::ops::Range<u64> {
-    if distance == 0.0 || distance.is_nan() {
-        return 0..grid;
-    }
-    let index = |edge: f64| (edge - f64::from(origin)) / f64::from(distance);
-    let (a, b) = (index(-1.0), index(limit as f64));
-    let low = (a.min(b) - 2.0).max(0.0) as u64;
-    let high = (a.max(b) + 2.0).max(0.0) as u64;
-    low.min(grid)..high.min(grid)
-}
-
-/// The average of every bin's samples; 0 for a bin without samples.
-pub fn align(align: &Align, input: &[f32], regions: &[Region]) -> Result<Vec<f32>> {
-    let map = &align.map;
-    let mut output = vec![0.0; align.check(regions)?];
-    map.check_input(input)?;
-    if output.is_empty() {
-        return Ok(output);
-    }
-    let axes: Vec<_> = regions.par_iter().map(|region| align.axes(region)).collect();
-    output.par_chunks_mut(map.bin_row_len()).enumerate().for_each(|(index, bins)| {
-        let (region, bin_row) = (index / map.output.0, index % map.output.0);
-        let (image, (rows, cols)) = (regions[region].image, &axes[region]);
-        let (first_row, row_weights) = rows.bin(bin_row);
-        for (bin_col, bin) in bins.chunks_exact_mut(map.channels).enumerate() {
-            let (first_col, col_weights) = cols.bin(bin_col);
-            for (y, row_weight) in (first_row..).zip(row_weights) {
-                for (x, col_weight) in (first_col..).zip(col_weights) {
-                    let weight = row_weight * col_weight;
-                    for (sum, value) in bin.iter_mut().zip(map.pixel(input, image, y, x)) {
-                        *sum += weight * value;
-                    }
-                }
-            }
-        }
-    });
-    Ok(output)
-}
-
-/// Gradient of the input: every bin's gradient, spread over its footprint.
+/// Gradient of the input, channels last: every bin's gradient, spread over its footprint.
 pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) -> Result<Vec<f32>> {
     let map = &align.map;
     expect_len("grad_output", align.check(regions)?, grad_output.len())?;
-    let axes: Vec<_> = regions.par_iter().map(|region| align.axes(region)).collect();
+    map.check_images(regions)?;
+    let footprints = align.footprints(regions);
     Ok(scatter::by_channel_blocks(map, regions, |region, channels, plane| {
-        let (rows, cols) = &axes[region];
-        for bin in 0..map.output.0 * map.output.1 {
-            let (first_row, row_weights) = rows.bin(bin / map.output.1);
-            let (first_col, col_weights) = cols.bin(bin % map.output.1);
-            let at = (region * map.output.0 * map.output.1 + bin) * map.channels;
-            let gradient = &grad_output[at + channels.start..at + channels.end];
-            for (y, row_weight) in (first_row..).zip(row_weights) {
-                for (x, col_weight) in (first_col..).zip(col_weights) {
-                    let weight = row_weight * col_weight;
-                    let pixel = (y * map.width + x) * channels.len();
-                    let target = &mut plane[pixel..pixel + channels.len()];
-                    for (sum, gradient) in target.iter_mut().zip(gradient) {
-                        *sum += weight * gradient;
+        vectorize(
+            #[inline(always)]
+            || {
+                for bin in 0..map.bins() {
+                    let rows = footprints.rows.bin(region, bin / map.output.1);
+                    let cols = footprints.cols.bin(region, bin % map.output.1);
+                    let at = (region * map.bins() + bin) * map.channels;
+                    let gradient = &grad_output[at + channels.start..at + channels.end];
+                    for &(y, row_weight) in rows {
+                        for &(x, col_weight) in cols {
+                            let weight = row_weight * col_weight;
+                            let pixel = (y as usize * map.width + x as usize) * channels.len();
+                            let target = &mut plane[pixel..pixel + channels.len()];
+                            for (sum, gradient) in target.iter_mut().zip(gradient) {
+                                *sum += weight * gradient;
+                            }
+                        }
                     }
                 }
-            }
-        }
+            },
+        );
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::reference;
-    use super::super::reference::tests::{feature_maps, regions};
+    use super::super::reference::tests::{feature_maps, in_both_layouts, regions};
     use super::*;
     use crate::conv::reference::{close, values};
 
@@ -226,7 +212,9 @@ mod tests {
                 let input = values(map.input_len(), seed);
                 let regions = regions(&map, scale, seed);
                 let expected = reference::align(&options, &input, &regions);
-                let got = align(&options, &input, &regions).unwrap();
+                let got = in_both_layouts(&map, regions.len(), &input, |layout, input, output| {
+                    align(&options, layout, input, &regions, output)
+                });
                 assert!(close(&got, &expected, 1e-5), "{options:?}");
 
                 let grad = values(got.len(), seed + 1);
@@ -240,14 +228,19 @@ mod tests {
     fn constant(sampling_ratio: i32, aligned: bool, [x1, y1, x2, y2]: [f32; 4]) -> f32 {
         let map = FeatureMap::new((1, 4, 4, 1), (1, 1)).unwrap();
         let options = Align { map, scale: 1.0, sampling_ratio, aligned };
-        align(&options, &[1.0; 16], &[Region { image: 0, x1, y1, x2, y2 }]).unwrap()[0]
+        let mut output = [f32::NAN];
+        let regions = [Region { image: 0, x1, y1, x2, y2 }];
+        align(&options, Layout::ChannelsLast, &[1.0; 16], &regions, &mut output).unwrap();
+        output[0]
     }
 
     #[test]
     fn a_sampling_ratio_without_bounds_is_refused() {
         let map = FeatureMap::new((1, 4, 4, 1), (1, 1)).unwrap();
         let options = |sampling_ratio| Align { map, scale: 1.0, sampling_ratio, aligned: false };
-        let message = align(&options(MAX_SAMPLES + 1), &[1.0; 16], &[]).unwrap_err().to_string();
+        let refused =
+            align(&options(MAX_SAMPLES + 1), Layout::ChannelsLast, &[1.0; 16], &[], &mut []);
+        let message = refused.unwrap_err().to_string();
         assert_eq!(message, "sampling_ratio: expected at most 65536, got 65537");
         assert!((constant(MAX_SAMPLES, false, [0.0, 0.0, 3.0, 3.0]) - 1.0).abs() < 1e-3);
     }

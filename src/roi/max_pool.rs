@@ -10,8 +10,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::bins::{Layout, Operator, evaluate};
 use super::regions::{FeatureMap, Region, check_scale, expect_len};
 use super::scatter;
+use crate::isa::vectorize;
+use crate::rows::Rows;
 use crate::{Error, Result};
 
 /// What happens to a scaled corner that lies half-way between two pixels, as every odd multiple of
@@ -50,24 +53,60 @@ pub struct MaxPool {
     pub edges: Edges,
 }
 
-/// The pixel ranges of a region's bins, clipped to the map.
-struct Bins {
+/// The pixel ranges of all regions' bins on both axes, clipped to the map.
+pub(super) struct Bins {
+    output: (usize, usize),
     rows: Vec<Range<usize>>,
     cols: Vec<Range<usize>>,
 }
 
+impl Bins {
+    /// The bins of every region; `axis(low, high, bins, limit)` gives those along one axis.
+    pub fn new<I: Iterator<Item = Range<usize>>>(
+        map: &FeatureMap,
+        regions: &[Region],
+        axis: impl Fn(f32, f32, usize, usize) -> I,
+    ) -> Bins {
+        let (rows, cols) = map.output;
+        Bins {
+            output: map.output,
+            rows: regions.iter().flat_map(|r| axis(r.y1, r.y2, rows, map.height)).collect(),
+            cols: regions.iter().flat_map(|r| axis(r.x1, r.x2, cols, map.width)).collect(),
+        }
+    }
+
+    /// Rows of a bin row.
+    #[inline(always)]
+    pub fn rows(&self, region: usize, row: usize) -> Range<usize> {
+        self.rows[region * self.output.0 + row].clone()
+    }
+
+    /// Columns of a bin column.
+    #[inline(always)]
+    pub fn cols(&self, region: usize, col: usize) -> Range<usize> {
+        self.cols[region * self.output.1 + col].clone()
+    }
+
+    /// Pixels that the bins of a region read.
+    pub fn reads(&self, region: usize) -> usize {
+        let rows: usize = (0..self.output.0).map(|row| self.rows(region, row).len()).sum();
+        let cols: usize = (0..self.output.1).map(|col| self.cols(region, col).len()).sum();
+        rows * cols
+    }
+
+    /// The rows between the first and the last of a region.
+    pub fn row_range(&self, region: usize) -> Range<usize> {
+        self.rows(region, 0).start..self.rows(region, self.output.0 - 1).end
+    }
+}
+
 impl MaxPool {
-    fn bins(&self, region: &Region) -> Bins {
-        let axis = |low: f32, high: f32, bins: usize, limit: usize| {
+    fn bins(&self, regions: &[Region]) -> Bins {
+        Bins::new(&self.map, regions, |low, high, bins, limit| {
             let start = self.pixel(low);
             let size = (self.pixel(high) - start + 1).max(1);
-            (0..bins).map(|bin| self.bin(bin, bins, start, size, limit)).collect()
-        };
-        let (rows, cols) = self.map.output;
-        Bins {
-            rows: axis(region.y1, region.y2, rows, self.map.height),
-            cols: axis(region.x1, region.x2, cols, self.map.width),
-        }
+            (0..bins).map(move |bin| self.bin(bin, bins, start, size, limit))
+        })
     }
 
     /// The pixel of a corner. Coordinates beyond what an i32 holds stop there, so that sizes and
@@ -99,11 +138,6 @@ impl MaxPool {
         clip(low)..clip(high)
     }
 
-    /// The bins of every region.
-    fn bins_of(&self, regions: &[Region]) -> Vec<Bins> {
-        regions.par_iter().map(|region| self.bins(region)).collect()
-    }
-
     fn check(&self, input: &[f32], regions: &[Region]) -> Result<usize> {
         check_scale(self.scale)?;
         self.map.check_input(input)?;
@@ -111,36 +145,61 @@ impl MaxPool {
     }
 }
 
-/// The maximum of every bin; 0 for a bin without pixels. NaN never wins.
-pub fn max_pool(pool: &MaxPool, input: &[f32], regions: &[Region]) -> Result<Vec<f32>> {
-    let map = &pool.map;
-    let mut output = vec![0.0; pool.check(input, regions)?];
-    if output.is_empty() {
-        return Ok(output);
-    }
-    let bins = pool.bins_of(regions);
-    output.par_chunks_mut(map.bin_row_len()).enumerate().for_each(|(index, row)| {
-        let (region, bin_row) = (index / map.output.0, index % map.output.0);
-        let (image, bins) = (regions[region].image, &bins[region]);
-        for (best, cols) in row.chunks_exact_mut(map.channels).zip(&bins.cols) {
-            let rows = bins.rows[bin_row].clone();
-            if rows.is_empty() || cols.is_empty() {
-                continue;
-            }
-            best.fill(f32::MIN);
-            for y in rows {
-                for x in cols.clone() {
-                    for (best, &value) in best.iter_mut().zip(map.pixel(input, image, y, x)) {
-                        *best = if value > *best { value } else { *best };
-                    }
+struct Maximum {
+    bins: Bins,
+    width: usize,
+}
+
+impl Operator for Maximum {
+    #[inline(always)]
+    fn bin<const N: usize>(
+        &self,
+        region: usize,
+        (row, col): (usize, usize),
+        image: Rows<'_>,
+        first: usize,
+    ) -> [f32; N] {
+        let (rows, cols) = (self.bins.rows(region, row), self.bins.cols(region, col));
+        if rows.is_empty() || cols.is_empty() {
+            return [0.0; N];
+        }
+        let (values, stride) = (image.as_slice(), image.stride());
+        let mut best = [f32::MIN; N];
+        for y in rows {
+            for x in cols.clone() {
+                let pixel = &values[(y * self.width + x) * stride + first..][..N];
+                for (best, &value) in best.iter_mut().zip(pixel) {
+                    *best = if value > *best { value } else { *best };
                 }
             }
         }
-    });
-    Ok(output)
+        best
+    }
+
+    fn reads(&self, region: usize) -> usize {
+        self.bins.reads(region)
+    }
+
+    fn rows(&self, region: usize) -> Range<usize> {
+        self.bins.row_range(region)
+    }
 }
 
-/// [`max_pool`] together with the pixel `y * W + x` each maximum came from: the first in row-major
+/// Writes the maximum of every bin, 0 for a bin without pixels. NaN never wins. `output` lies in
+/// memory as `input` does.
+pub fn max_pool(
+    pool: &MaxPool,
+    layout: Layout,
+    input: &[f32],
+    regions: &[Region],
+    output: &mut [f32],
+) -> Result<()> {
+    pool.check(input, regions)?;
+    let maximum = Maximum { bins: pool.bins(regions), width: pool.map.width };
+    evaluate(&maximum, &pool.map, layout, input, regions, output)
+}
+
+/// [`max_pool`], channels last, together with the pixel `y * W + x` each maximum came from: the first in row-major
 /// order among equals, -1 for a bin without pixels.
 pub fn max_pool_with_argmax(
     pool: &MaxPool,
@@ -153,34 +212,42 @@ pub fn max_pool_with_argmax(
     if output.is_empty() {
         return Ok((output, argmax));
     }
-    let bins = pool.bins_of(regions);
+    map.check_images(regions)?;
+    let bins = pool.bins(regions);
     let rows = output
         .par_chunks_mut(map.bin_row_len())
         .zip(argmax.par_chunks_mut(map.bin_row_len()))
         .enumerate();
     rows.for_each(|(index, (row, argmax_row))| {
         let (region, bin_row) = (index / map.output.0, index % map.output.0);
-        let (image, bins) = (regions[region].image, &bins[region]);
-        let targets =
-            row.chunks_exact_mut(map.channels).zip(argmax_row.chunks_exact_mut(map.channels));
-        for ((best, argmax), cols) in targets.zip(&bins.cols) {
-            let rows = bins.rows[bin_row].clone();
-            if rows.is_empty() || cols.is_empty() {
-                continue;
-            }
-            best.fill(f32::MIN);
-            for y in rows {
-                for x in cols.clone() {
-                    let here = (y * map.width + x) as i32;
-                    let values = map.pixel(input, image, y, x);
-                    for ((best, at), &value) in best.iter_mut().zip(&mut *argmax).zip(values) {
-                        let better = value > *best;
-                        *best = if better { value } else { *best };
-                        *at = if better { here } else { *at };
+        let image = regions[region].image;
+        vectorize(
+            #[inline(always)]
+            || {
+                let targets = row
+                    .chunks_exact_mut(map.channels)
+                    .zip(argmax_row.chunks_exact_mut(map.channels));
+                for (bin_col, (best, argmax)) in targets.enumerate() {
+                    let (rows, cols) = (bins.rows(region, bin_row), bins.cols(region, bin_col));
+                    if !rows.is_empty() && !cols.is_empty() {
+                        best.fill(f32::MIN);
+                    }
+                    for y in rows {
+                        for x in cols.clone() {
+                            let here = (y * map.width + x) as i32;
+                            let values = map.pixel(input, image, y, x);
+                            for ((best, at), &value) in
+                                best.iter_mut().zip(&mut *argmax).zip(values)
+                            {
+                                let better = value > *best;
+                                *best = if better { value } else { *best };
+                                *at = if better { here } else { *at };
+                            }
+                        }
                     }
                 }
-            }
-        }
+            },
+        );
     });
     Ok((output, argmax))
 }
@@ -195,11 +262,12 @@ pub fn max_pool_backward(
     let outputs = map.output_len(regions.len())?;
     expect_len("argmax", outputs, argmax.len())?;
     expect_len("grad_output", outputs, grad_output.len())?;
+    map.check_images(regions)?;
     let pixels = (map.height * map.width) as i32;
     if let Some(wrong) = argmax.iter().find(|&&at| at >= pixels) {
         return Err(Error::value("argmax", format!("pixels below {pixels}"), wrong.to_string()));
     }
-    let bins = map.output.0 * map.output.1;
+    let bins = map.bins();
     Ok(scatter::by_channel_blocks(map, regions, |region, channels, plane| {
         for bin in region * bins..(region + 1) * bins {
             let block = bin * map.channels + channels.start..bin * map.channels + channels.end;
@@ -216,7 +284,7 @@ pub fn max_pool_backward(
 #[cfg(test)]
 mod tests {
     use super::super::reference;
-    use super::super::reference::tests::{feature_maps, regions};
+    use super::super::reference::tests::{feature_maps, in_both_layouts, regions};
     use super::*;
     use crate::conv::reference::{close, values};
 
@@ -242,7 +310,11 @@ mod tests {
             let (expected, expected_at) = reference::max_pool(&pool, &input, &regions);
             let (got, at) = max_pool_with_argmax(&pool, &input, &regions).unwrap();
             assert_eq!((&got, &at), (&expected, &expected_at), "{pool:?}");
-            assert_eq!(max_pool(&pool, &input, &regions).unwrap(), got, "{pool:?}");
+            let run = |layout, input: &[f32], output: &mut [f32]| {
+                max_pool(&pool, layout, input, &regions, output)
+            };
+            let alone = in_both_layouts(&pool.map, regions.len(), &input, run);
+            assert_eq!(alone, got, "{pool:?}");
 
             let grad = values(got.len(), seed + 1);
             let expected = reference::max_pool_backward(&pool.map, &regions, &at, &grad);
@@ -299,7 +371,8 @@ mod tests {
             let far = Region { image: 0, x1: f32::MIN, y1: f32::MIN, x2: f32::MAX, y2: f32::MAX };
             let back = Region { x1: f32::MAX, x2: f32::MIN, ..far };
             let input = values(16, 3);
-            let got = max_pool(&pool, &input, &[far, back]).unwrap();
+            let mut got = [f32::NAN; 18];
+            max_pool(&pool, Layout::ChannelsLast, &input, &[far, back], &mut got).unwrap();
             let most = input.iter().copied().fold(f32::MIN, f32::max);
             assert_eq!(got[4], most);
             assert!(got[9..].iter().all(|&v| v == 0.0));

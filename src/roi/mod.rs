@@ -1,15 +1,15 @@
 //! RoI max pooling and RoI align: a grid of features out of every region of interest.
 //!
-//! Feature maps are N, H, W, C; regions are rows `(batch_index, x1, y1, x2, y2)` in image
-//! coordinates, which `scale` takes to feature coordinates; results are R, oh, ow, C. Both
-//! operators cut a region into `oh * ow` bins, and a bin is a product of a row part and a column
-//! part. So each region first becomes two short lists, one an axis, and then every bin is a loop
-//! over the pixels of the product whose innermost loop runs over channels, contiguous in memory:
+//! Feature maps are N, H, W, C (or N, C, H, W, see [`Layout`]); regions are rows
+//! `(batch_index, x1, y1, x2, y2)` in image coordinates, which `scale` takes to feature coordinates;
+//! results are R, oh, ow, C (or R, C, oh, ow). The operators cut a region into `oh * ow` bins, and a
+//! bin is a product of a row part and a column part. So each region first becomes two short lists,
+//! one an axis, and then every bin is a loop over the pixels of the product whose innermost loop
+//! runs over channels:
 //!
 //! ```text
-//! for each (region, bin row):                         (one task)
-//!     for each bin, each pixel (y, x) under it:
-//!         channels of the bin  <-  channels of the pixel    (max, or weighted sum)
+//! for each bin, each pixel (y, x) under it:
+//!     channels of the bin  <-  channels of the pixel        (max, or weighted sum)
 //! ```
 //!
 //! The gradients scatter into pixels that regions share. They run over blocks of channels, so that
@@ -18,17 +18,21 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `regions` | feature map geometry; regions and their checks |
+//! | `bins` | the loop over blocks of channels, regions and bins, for both layouts |
 //! | `max_pool` | RoI max pooling with both roundings |
-//! | `align` | RoI align as weighted footprints |
+//! | `align`, `taps` | RoI align as weighted footprints |
 //! | `scatter` | the gradients' parallel sum |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
 mod align;
+mod bins;
 mod max_pool;
 pub mod reference;
 mod regions;
 mod scatter;
+mod taps;
 
 pub use align::{Align, align, align_backward};
+pub use bins::Layout;
 pub use max_pool::{Edges, MaxPool, Rounding, max_pool, max_pool_backward, max_pool_with_argmax};
 pub use regions::{FeatureMap, Region, parse_regions};

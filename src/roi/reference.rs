@@ -155,7 +155,9 @@ pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) ->
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::bins::Layout;
     use super::*;
+    use crate::Result;
     use crate::conv::reference::values;
 
     /// Maps and grids around every edge: one pixel, one channel, no images, a grid finer than the
@@ -172,6 +174,33 @@ pub(super) mod tests {
         ]
         .map(|(input, output)| FeatureMap::new(input, output).expect("legal test geometry"))
         .to_vec()
+    }
+
+    /// The result, channels last, of an operator that is run on both layouts and must agree.
+    pub fn in_both_layouts(
+        map: &FeatureMap,
+        regions: usize,
+        input: &[f32],
+        run: impl Fn(Layout, &[f32], &mut [f32]) -> Result<()>,
+    ) -> Vec<f32> {
+        let len = regions * map.bins() * map.channels;
+        // Elements that are not written are seen.
+        let (mut last, mut first) = (vec![f32::NAN; len], vec![f32::NAN; len]);
+        run(Layout::ChannelsLast, input, &mut last).unwrap();
+        let planes = transposed(input, map.batch, map.pixels(), map.channels);
+        run(Layout::ChannelsFirst, &planes, &mut first).unwrap();
+        let first = transposed(&first, regions, map.channels, map.bins());
+        assert_eq!(last, first, "{map:?}");
+        last
+    }
+
+    /// Every one of `count` matrices of `rows` x `cols`, transposed.
+    pub fn transposed(values: &[f32], count: usize, rows: usize, cols: usize) -> Vec<f32> {
+        let at = |index: usize| {
+            let (matrix, row, col) = (index / (rows * cols), index % rows, index / rows % cols);
+            values[matrix * rows * cols + row * cols + col]
+        };
+        (0..count * rows * cols).map(at).collect()
     }
 
     /// Regions inside, across the border, outside, the whole map, and one pixel large.

@@ -41,6 +41,16 @@ impl FeatureMap {
         self.batch * self.height * self.width * self.channels
     }
 
+    /// Pixels of one map.
+    pub(super) fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Bins of a region.
+    pub(super) fn bins(&self) -> usize {
+        self.output.0 * self.output.1
+    }
+
     /// Numbers in one row of bins.
     pub(super) fn bin_row_len(&self) -> usize {
         self.output.1 * self.channels
@@ -54,6 +64,16 @@ impl FeatureMap {
 
     pub(super) fn check_input(&self, input: &[f32]) -> Result<()> {
         expect_len("input", self.input_len(), input.len())
+    }
+
+    pub(super) fn check_images(&self, regions: &[Region]) -> Result<()> {
+        match regions.iter().position(|region| region.image >= self.batch) {
+            None => Ok(()),
+            Some(row) => {
+                let expected = format!("a batch index below {}", self.batch);
+                Err(Error::row("rois", expected, regions[row].image.to_string(), row))
+            }
+        }
     }
 
     /// The channels of one pixel.

@@ -110,9 +110,23 @@ def test_layouts_and_types_of_the_input() -> None:
     rois = np.array([[1, 0, 0, 5, 5]])
     for op in (ops.roi_pool, ops.roi_align):
         expected = op(x, rois, 2)
-        assert expected.transpose(0, 2, 3, 1).flags.c_contiguous
         for form in (np.asfortranarray(x), x.astype(np.float64), x.astype(">f4"), x.tolist()):
             np.testing.assert_array_equal(op(form, rois, 2), expected)
+
+
+@pytest.mark.parametrize("count", [1, 40])  # read in place, or from a copy
+@pytest.mark.parametrize("channels", [2, 63, 64, 65, 130])
+def test_results_lie_in_memory_as_the_input_does(channels: int, count: int) -> None:
+    rng = np.random.default_rng(channels)
+    first = rng.standard_normal((3, channels, 9, 20)).astype(np.float32)
+    last = np.ascontiguousarray(first.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    corners = rng.uniform(0, 8, (count, 2, 2)).cumsum(axis=1).reshape(count, 4)
+    rois = np.column_stack([rng.integers(0, 3, count), corners])
+    for op in (ops.roi_pool, ops.roi_align):
+        of_first, of_last = op(first, rois, (2, 3)), op(last, rois, (2, 3))
+        assert of_first.flags.c_contiguous
+        assert of_last.transpose(0, 2, 3, 1).flags.c_contiguous
+        np.testing.assert_array_equal(of_first, of_last)
 
 
 @pytest.mark.parametrize("op", [ops.roi_pool, ops.roi_align])

@@ -6,8 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from oxidet._arrays import F32, as_array, as_float32
+from oxidet._arrays import F32, as_array, as_float32, nchw, nhwc
 from oxidet.nn.tensor import Tensor
+
+
+def features(input: Any) -> tuple[F32, bool]:
+    """``input`` for a kernel, and whether its channels come first.
+
+    (N, C, H, W) if that is contiguous, else contiguous (N, H, W, C).
+    """
+    array = as_float32(input, "input", ndim=4, form="(N, C, H, W)")
+    if array.flags.c_contiguous and not array.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return array, True
+    return nhwc(array, "input"), False
+
+
+def empty_result(count: int, channels: int, size: tuple[int, int], channels_first: bool) -> F32:
+    """Memory for a kernel to write (R, C, rows, columns) to, in the order that it wants.
+
+    NumPy's own memory: it is not cleared first, and large arrays lie in large pages.
+    """
+    shape = (count, channels, *size) if channels_first else (count, *size, channels)
+    try:
+        return np.empty(shape, np.float32)
+    except ValueError:  # more bytes than there are addresses
+        expected = "a result that can be addressed"
+        raise ValueError(f"output_size: expected {expected}, got one of shape {shape}") from None
+    except MemoryError:
+        expected = "a result that fits into memory"
+        raise MemoryError(f"output_size: expected {expected}, got one of shape {shape}") from None
+
+
+def as_nchw(result: F32, channels_first: bool) -> F32:
+    """What a kernel wrote, as (R, C, rows, columns)."""
+    return result if channels_first else nchw(result)
 
 
 def as_rois(rois: Any, argument: str) -> F32:

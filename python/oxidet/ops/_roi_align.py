@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import integer, nchw, nhwc, number, pair
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
-from oxidet.ops._regions import as_rois, rois_of
+from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
 
 Array = NDArray[Any]
 
@@ -25,10 +26,13 @@ def _roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Array:
-    x, regions = nhwc(input, "input"), as_rois(rois, "rois")
+    (x, first), regions = features(input), as_rois(rois, "rois")
+    n, c, h, w = np.shape(input)
     ctx.options = (spatial_scale, sampling_ratio, aligned)
-    ctx.rois, ctx.input_shape = regions, x.shape
-    return nchw(_core.roi_align(x, regions, output_size, *ctx.options))
+    ctx.rois, ctx.input_shape = regions, (n, h, w, c)
+    output = empty_result(len(regions), c, output_size, first)
+    _core.roi_align(x, first, regions, output, output_size, *ctx.options)
+    return as_nchw(output, first)
 
 
 def _roi_align_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
@@ -82,7 +86,8 @@ def roi_align(
 
     Returns
     -------
-    (R, C, rows, columns) float32, channels-last in memory. Differentiable in ``input``.
+    (R, C, rows, columns) float32, C-contiguous if ``input`` is, else channels-last in memory.
+    Differentiable in ``input``.
 
     Raises
     ------

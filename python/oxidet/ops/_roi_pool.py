@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc, number, pair
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
-from oxidet.ops._regions import as_rois, rois_of
+from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
 
 Array = NDArray[Any]
 
@@ -25,13 +26,17 @@ def _roi_pool(
     half_to_even: bool,
     float64_edges: bool,
 ) -> Array:
-    x, regions = nhwc(input, "input"), as_rois(rois, "rois")
-    arguments = (x, regions, output_size, spatial_scale, half_to_even, float64_edges)
-    if not ctx.recording:
-        return nchw(_core.roi_pool(*arguments))
-    output, ctx.argmax = _core.roi_pool_with_argmax(*arguments)
-    ctx.rois, ctx.input_shape = regions, x.shape
-    return nchw(output)
+    regions = as_rois(rois, "rois")
+    options = (output_size, spatial_scale, half_to_even, float64_edges)
+    if ctx.recording:
+        last = nhwc(input, "input")
+        ctx.rois, ctx.input_shape = regions, last.shape
+        output, ctx.argmax = _core.roi_pool_with_argmax(last, regions, *options)
+        return nchw(output)
+    x, first = features(input)
+    output = empty_result(len(regions), np.shape(input)[1], output_size, first)
+    _core.roi_pool(x, first, regions, output, *options)
+    return as_nchw(output, first)
 
 
 def _roi_pool_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
@@ -66,7 +71,8 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
 
     Returns
     -------
-    (R, C, rows, columns) float32, channels-last in memory. Differentiable in ``input``.
+    (R, C, rows, columns) float32, C-contiguous if ``input`` is, else channels-last in memory.
+    Differentiable in ``input``.
 
     Raises
     ------
