@@ -49,6 +49,10 @@ pub(super) struct Footprints {
 impl Footprints {
     /// The sum of the pixels under a bin by their weights, for `N` channels from `first` on.
     #[inline(always)]
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "one index into two arrays of one length: vectors"
+    )]
     pub fn sum<const N: usize>(
         &self,
         region: usize,
@@ -65,8 +69,8 @@ impl Footprints {
             for &(x, col_weight) in cols {
                 let weight = row_weight * col_weight;
                 let pixel = &values[(line + x as usize) * stride + first..][..N];
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum += weight * value;
+                for i in 0..N {
+                    sums[i] += weight * pixel[i];
                 }
             }
         }
@@ -179,8 +183,8 @@ pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) ->
                             let weight = row_weight * col_weight;
                             let pixel = (y as usize * map.width + x as usize) * channels.len();
                             let target = &mut plane[pixel..pixel + channels.len()];
-                            for (sum, gradient) in target.iter_mut().zip(gradient) {
-                                *sum += weight * gradient;
+                            for i in 0..target.len() {
+                                target[i] += weight * gradient[i];
                             }
                         }
                     }

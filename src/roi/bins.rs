@@ -11,8 +11,7 @@
 //! channels first:  for each image, for each block of channels:
 //!                      copy the block's planes, pixel by pixel          (a task takes a line)
 //!                      for each region of the image:                    (a task takes a few)
-//!                          for each bin: tile <- operator
-//!                          transpose the tile into the result
+//!                          for each bin: the bin's channels <- operator
 //! ```
 //!
 //! Where the regions read fewer pixels than the copy would, channels-first maps are read in place,
@@ -33,8 +32,8 @@ const BLOCK: usize = 64;
 const ALONE: usize = 500_000;
 /// Pixels that a task reads in a block of channels, at least: some 50 us.
 const TASK_READS: usize = 16_000;
-/// Neighbouring pixels that are copied plane by plane: a cache line of each.
-const LINE: usize = 16;
+/// Neighbouring pixels that are copied plane by plane: 16 KiB, a part of the first-level cache.
+const LINE: usize = 64;
 
 /// Which axis is innermost in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,35 +109,34 @@ pub(super) fn with_threads(work: usize, loops: impl FnOnce()) -> Result<()> {
     parallel::lead(loops)
 }
 
-/// The values of a bin for all channels of `target`, from channel `first` of the image on.
+/// Calls `put(channel, values)` for the values of a bin in `count` channels from `first` on, a few
+/// channels at a time.
 #[inline(always)]
-fn fill<O: Operator>(
+fn each_part<O: Operator>(
     operator: &O,
     region: usize,
     bin: (usize, usize),
     image: Rows<'_>,
     first: usize,
-    target: &mut [f32],
+    count: usize,
+    mut put: impl FnMut(usize, &[f32]),
 ) {
-    let mut channel = first;
-    let (wide, rest) = target.as_chunks_mut::<BLOCK>();
-    for values in wide {
-        *values = operator.bin::<BLOCK>(region, bin, image, channel);
-        channel += BLOCK;
+    let mut done = 0;
+    while done + BLOCK <= count {
+        put(done, &operator.bin::<BLOCK>(region, bin, image, first + done));
+        done += BLOCK;
     }
-    let (narrow, rest) = rest.as_chunks_mut::<16>();
-    for values in narrow {
-        *values = operator.bin::<16>(region, bin, image, channel);
-        channel += 16;
+    while done + 16 <= count {
+        put(done, &operator.bin::<16>(region, bin, image, first + done));
+        done += 16;
     }
-    let (pairs, rest) = rest.as_chunks_mut::<4>();
-    for values in pairs {
-        *values = operator.bin::<4>(region, bin, image, channel);
-        channel += 4;
+    while done + 4 <= count {
+        put(done, &operator.bin::<4>(region, bin, image, first + done));
+        done += 4;
     }
-    for value in rest {
-        [*value] = operator.bin::<1>(region, bin, image, channel);
-        channel += 1;
+    while done < count {
+        put(done, &operator.bin::<1>(region, bin, image, first + done));
+        done += 1;
     }
 }
 
@@ -166,8 +164,17 @@ impl Call<'_> {
                         let at = tile.first_row + index;
                         let (region, bin) = (at / bins, at % bins);
                         let (target, first) = (tile.rows.row_mut(index), tile.first_channel);
-                        let bin = (bin / cols, bin % cols);
-                        fill(operator, region, bin, self.image(region), first, target);
+                        let (bin, count) = ((bin / cols, bin % cols), target.len());
+                        each_part(
+                            operator,
+                            region,
+                            bin,
+                            self.image(region),
+                            first,
+                            count,
+                            #[inline(always)]
+                            |at, values| target[at..at + values.len()].copy_from_slice(values),
+                        );
                     }
                 },
             );
@@ -224,7 +231,6 @@ impl Call<'_> {
         let (bins, cols) = (map.bins(), map.output.1);
         let widest = BLOCK.min(map.channels);
         let mut copy = vec![0.0; map.pixels() * widest];
-        let mut tiles = vec![0.0; parallel::workers() * bins * widest];
         let mut output = RowsMut::dense(output, map.channels * bins);
         for image in 0..map.batch {
             let lines = self.lines(operator, image);
@@ -241,31 +247,36 @@ impl Call<'_> {
                 rest = later;
                 let pixels = Rows::dense(copy, width);
                 let tiling = Tiling::rows(self.regions_per_task());
-                block.for_each_tile_with(
-                    tiling,
-                    &mut tiles,
-                    bins * width,
-                    |bin_major, mut tile| {
-                        vectorize(
-                            #[inline(always)]
-                            || {
-                                for index in 0..tile.rows.count() {
-                                    let region = tile.first_row + index;
-                                    if regions[region].image != image {
-                                        continue;
-                                    }
-                                    for (bin, target) in
-                                        bin_major.chunks_exact_mut(width).enumerate()
-                                    {
-                                        let bin = (bin / cols, bin % cols);
-                                        fill(operator, region, bin, pixels, 0, target);
-                                    }
-                                    transpose(bin_major, width, tile.rows.row_mut(index));
+                block.for_each_tile(tiling, |mut tile| {
+                    vectorize(
+                        #[inline(always)]
+                        || {
+                            for index in 0..tile.rows.count() {
+                                let region = tile.first_row + index;
+                                if regions[region].image != image {
+                                    continue;
                                 }
-                            },
-                        );
-                    },
-                );
+                                let target = tile.rows.row_mut(index);
+                                for bin in 0..bins {
+                                    each_part(
+                                        operator,
+                                        region,
+                                        (bin / cols, bin % cols),
+                                        pixels,
+                                        0,
+                                        width,
+                                        #[inline(always)]
+                                        |at, values| {
+                                            for i in 0..values.len() {
+                                                target[(at + i) * bins + bin] = values[i];
+                                            }
+                                        },
+                                    );
+                                }
+                            }
+                        },
+                    );
+                });
             }
         }
     }
@@ -281,23 +292,12 @@ impl Call<'_> {
                         let plane = image * map.channels + first + channel;
                         let at = (plane * map.height + line) * map.width + part * LINE;
                         let values = &self.input[at..][..pixels.len() / width];
-                        for (value, pixel) in values.iter().zip(pixels.chunks_exact_mut(width)) {
-                            pixel[channel] = *value;
+                        for i in 0..values.len() {
+                            pixels[i * width + channel] = values[i];
                         }
                     }
                 }
             },
         );
-    }
-}
-
-/// Rows of `width` values as columns.
-#[inline(always)]
-fn transpose(rows: &[f32], width: usize, columns: &mut [f32]) {
-    let count = rows.len() / width;
-    for (column, target) in columns.chunks_exact_mut(count).enumerate() {
-        for (value, row) in target.iter_mut().zip(rows.chunks_exact(width)) {
-            *value = row[column];
-        }
     }
 }

@@ -168,8 +168,8 @@ impl Operator for Maximum {
         for y in rows {
             for x in cols.clone() {
                 let pixel = &values[(y * self.width + x) * stride + first..][..N];
-                for (best, &value) in best.iter_mut().zip(pixel) {
-                    *best = if value > *best { value } else { *best };
+                for i in 0..N {
+                    best[i] = if pixel[i] > best[i] { pixel[i] } else { best[i] };
                 }
             }
         }
@@ -224,10 +224,9 @@ pub fn max_pool_with_argmax(
         vectorize(
             #[inline(always)]
             || {
-                let targets = row
-                    .chunks_exact_mut(map.channels)
-                    .zip(argmax_row.chunks_exact_mut(map.channels));
-                for (bin_col, (best, argmax)) in targets.enumerate() {
+                for bin_col in 0..map.output.1 {
+                    let channels = bin_col * map.channels..(bin_col + 1) * map.channels;
+                    let (best, argmax) = (&mut row[channels.clone()], &mut argmax_row[channels]);
                     let (rows, cols) = (bins.rows(region, bin_row), bins.cols(region, bin_col));
                     if !rows.is_empty() && !cols.is_empty() {
                         best.fill(f32::MIN);
@@ -236,12 +235,10 @@ pub fn max_pool_with_argmax(
                         for x in cols.clone() {
                             let here = (y * map.width + x) as i32;
                             let values = map.pixel(input, image, y, x);
-                            for ((best, at), &value) in
-                                best.iter_mut().zip(&mut *argmax).zip(values)
-                            {
-                                let better = value > *best;
-                                *best = if better { value } else { *best };
-                                *at = if better { here } else { *at };
+                            for i in 0..values.len() {
+                                let better = values[i] > best[i];
+                                best[i] = if better { values[i] } else { best[i] };
+                                argmax[i] = if better { here } else { argmax[i] };
                             }
                         }
                     }
