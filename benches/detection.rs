@@ -5,7 +5,7 @@ mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oxidet::boxes::{BBox, Cutoff, iou_matrix, nms};
-use oxidet::roi::{Align, FeatureMap, Region, align, reference};
+use oxidet::roi::{Align, FeatureMap, Layout, Region, align, reference};
 
 /// Boxes of 16 to 256 pixels in an image of 600 x 800.
 fn boxes(count: usize, seed: u64) -> Vec<BBox<f32>> {
@@ -80,7 +80,12 @@ fn roi_align(c: &mut Criterion) {
         &mut group,
         name,
         |got: Vec<f32>| common::assert_close(name, &got, &expected, 1e-4),
-        || align(&operator, &input, &regions).expect("regions of this batch"),
+        || {
+            let mut output = vec![0.0; expected.len()];
+            align(&operator, Layout::ChannelsLast, &input, &regions, &mut output)
+                .expect("regions of this batch");
+            output
+        },
     );
     group.finish();
 }

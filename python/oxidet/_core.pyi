@@ -297,6 +297,30 @@ def roi_align_backward(
     aligned: bool,
 ) -> F32: ...
 
+def ps_roi_pool(
+    input: F32,
+    channels_first: bool,
+    rois: F32,
+    output: F32,
+    output_size: Pair,
+    spatial_scale: float,
+) -> None: ...
+def ps_roi_pool_backward(
+    grad_output: F32, rois: F32, input_shape: Quad, spatial_scale: float
+) -> F32: ...
+def ps_roi_align(
+    input: F32,
+    channels_first: bool,
+    rois: F32,
+    output: F32,
+    output_size: Pair,
+    spatial_scale: float,
+    sampling_ratio: int,
+) -> None: ...
+def ps_roi_align_backward(
+    grad_output: F32, rois: F32, input_shape: Quad, spatial_scale: float, sampling_ratio: int
+) -> F32: ...
+
 # --- graphs and plans ---
 # Values are ints. Shapes are (C, H, W) or (F,), without the batch; arrays are (N, H, W, C) or
 # (N, F). A key names the constants of a node, (serial, version) of each; () is shared with nothing.

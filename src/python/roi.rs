@@ -166,11 +166,94 @@ fn roi_align_backward<'py>(
     wrap(py, result, [map.batch, map.height, map.width, map.channels])
 }
 
+/// The map of a position-sensitive operator's result, whose channels are divided among the bins.
+fn divided(map: &FeatureMap) -> Result<FeatureMap> {
+    Ok(FeatureMap { channels: map.channels_per_bin()?, ..*map })
+}
+
+/// Position-sensitive RoI pooling; input and output as of [`roi_pool`], with C / (oh * ow) output
+/// channels.
+#[pyfunction]
+fn ps_roi_pool<'py>(
+    py: Python<'py>,
+    input: PyReadonlyArray4<'py, f32>,
+    channels_first: bool,
+    rois: PyReadonlyArray2<'py, f32>,
+    mut output: PyReadwriteArray4<'py, f32>,
+    output_size: Pair,
+    spatial_scale: f64,
+) -> PyResult<()> {
+    let (layout, shape) = layout(&input, channels_first);
+    let map = FeatureMap::new(shape, output_size)?;
+    let (x, regions) = (slice(&input, "input")?, regions(&rois, map.batch)?);
+    let out = result(&mut output, layout, &divided(&map)?, regions.len())?;
+    Ok(py.detach(|| roi::ps_pool(&map, spatial_scale, layout, x, &regions, out))?)
+}
+
+/// Gradient of the input of [`ps_roi_pool`]; all channels last.
+#[pyfunction]
+fn ps_roi_pool_backward<'py>(
+    py: Python<'py>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+    rois: PyReadonlyArray2<'py, f32>,
+    input_shape: Quad,
+    spatial_scale: f64,
+) -> PyResult<F32Array4<'py>> {
+    let (regions, grad) = (regions(&rois, input_shape.0)?, shape4(&grad_output));
+    let map = FeatureMap::new(input_shape, (grad.1, grad.2))?;
+    let g = slice(&grad_output, "grad_output")?;
+    let result = compute(py, || roi::ps_pool_backward(&map, spatial_scale, &regions, g))?;
+    wrap(py, result, [map.batch, map.height, map.width, map.channels])
+}
+
+/// Position-sensitive RoI align; input and output as of [`roi_align`], with C / (oh * ow) output
+/// channels.
+#[pyfunction]
+fn ps_roi_align<'py>(
+    py: Python<'py>,
+    input: PyReadonlyArray4<'py, f32>,
+    channels_first: bool,
+    rois: PyReadonlyArray2<'py, f32>,
+    mut output: PyReadwriteArray4<'py, f32>,
+    output_size: Pair,
+    spatial_scale: f64,
+    sampling_ratio: i32,
+) -> PyResult<()> {
+    let (layout, shape) = layout(&input, channels_first);
+    let map = FeatureMap::new(shape, output_size)?;
+    let align = Align { map, scale: spatial_scale, sampling_ratio, aligned: true };
+    let (x, regions) = (slice(&input, "input")?, regions(&rois, map.batch)?);
+    let out = result(&mut output, layout, &divided(&map)?, regions.len())?;
+    Ok(py.detach(|| roi::ps_align(&align, layout, x, &regions, out))?)
+}
+
+/// Gradient of the input of [`ps_roi_align`]; all channels last.
+#[pyfunction]
+fn ps_roi_align_backward<'py>(
+    py: Python<'py>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+    rois: PyReadonlyArray2<'py, f32>,
+    input_shape: Quad,
+    spatial_scale: f64,
+    sampling_ratio: i32,
+) -> PyResult<F32Array4<'py>> {
+    let (regions, grad) = (regions(&rois, input_shape.0)?, shape4(&grad_output));
+    let map = FeatureMap::new(input_shape, (grad.1, grad.2))?;
+    let align = Align { map, scale: spatial_scale, sampling_ratio, aligned: true };
+    let g = slice(&grad_output, "grad_output")?;
+    let result = compute(py, || roi::ps_align_backward(&align, &regions, g))?;
+    wrap(py, result, [map.batch, map.height, map.width, map.channels])
+}
+
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(roi_pool, m)?)?;
     m.add_function(wrap_pyfunction!(roi_pool_with_argmax, m)?)?;
     m.add_function(wrap_pyfunction!(roi_pool_backward, m)?)?;
     m.add_function(wrap_pyfunction!(roi_align, m)?)?;
     m.add_function(wrap_pyfunction!(roi_align_backward, m)?)?;
+    m.add_function(wrap_pyfunction!(ps_roi_pool, m)?)?;
+    m.add_function(wrap_pyfunction!(ps_roi_pool_backward, m)?)?;
+    m.add_function(wrap_pyfunction!(ps_roi_align, m)?)?;
+    m.add_function(wrap_pyfunction!(ps_roi_align_backward, m)?)?;
     Ok(())
 }

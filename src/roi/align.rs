@@ -111,15 +111,14 @@ impl Align {
         }
     }
 
-    /// Refuses options that make no sense, and regions for whose result there is no memory.
-    pub(super) fn check(&self, regions: &[Region]) -> Result<usize> {
+    pub(super) fn check_options(&self) -> Result<()> {
         check_scale(self.scale)?;
         if self.sampling_ratio > MAX_SAMPLES {
             let expected = format!("at most {MAX_SAMPLES}");
             let got = self.sampling_ratio.to_string();
             return Err(Error::value("sampling_ratio", expected, got));
         }
-        self.map.output_len(regions.len())
+        Ok(())
     }
 }
 
@@ -158,7 +157,7 @@ pub fn align(
     regions: &[Region],
     output: &mut [f32],
 ) -> Result<()> {
-    align.check(regions)?;
+    align.check_options()?;
     let average = Average { footprints: align.footprints(regions), width: align.map.width };
     evaluate(&average, &align.map, layout, input, regions, output)
 }
@@ -166,7 +165,8 @@ pub fn align(
 /// Gradient of the input, channels last: every bin's gradient, spread over its footprint.
 pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) -> Result<Vec<f32>> {
     let map = &align.map;
-    expect_len("grad_output", align.check(regions)?, grad_output.len())?;
+    align.check_options()?;
+    expect_len("grad_output", map.output_len(regions.len())?, grad_output.len())?;
     map.check_images(regions)?;
     let footprints = align.footprints(regions);
     Ok(scatter::by_channel_blocks(map, regions, |region, channels, plane| {

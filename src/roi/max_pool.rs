@@ -111,7 +111,7 @@ impl MaxPool {
 
     /// The pixel of a corner. Coordinates beyond what an i32 holds stop there, so that sizes and
     /// bin edges cannot overflow an i64.
-    fn pixel(&self, coordinate: f32) -> i64 {
+    pub(super) fn pixel(&self, coordinate: f32) -> i64 {
         let scaled = match self.edges {
             Edges::F32 => f64::from(coordinate * self.scale as f32),
             Edges::F64 => f64::from(coordinate) * self.scale,
@@ -123,7 +123,14 @@ impl MaxPool {
         i64::from(rounded as i32)
     }
 
-    fn bin(&self, bin: usize, bins: usize, start: i64, size: i64, limit: usize) -> Range<usize> {
+    pub(super) fn bin(
+        &self,
+        bin: usize,
+        bins: usize,
+        start: i64,
+        size: i64,
+        limit: usize,
+    ) -> Range<usize> {
         let (low, high) = match self.edges {
             Edges::F32 => {
                 let step = size as f32 / bins as f32;

@@ -1,4 +1,4 @@
-//! RoI max pooling and RoI align: a grid of features out of every region of interest.
+//! RoI max pooling, RoI align and their position-sensitive kin: a grid of features out of every region of interest.
 //!
 //! Feature maps are N, H, W, C (or N, C, H, W, see [`Layout`]); regions are rows
 //! `(batch_index, x1, y1, x2, y2)` in image coordinates, which `scale` takes to feature coordinates;
@@ -21,12 +21,14 @@
 //! | `bins` | the loop over blocks of channels, regions and bins, for both layouts |
 //! | `max_pool` | RoI max pooling with both roundings |
 //! | `align`, `taps` | RoI align as weighted footprints |
+//! | `position_sensitive` | RoI pooling and RoI align whose bins read channels of their own |
 //! | `scatter` | the gradients' parallel sum |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
 mod align;
 mod bins;
 mod max_pool;
+mod position_sensitive;
 pub mod reference;
 mod regions;
 mod scatter;
@@ -35,4 +37,5 @@ mod taps;
 pub use align::{Align, align, align_backward};
 pub use bins::Layout;
 pub use max_pool::{Edges, MaxPool, Rounding, max_pool, max_pool_backward, max_pool_with_argmax};
+pub use position_sensitive::{ps_align, ps_align_backward, ps_pool, ps_pool_backward};
 pub use regions::{FeatureMap, Region, parse_regions};

@@ -1,4 +1,4 @@
-"""roi_pool and roi_align against torchvision: results and gradients."""
+"""The RoI operators against torchvision: results and gradients."""
 
 from __future__ import annotations
 
@@ -143,3 +143,48 @@ def test_lists_of_boxes() -> None:
     for name, size in itertools.product(("roi_pool", "roi_align"), (2, (3, 1))):
         expected = getattr(theirs, name)(torch.tensor(x), [torch.tensor(b) for b in boxes], size)
         assert_close(getattr(ops, name)(x, boxes, size), expected, 1e-6)
+
+
+# (N, C, H, W), (rows, columns), scale.
+PS_SHAPES = [
+    ((1, 1, 1, 1), (1, 1), 1.0),
+    ((2, 18, 6, 8), (2, 3), 0.25),
+    ((3, 9, 9, 7), (3, 3), 0.1),
+    ((1, 490, 37, 50), (7, 7), 1 / 16),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", PS_SHAPES, ids=str)
+def test_ps_roi_pool(case, seed: int) -> None:
+    shape, size, scale = case
+    compare(
+        shape,
+        random_rois(np.random.default_rng(seed), shape, scale, 25),
+        seed,
+        lambda x, r: ops.ps_roi_pool(x, r, size, scale),
+        lambda x, r: theirs.ps_roi_pool(x, r, size, scale),
+        2e-6,
+    )
+
+
+@pytest.mark.parametrize("ratio", [-1, 1, 2, 5])
+@pytest.mark.parametrize("case", PS_SHAPES, ids=str)
+def test_ps_roi_align(case, ratio: int) -> None:
+    shape, size, scale = case
+    rois = random_rois(np.random.default_rng(ratio + 1), shape, scale, 25)
+    if ratio < 0:  # the average of nothing is NaN in both, which no tolerance measures
+        points = (rois[:, 1] == rois[:, 3]) | (rois[:, 2] == rois[:, 4])
+        x = torch.ones(shape)
+        expected = theirs.ps_roi_align(x, torch.tensor(rois[points]), size, scale)
+        assert torch.isnan(expected).all()
+        assert np.isnan(ops.ps_roi_align(np.ones(shape), rois[points], size, scale)).all()
+        rois = rois[~points]
+    compare(
+        shape,
+        rois,
+        ratio + 1,
+        lambda x, r: ops.ps_roi_align(x, r, size, scale, ratio),
+        lambda x, r: theirs.ps_roi_align(x, r, size, scale, ratio),
+        2e-6,
+    )

@@ -1,7 +1,7 @@
 """Detection operators with torchvision.ops' names, argument order, defaults and results.
 
-Boxes are (x1, y1, x2, y2), image sizes (height, width). Arrays in, arrays out; ``roi_pool`` and
-``roi_align`` also take tensors and are differentiable in the features.
+Boxes are (x1, y1, x2, y2), image sizes (height, width). Arrays in, arrays out; the RoI
+operators also take tensors and are differentiable in the features.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 from oxidet.ops._boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from oxidet.ops._iou import box_iou
 from oxidet.ops._nms import batched_nms, nms
+from oxidet.ops._ps_roi import PSRoIAlign, PSRoIPool, ps_roi_align, ps_roi_pool
 from oxidet.ops._roi_align import RoIAlign, roi_align
 from oxidet.ops._roi_pool import RoIPool, roi_pool
 
 __all__ = [
+    "PSRoIAlign",
+    "PSRoIPool",
     "RoIAlign",
     "RoIPool",
     "batched_nms",
@@ -21,6 +24,8 @@ __all__ = [
     "box_iou",
     "clip_boxes_to_image",
     "nms",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
     "roi_align",
     "roi_pool",
