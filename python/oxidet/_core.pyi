@@ -296,7 +296,6 @@ def roi_align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> F32: ...
-
 def ps_roi_pool(
     input: F32,
     channels_first: bool,

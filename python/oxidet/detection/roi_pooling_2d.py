@@ -41,7 +41,8 @@ def roi_pooling_2d(
     Returns
     -------
     (R, C, outh, outw) float32, C-contiguous if ``x`` is, else channels-last in memory; 0 for a bin
-    without pixels. Differentiable in ``x``. NaN never is the maximum (on a CPU Chainer propagates it).
+    without pixels. Differentiable in ``x``. NaN never is the maximum (on a CPU Chainer propagates
+    it).
 
     Raises
     ------

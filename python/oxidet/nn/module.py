@@ -434,7 +434,8 @@ class Module:
                 f"state_dict: expected a mapping of names to arrays, got "
                 f"{type(state_dict).__name__}"
             )
-        state_dict = self._adapt_state_dict(state_dict)
+        for path, module in self.named_modules():
+            state_dict = module._adapt_state_dict(state_dict, f"{path}." if path else "")
         missing: list[str] = []
         mismatched: list[str] = []
         writes: list[tuple[Stored, NDArray[Any]]] = []
@@ -471,8 +472,11 @@ class Module:
             entry.copy_(array)
         return IncompatibleKeys(missing, unexpected)
 
-    def _adapt_state_dict(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Rename keys of older files; a subclass whose names changed overrides this."""
+    def _adapt_state_dict(self, state_dict: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
+        """Rename or drop keys of older files; a subclass whose names changed overrides this.
+
+        ``prefix`` is what this module's keys begin with. The mapping given is not changed.
+        """
         return state_dict
 
     # --- text

@@ -7,13 +7,22 @@ operators also take tensors and are differentiable in the features.
 from __future__ import annotations
 
 from oxidet.ops._boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from oxidet.ops._feature_pyramid import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from oxidet.ops._iou import box_iou
+from oxidet.ops._misc import Conv2dNormActivation, FrozenBatchNorm2d
 from oxidet.ops._nms import batched_nms, nms
+from oxidet.ops._poolers import MultiScaleRoIAlign
 from oxidet.ops._ps_roi import PSRoIAlign, PSRoIPool, ps_roi_align, ps_roi_pool
 from oxidet.ops._roi_align import RoIAlign, roi_align
 from oxidet.ops._roi_pool import RoIPool, roi_pool
 
 __all__ = [
+    "Conv2dNormActivation",
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "LastLevelMaxPool",
+    "LastLevelP6P7",
+    "MultiScaleRoIAlign",
     "PSRoIAlign",
     "PSRoIPool",
     "RoIAlign",

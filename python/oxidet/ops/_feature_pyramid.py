@@ -1,0 +1,193 @@
+"""Feature pyramid networks, and the levels that may be put on top of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet._arrays import as_float32, nchw, nhwc
+from oxidet.nn import init
+from oxidet.nn._activation import relu
+from oxidet.nn._pooling import max_pool2d
+from oxidet.nn.containers import ModuleList
+from oxidet.nn.linear import Conv2d
+from oxidet.nn.module import Module
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.ops._misc import Conv2dNormActivation
+
+Array = NDArray[Any]
+
+
+def _sources(size: int, target: int) -> NDArray[np.int64]:
+    """The pixel that each of ``target`` pixels takes of ``size``: in float32, as torch does."""
+    scale = np.float32(size) / np.float32(target)
+    nearest = np.floor(np.arange(target, dtype=np.float32) * scale).astype(np.int64)
+    return np.minimum(nearest, size - 1)
+
+
+def _resize_nearest(ctx: Context, input: Any, *, size: tuple[int, int]) -> Array:
+    x = nhwc(as_float32(input, "input"), "input")
+    ctx.shape = x.shape
+    ctx.rows, ctx.cols = _sources(x.shape[1], size[0]), _sources(x.shape[2], size[1])
+    return nchw(np.take(np.take(x, ctx.rows, axis=1), ctx.cols, axis=2))
+
+
+def _resize_nearest_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    g = nhwc(grad, "grad")
+    for axis, sources in ((1, ctx.rows), (2, ctx.cols)):
+        # Sources ascend: those of one pixel are neighbours.
+        taken, starts = np.unique(sources, return_index=True)
+        total = np.zeros((*g.shape[:axis], ctx.shape[axis], *g.shape[axis + 1 :]), np.float32)
+        if len(taken):
+            index = (slice(None),) * axis + (taken,)
+            total[index] = np.add.reduceat(g, starts, axis=axis)
+        g = total
+    return (nchw(g),)
+
+
+resize_nearest_ = Primitive("resize_nearest", _resize_nearest, _resize_nearest_backward)
+
+
+class ExtraFPNBlock(Module):
+    """What may follow a feature pyramid: takes and returns lists of maps and of their names."""
+
+    _mode_matters = False
+
+    def forward(
+        self, results: list[Any], x: list[Any], names: list[str]
+    ) -> tuple[list[Any], list[str]]:
+        """Extend ``results`` (and ``names``); ``x`` are the maps that the pyramid was made of."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward")
+
+
+class LastLevelMaxPool(ExtraFPNBlock):
+    """One more level, "pool": every second row and column of the last one."""
+
+    _mode_matters = False
+
+    def forward(self, x: list[Any], y: list[Any], names: list[str]) -> tuple[list[Any], list[str]]:
+        """The maps ``x`` and their names, with one more; ``y`` is not used."""
+        return [*x, max_pool2d(x[-1], 1, 2, 0)], [*names, "pool"]
+
+
+class LastLevelP6P7(ExtraFPNBlock):
+    """Two more levels, "p6" and "p7", by convolutions of stride 2, as in RetinaNet.
+
+    ``p6`` reads the last level of the pyramid if ``in_channels == out_channels``, else the last map
+    that the pyramid was made of.
+    """
+
+    _mode_matters = False
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.p6 = Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.p7 = Conv2d(out_channels, out_channels, 3, 2, 1)
+        for module in (self.p6, self.p7):
+            _initialize(module)
+        self.use_P5 = in_channels == out_channels
+
+    def forward(self, p: list[Any], c: list[Any], names: list[str]) -> tuple[list[Any], list[str]]:
+        """The levels ``p``, made of the maps ``c``, and their names, with two more."""
+        p6 = self.p6(p[-1] if self.use_P5 else c[-1])
+        p7 = self.p7(relu(p6))
+        return [*p, p6, p7], [*names, "p6", "p7"]
+
+
+def _initialize(convolution: Conv2d) -> None:
+    init.kaiming_uniform_(convolution.weight, a=1)
+    if convolution.bias is not None:
+        init.zeros_(convolution.bias)
+
+
+class FeaturePyramidNetwork(Module):
+    """Feature pyramid network (Lin et al., 2017), as ``torchvision.ops.FeaturePyramidNetwork``.
+
+    Each map passes a 1x1 convolution; from the coarsest on, the result so far is enlarged to the
+    next map's size (nearest pixel) and added; a 3x3 convolution makes each level of the sums.
+
+    Parameters
+    ----------
+    in_channels_list
+        Channels of each map, finest first.
+    out_channels
+        Channels of every level.
+    extra_blocks
+        A :class:`LastLevelMaxPool`, :class:`LastLevelP6P7` or other ``ExtraFPNBlock`` for levels
+        beyond the coarsest.
+    norm_layer
+        Called with ``out_channels``, for a normalisation after each convolution.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import ops
+    >>> pyramid = ops.FeaturePyramidNetwork([10, 20], 5, ops.LastLevelMaxPool()).eval()
+    >>> maps = {"0": np.zeros((1, 10, 64, 64)), "1": np.zeros((1, 20, 32, 32))}
+    >>> [(name, level.shape) for name, level in pyramid(maps).items()]
+    [('0', (1, 5, 64, 64)), ('1', (1, 5, 32, 32)), ('pool', (1, 5, 16, 16))]
+    """
+
+    _mode_matters = False
+
+    def __init__(
+        self,
+        in_channels_list: Sequence[int],
+        out_channels: int,
+        extra_blocks: ExtraFPNBlock | None = None,
+        norm_layer: Callable[..., Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if extra_blocks is not None and not isinstance(extra_blocks, ExtraFPNBlock):
+            raise TypeError(
+                f"extra_blocks: expected an ExtraFPNBlock, got {type(extra_blocks).__name__}"
+            )
+        self.inner_blocks = ModuleList()
+        self.layer_blocks = ModuleList()
+        options: dict[str, Any] = {"norm_layer": norm_layer, "activation_layer": None}
+        for in_channels in in_channels_list:
+            if in_channels == 0:
+                raise ValueError(
+                    f"in_channels_list: expected channels in every map, got {in_channels_list}"
+                )
+            self.inner_blocks.append(Conv2dNormActivation(in_channels, out_channels, 1, **options))
+            self.layer_blocks.append(Conv2dNormActivation(out_channels, out_channels, 3, **options))
+        for module in self.modules():
+            if isinstance(module, Conv2d):
+                _initialize(module)
+        self.extra_blocks = extra_blocks
+
+    def forward(self, x: Mapping[str, Any]) -> OrderedDict[str, Any]:
+        """Maps (N, C_i, H_i, W_i) by name, finest first, to levels (N, out_channels, H_i, W_i).
+
+        The extra blocks' levels come last. Raises ValueError if there are not as many maps as
+        ``in_channels_list`` has entries.
+        """
+        names, maps = list(x.keys()), list(x.values())
+        if len(maps) != len(self.inner_blocks) or not maps:
+            raise ValueError(f"x: expected {len(self.inner_blocks)} maps, got {len(maps)}")
+        merged = self.inner_blocks[-1](maps[-1])
+        results = [self.layer_blocks[-1](merged)]
+        for index in range(len(maps) - 2, -1, -1):
+            lateral = self.inner_blocks[index](maps[index])
+            merged = lateral + resize_nearest_(merged, size=tuple(np.shape(lateral)[2:]))
+            results.insert(0, self.layer_blocks[index](merged))
+        if self.extra_blocks is not None:
+            results, names = self.extra_blocks(results, maps, names)
+        return OrderedDict(zip(names, results, strict=True))
+
+    def _adapt_state_dict(self, state_dict: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
+        # Before torchvision 0.13 the blocks were bare convolutions.
+        renamed = {
+            f"{prefix}{blocks}.{i}.{kind}": f"{prefix}{blocks}.{i}.0.{kind}"
+            for blocks in ("inner_blocks", "layer_blocks")
+            for i in range(len(self.inner_blocks))
+            for kind in ("weight", "bias")
+        }
+        if not any(key in renamed for key in state_dict):
+            return state_dict
+        return {renamed.get(key, key): value for key, value in state_dict.items()}

@@ -1,0 +1,217 @@
+"""RoI align over a feature pyramid: each region is pooled from the level that suits its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet import _core
+from oxidet._arrays import F32, integer, nchw, nhwc, number, pair
+from oxidet.nn.module import Module
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.ops._regions import as_nchw, empty_result, features, rois_of
+from oxidet.ops._roi_align import _sampling_ratio, roi_align
+
+Array = NDArray[Any]
+# Keeps a box of exactly a level's size in that level.
+_EPS = np.float32(1e-6)
+
+
+def _multi_scale_roi_align(
+    ctx: Context,
+    *maps: Any,
+    rois: F32,
+    levels: NDArray[np.int64],
+    output_size: tuple[int, int],
+    scales: Sequence[float],
+    sampling_ratio: int,
+) -> Array:
+    """The maps of the levels are the inputs; a region of level -1 gives zeros."""
+    pairs = [features(value) for value in maps]
+    channels = np.shape(maps[0])[1]
+    for i, value in enumerate(maps):
+        if np.shape(value)[1] != channels:
+            raise ValueError(
+                f"x: expected {channels} channels in every map, as in the first, "
+                f"got shape {np.shape(value)} for map {i}"
+            )
+    # In the memory order of the first map, the largest.
+    first = pairs[0][1]
+    result = as_nchw(empty_result(len(rois), channels, output_size, first), first)
+    result[levels < 0] = 0
+    ctx.levels, ctx.rois, ctx.shapes = levels, rois, [np.shape(value) for value in maps]
+    ctx.scales, ctx.sampling_ratio = scales, sampling_ratio
+    for level, ((x, planes), scale) in enumerate(zip(pairs, scales, strict=True)):
+        here = np.flatnonzero(levels == level)
+        part = empty_result(len(here), channels, output_size, planes)
+        options = (output_size, scale, sampling_ratio, False)
+        _core.roi_align(x, planes, rois[here], part, *options)
+        result[here] = as_nchw(part, planes)
+    return result
+
+
+def _multi_scale_roi_align_backward(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
+    def of_level(level: int) -> Array:
+        here = np.flatnonzero(ctx.levels == level)
+        n, c, h, w = ctx.shapes[level]
+        options = ((n, h, w, c), ctx.scales[level], ctx.sampling_ratio, False)
+        return nchw(_core.roi_align_backward(nhwc(grad[here], "grad"), ctx.rois[here], *options))
+
+    needs = enumerate(ctx.needs_input_grad)
+    return tuple(of_level(level) if need else None for level, need in needs)
+
+
+multi_scale_roi_align_ = Primitive(
+    "multi_scale_roi_align", _multi_scale_roi_align, _multi_scale_roi_align_backward
+)
+
+
+class LevelMapper:
+    """The pyramid level of each box by its area: Feature Pyramid Networks, equation 1."""
+
+    def __init__(
+        self, k_min: int, k_max: int, canonical_scale: float = 224, canonical_level: int = 4
+    ) -> None:
+        self.k_min = k_min
+        self.k_max = k_max
+        self.s0 = canonical_scale
+        self.lvl0 = canonical_level
+
+    def __call__(self, boxes: Any) -> NDArray[np.int64]:
+        """(R, 4) boxes to (R,) levels counted from ``k_min``; -1 for a box of negative area."""
+        x1, y1, x2, y2 = np.asarray(boxes, np.float32).T
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            size = np.sqrt((x2 - x1) * (y2 - y1))
+            level = np.float32(self.lvl0) + np.log2(size / np.float32(self.s0)) + _EPS
+        level = np.clip(np.floor(level), self.k_min, self.k_max) - np.float32(self.k_min)
+        return np.where(np.isnan(level), np.float32(-1), level).astype(np.int64)
+
+
+class MultiScaleRoIAlign(Module):
+    """RoI align from one level of a feature pyramid for each box, by the box's size.
+
+    As ``torchvision.ops.MultiScaleRoIAlign``. A box of area ``canonical_scale ** 2`` is pooled from
+    level ``canonical_level``, one of four times the area from the next (Feature Pyramid Networks,
+    equation 1). The scale of each map is the power of two nearest to its height over the largest
+    image height; scales are found in the first call and kept in ``scales``.
+
+    Parameters
+    ----------
+    featmap_names
+        Keys of the maps to pool from; other maps are ignored.
+    output_size
+        Bins of a region: an integer or a pair (rows, columns).
+    sampling_ratio
+        Samples of a bin on each axis; 0 or less takes the bin's size, rounded up.
+    canonical_scale, canonical_level
+        See above; at least 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import ops
+    >>> pool = ops.MultiScaleRoIAlign(["0", "1"], output_size=2, sampling_ratio=2)
+    >>> maps = {"0": np.zeros((1, 3, 64, 64)), "1": np.ones((1, 3, 32, 32))}
+    >>> boxes = [np.array([[0, 0, 50, 50], [0, 0, 240, 250]])]
+    >>> pool.eval()(maps, boxes, [(256, 256)])[:, 0, 0, 0]
+    array([0., 1.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        featmap_names: Sequence[str],
+        output_size: Any,
+        sampling_ratio: int,
+        *,
+        canonical_scale: int = 224,
+        canonical_level: int = 4,
+    ) -> None:
+        super().__init__()
+        _sampling_ratio(sampling_ratio)
+        number(canonical_scale, "canonical_scale", 1)
+        integer(canonical_level, "canonical_level", 1)
+        self.featmap_names = featmap_names
+        self.sampling_ratio = sampling_ratio
+        self.output_size = pair(output_size, "output_size")
+        self.scales: list[float] | None = None
+        self.map_levels: LevelMapper | None = None
+        self.canonical_scale = canonical_scale
+        self.canonical_level = canonical_level
+
+    def forward(
+        self,
+        x: Mapping[str, Any],
+        boxes: Sequence[Any],
+        image_shapes: Sequence[tuple[int, int]],
+    ) -> Any:
+        """Pool every box.
+
+        Parameters
+        ----------
+        x
+            Feature maps (N, C, H, W) by name, finest first; one C for all.
+        boxes
+            For each image (L, 4) float32 boxes (x1, y1, x2, y2) in pixels of the network's input.
+        image_shapes
+            (height, width) of each image, without padding.
+
+        Returns
+        -------
+        (R, C, rows, columns) float32, the boxes of all images in order; zeros for a box of negative
+        area if there is more than one map. Differentiable in the maps.
+
+        Raises
+        ------
+        ValueError
+            If there are no images, none of the maps is there, or shapes do not fit.
+        """
+        maps = [value for name, value in x.items() if name in self.featmap_names]
+        if not maps:
+            raise ValueError(f"x: expected a map named in {self.featmap_names}, got {list(x)}")
+        if self.scales is None or self.map_levels is None:
+            self.scales, self.map_levels = self._setup_scales(maps, image_shapes)
+        if len(self.scales) != len(maps):
+            raise ValueError(
+                f"x: expected {len(self.scales)} maps, as in the first call, got {len(maps)}"
+            )
+        rois = rois_of(list(boxes), "boxes")
+        if len(maps) == 1:
+            size, scale = self.output_size, self.scales[0]
+            return roi_align(maps[0], rois, size, scale, self.sampling_ratio)
+        return multi_scale_roi_align_(
+            *maps,
+            rois=rois,
+            levels=self.map_levels(rois[:, 1:]),
+            output_size=self.output_size,
+            scales=self.scales,
+            sampling_ratio=_sampling_ratio(self.sampling_ratio),
+        )
+
+    def _setup_scales(
+        self, maps: Sequence[Any], image_shapes: Sequence[tuple[int, int]]
+    ) -> tuple[list[float], LevelMapper]:
+        if len(image_shapes) == 0:
+            raise ValueError("image_shapes: expected at least one (height, width), got none")
+        height = max(shape[0] for shape in image_shapes)
+        if not height > 0 or any(np.shape(value)[2] == 0 for value in maps):
+            raise ValueError(
+                f"image_shapes: expected images and maps with a height, got {image_shapes} and "
+                f"{[np.shape(value) for value in maps]}"
+            )
+        # Halves to even, as torch rounds.
+        exponents = [round(math.log2(np.shape(value)[2] / height)) for value in maps]
+        mapper = LevelMapper(
+            -exponents[0], -exponents[-1], self.canonical_scale, self.canonical_level
+        )
+        return [2.0**exponent for exponent in exponents], mapper
+
+    def extra_repr(self) -> str:
+        """Arguments in torchvision's form."""
+        return (
+            f"featmap_names={self.featmap_names}, output_size={self.output_size}, "
+            f"sampling_ratio={self.sampling_ratio}"
+        )

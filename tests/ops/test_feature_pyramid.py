@@ -1,0 +1,140 @@
+"""Feature pyramids, their building blocks, and pooling from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import oxidet
+from conftest import check_gradients
+from oxidet import nn, ops
+from oxidet.ops._feature_pyramid import resize_nearest_
+
+
+@pytest.mark.parametrize("size", [(5, 4), (10, 8), (7, 9), (2, 3), (1, 1), (11, 4)])
+def test_resize_nearest_is_an_index_and_has_its_gradient(size: tuple[int, int]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)
+    rows = [min(int(np.float32(i) * np.float32(5 / size[0])), 4) for i in range(size[0])]
+    cols = [min(int(np.float32(j) * np.float32(4 / size[1])), 3) for j in range(size[1])]
+    np.testing.assert_array_equal(resize_nearest_(x, size=size), x[:, :, rows][:, :, :, cols])
+    check_gradients(lambda x: resize_nearest_(x, size=size), x, step=0.1)
+
+
+def test_frozen_batch_norm_reads_the_state_of_a_batch_norm() -> None:
+    norm = nn.BatchNorm2d(3)
+    x = np.random.default_rng(0).standard_normal((4, 3, 5, 6)).astype(np.float32)
+    norm(x)
+    frozen = nn.Sequential(ops.FrozenBatchNorm2d(3))
+    state = {f"0.{key}": value for key, value in norm.state_dict().items()}
+    assert "0.num_batches_tracked" in state
+    frozen.load_state_dict(state)
+    assert "0.num_batches_tracked" in state  # of the caller
+    assert list(frozen.parameters()) == []
+    np.testing.assert_array_equal(frozen.eval()(x), norm.eval()(x))
+    tensor = nn.Tensor(x, requires_grad=True)
+    frozen.train()(tensor).sum().backward()
+    factor = norm.weight.numpy() / np.sqrt(norm.running_var.numpy() + 1e-5)
+    np.testing.assert_allclose(tensor.grad, np.broadcast_to(factor[:, None, None], x.shape), 1e-5)
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, 3, H, W\)"):
+        frozen(np.zeros((1, 4, 2, 2)))
+
+
+def test_frozen_batch_norm_can_be_part_of_a_plan() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), ops.FrozenBatchNorm2d(8), nn.ReLU()).eval()
+    network[1].running_var = np.linspace(0.5, 2, 8)
+    x = np.random.default_rng(0).standard_normal((1, 3, 9, 9)).astype(np.float32)
+    eager = network(x)
+    network.compiled = True
+    np.testing.assert_allclose(network(x), eager, atol=1e-5)
+
+
+def test_conv_norm_activation_keeps_the_size_by_default() -> None:
+    x = np.zeros((1, 4, 9, 10))
+    for kernel, dilation in [(3, 1), (5, 2), ((3, 1), 1), (1, (2, 1))]:
+        block = ops.Conv2dNormActivation(4, 6, kernel, dilation=dilation).eval()
+        assert block(x).shape == (1, 6, 9, 10)
+        assert block.out_channels == 6
+    plain = ops.Conv2dNormActivation(4, 6, norm_layer=None, activation_layer=None)
+    assert [name for name, _ in plain.named_parameters()] == ["0.weight", "0.bias"]
+    normed = ops.Conv2dNormActivation(4, 6)
+    assert "0.bias" not in normed.state_dict()
+
+
+def test_pyramid_of_older_files_and_wrong_maps() -> None:
+    pyramid = ops.FeaturePyramidNetwork([4, 6], 8)
+    other = nn.ModuleDict({"fpn": ops.FeaturePyramidNetwork([4, 6], 8)})
+    bare = {
+        f"fpn.{kind}.{i}.{name}": pyramid.state_dict()[f"{kind}.{i}.0.{name}"]
+        for kind in ("inner_blocks", "layer_blocks")
+        for i in range(2)
+        for name in ("weight", "bias")
+    }
+    other.load_state_dict(bare)
+    for key, value in pyramid.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[f"fpn.{key}"], value)
+    with pytest.raises(ValueError, match="x: expected 2 maps, got 1"):
+        pyramid({"0": np.zeros((1, 4, 8, 8))})
+    with pytest.raises(ValueError, match="in_channels_list: expected channels"):
+        ops.FeaturePyramidNetwork([4, 0], 8)
+    with pytest.raises(TypeError, match="extra_blocks: expected an ExtraFPNBlock"):
+        ops.FeaturePyramidNetwork([4], 8, nn.ReLU())  # type: ignore[arg-type]
+
+
+def maps(seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sizes = {"0": 64, "other": 3, "1": 32, "2": 16, "3": 8}
+    return {name: rng.standard_normal((2, 3, n, n)).astype(np.float32) for name, n in sizes.items()}
+
+
+def test_levels_of_the_specification() -> None:
+    pool = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], 2, 2).eval()
+    pool(maps(), [np.zeros((0, 4)), np.zeros((0, 4))], [(256, 200), (100, 256)])
+    assert pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    sides = [112, 111.9, 224, 223.99, 448, 447.9, 896, 0, 5000]
+    boxes = np.array([[0, 0, side, side] for side in sides])
+    assert pool.map_levels is not None
+    assert pool.map_levels(boxes).tolist() == [1, 0, 2, 1, 3, 2, 3, 0, 3]
+    assert pool.map_levels(np.array([[5, 0, 0, 5]])).tolist() == [-1]
+
+
+def test_every_box_is_pooled_from_its_level() -> None:
+    features = maps()
+    boxes = [
+        np.array([[0, 0, 30, 40], [9, 9, 240, 250.0]]),
+        np.array([[50, 0, 20, 9], [0, 0, 9, 5]]),
+    ]
+    pool = ops.MultiScaleRoIAlign(["0", "1", "2", "3"], (2, 3), 2).eval()
+    got = pool(features, boxes, [(256, 256)] * 2)
+    rois = np.array([[0, 0, 0, 30, 40], [0, 9, 9, 240, 250], [0, 0, 0, 0, 0], [1, 0, 0, 9, 5]])
+    for row, (name, scale) in enumerate([("0", 1 / 4), ("2", 1 / 16), ("", 0), ("0", 1 / 4)]):
+        if name:
+            expected = ops.roi_align(features[name], rois[row : row + 1], (2, 3), scale, 2)[0]
+            np.testing.assert_array_equal(got[row], expected)
+        else:
+            np.testing.assert_array_equal(got[row], np.zeros((3, 2, 3)))
+    last = {
+        name: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        for name, x in features.items()
+    }
+    np.testing.assert_array_equal(pool(last, boxes, [(256, 256)] * 2), got)
+
+
+def test_gradients_reach_every_level_that_was_pooled() -> None:
+    small = [value[:, :1, :6, :6].astype(np.float64) for value in maps().values()][:2]
+    boxes = [np.array([[0, 0, 9, 9], [2, 1, 200, 140.0]]), np.array([[0, 0, 130, 150.0]])]
+    pool = ops.MultiScaleRoIAlign(["a", "b"], 2, 2)
+    pool.scales, pool.map_levels = [0.25, 0.125], oxidet.ops._poolers.LevelMapper(2, 3, 100, 3)
+    check_gradients(lambda a, b: pool({"a": a, "b": b}, boxes, [(24, 24)] * 2), *small, step=0.1)
+
+
+def test_bad_input_is_named() -> None:
+    pool = ops.MultiScaleRoIAlign(["0", "1"], 2, 2)
+    boxes = [np.zeros((1, 4))] * 2
+    with pytest.raises(ValueError, match="x: expected a map named in"):
+        pool({"a": maps()["0"]}, boxes, [(256, 256)])
+    with pytest.raises(ValueError, match="image_shapes: expected at least one"):
+        pool(maps(), boxes, [])
+    with pytest.raises(ValueError, match="x: expected 3 channels in every map"):
+        pool({"0": maps()["0"], "1": np.zeros((2, 4, 32, 32))}, boxes, [(256, 256)])
+    with pytest.raises(ValueError, match="batch index"):
+        pool(maps(), [*boxes, np.zeros((1, 4))], [(256, 256)])
