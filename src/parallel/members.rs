@@ -50,7 +50,7 @@ impl Members {
     {
         let free = (1..).zip(&self.0).filter(|(_, (member, _))| !member.busy.swap(true, SeqCst));
         for (worker, (member, calls)) in free.take(most) {
-            member.place.make_way();
+            let _ban = member.place.make_way();
             // A free member's inbox is empty, so this neither waits nor fails.
             let sent = calls.try_send(Box::new(work(worker)));
             debug_assert!(sent.is_ok());
