@@ -45,18 +45,20 @@ struct Job<'a> {
 impl Job<'_> {
     /// Draws tasks until none is left. Loops that the tasks start themselves run serially.
     fn work(&self, worker: usize) {
-        let before = ROLE.replace(Role::Inside);
+        let _inside = Acting::new(Role::Inside);
         loop {
             let task = self.next.fetch_add(1, SeqCst);
             if task >= self.tasks {
                 break;
             }
-            if catch_unwind(AssertUnwindSafe(|| (self.run)(worker, task))).is_err() {
+            let done = catch_unwind(AssertUnwindSafe(|| (self.run)(worker, task)));
+            if let Err(payload) = done {
+                // Not dropped: that runs code of whoever panicked, and nothing may unwind from here.
+                std::mem::forget(payload);
                 self.failed.store(true, SeqCst);
                 self.next.store(self.tasks, SeqCst);
             }
         }
-        ROLE.set(before);
     }
 }
 
@@ -189,26 +191,47 @@ impl Leader {
     }
 }
 
-/// Restores the leader's role and dismisses its crew, also when what it led panics.
-struct Leading<'a>(&'a Leader);
+/// A role of this thread while this lives, also when what it does in it panics.
+struct Acting {
+    before: Role,
+}
 
-impl Drop for Leading<'_> {
+impl Acting {
+    fn new(role: Role) -> Acting {
+        Acting { before: ROLE.replace(role) }
+    }
+}
+
+impl Drop for Acting {
     fn drop(&mut self) {
-        ROLE.set(Role::Alone);
-        self.0.crew.finished.store(true, SeqCst);
+        ROLE.set(self.before);
+    }
+}
+
+/// Dismisses the crew.
+impl Drop for Leader {
+    fn drop(&mut self) {
+        self.crew.finished.store(true, SeqCst);
     }
 }
 
 /// Runs `work` with the threads of the pool it is called in at hand (that is, with as many members
 /// of ours): loops of [`for_each`] inside it start without waking anybody.
 pub fn assemble<T>(work: impl FnOnce() -> T) -> T {
-    match workers() {
-        1 => work(),
-        threads => match pool::of(threads) {
-            Ok(pool) if matches!(ROLE.get(), Role::Alone) => lead_crew(pool, work),
-            // Inside a crew already; or no threads can be had, which is no reason not to go on.
-            _ => work(),
-        },
+    match (ROLE.get(), workers()) {
+        (Role::Alone, 2..) => assemble_in(pool::of(workers()), work),
+        _ => work(),
+    }
+}
+
+/// [`lead_crew`], or `work` alone where no threads can be had, which is no reason not to go on.
+fn assemble_in<T>(pool: Result<&'static Pool>, work: impl FnOnce() -> T) -> T {
+    match pool {
+        Ok(pool) => lead_crew(pool, work),
+        Err(_) => {
+            let _serial = Acting::new(Role::Inside);
+            work()
+        }
     }
 }
 
@@ -225,8 +248,7 @@ fn lead_crew<T>(pool: &'static Pool, work: impl FnOnce() -> T) -> T {
     let _counted = Counted::new(&pool.awake.leaders);
     let leader = Leader { crew: Arc::default(), pool };
     leader.muster();
-    ROLE.set(Role::Leads(&raw const leader));
-    let _leading = Leading(&leader);
+    let _leads = Acting::new(Role::Leads(&raw const leader));
     work()
 }
 
@@ -372,6 +394,48 @@ mod tests {
                 count.fetch_add(1, SeqCst);
             });
             assert_eq!(count.into_inner(), 64);
+        });
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_too_is_no_worse() {
+        struct Payload;
+        impl Drop for Payload {
+            fn drop(&mut self) {
+                panic!("dropped");
+            }
+        }
+        in_pool(2, || {
+            for _ in 0..20 {
+                let failed = catch_unwind(|| {
+                    for_each(64, |_, task| {
+                        std::thread::yield_now();
+                        if task == 40 {
+                            std::panic::panic_any(Payload);
+                        }
+                    });
+                });
+                let message = failed.unwrap_err().downcast::<&str>().unwrap();
+                assert!(message.starts_with("this is a bug"), "{message}");
+            }
+        });
+    }
+
+    #[test]
+    fn without_threads_loops_are_serial() {
+        in_pool(2, || {
+            let mut sum = 0;
+            let pool = Err(crate::Error::value("num_threads", "less", "more"));
+            assemble_in(pool, || {
+                let total = AtomicUsize::new(0);
+                for_each(64, |worker, task| {
+                    assert!(worker == 0 && workers() == 1);
+                    total.fetch_add(task, SeqCst);
+                });
+                assemble(|| for_each(64, |_, task| _ = total.fetch_add(task, SeqCst)));
+                sum = total.into_inner();
+            });
+            assert!(sum == 2 * 2016 && workers() == 2);
         });
     }
 
