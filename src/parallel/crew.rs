@@ -25,6 +25,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use super::floats::Ieee;
 use super::pool::{self, Pool};
 use crate::Result;
 
@@ -249,6 +250,7 @@ fn lead_crew<T>(pool: &'static Pool, work: impl FnOnce() -> T) -> T {
     let leader = Leader { crew: Arc::default(), pool };
     leader.muster();
     let _leads = Acting::new(Role::Leads(&raw const leader));
+    let _mode = Ieee::enter();
     work()
 }
 

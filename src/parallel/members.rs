@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::floats::Ieee;
 use super::place::Place;
 
 /// How long a member looks for the next call before it goes to sleep: longer than what Python does
@@ -61,6 +62,7 @@ impl Members {
 impl Member {
     fn live(&self, inbox: &Receiver<Call>) {
         self.place.settle();
+        Ieee::stay();
         while let Some(call) = self.next(inbox) {
             self.place.arrive();
             call();

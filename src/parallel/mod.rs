@@ -6,8 +6,10 @@
 //! | `crew` | threads kept awake from loop to loop of one plan: the caller and members |
 //! | `members` | the threads that come when a leader calls |
 //! | `place` | the core a sleeping thread wakes up on |
+//! | `floats` | the mode in which all of them compute |
 
 mod crew;
+mod floats;
 mod members;
 mod place;
 mod pool;

@@ -8,11 +8,12 @@
 //!
 //! Pools are never freed: [`set_num_threads`] may be called while another thread is inside the old
 //! pool. A pool of a size that was used before is taken up again, so the number of idle threads is
-//! bounded by the sum of the distinct sizes a program asks for.
+//! bounded by twice the sum of the distinct sizes a program asks for.
 
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::crew::Awake;
+use super::floats::Ieee;
 use super::members::Members;
 use crate::{Error, Result};
 
@@ -102,6 +103,7 @@ pub(super) fn of(threads: usize) -> Result<&'static Pool> {
         let workers = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("oxidet-{i}"))
+            .start_handler(|_| Ieee::stay())
             .build()
             .map_err(cannot_start)?;
         let members = Members::start(threads - 1).map_err(cannot_start)?;
