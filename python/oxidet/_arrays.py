@@ -227,6 +227,13 @@ def labels(value: Any, argument: str, length: int) -> NDArray[Any]:
     return array
 
 
+def computed(result: NDArray[Any] | None) -> NDArray[Any]:
+    """The result of a kernel that returns None for arrays in need of conversion, after that."""
+    if result is None:
+        raise RuntimeError("this is a bug in oxidet: a kernel refused arrays converted for it")
+    return result
+
+
 def kernel(name: str, array: NDArray[Any]) -> Callable[..., Any]:
     """The float32 or float64 form of a kernel, by the type of ``array``."""
     function: Callable[..., Any] = getattr(_core, f"{name}_f{8 * array.itemsize}")

@@ -23,7 +23,7 @@ pub(crate) use codec::{decode_one, encode_one};
 pub(crate) use columns::Columns;
 pub(crate) use iou::first_largest;
 pub use iou::{Matches, best_matches, iou_matrix};
-pub use nms::{Cutoff, batched_nms, nms, rank};
+pub use nms::{Cutoff, Score, batched_nms, nms, rank};
 pub use scalar::Scalar;
 
 use crate::{Error, Result};

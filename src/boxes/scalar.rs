@@ -23,6 +23,8 @@ pub trait Scalar:
     const ONE: Self;
     /// Distance from 1 to the next larger number.
     const EPSILON: Self;
+    /// Smallest positive number of full precision.
+    const MIN_POSITIVE: Self;
 
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
@@ -57,13 +59,17 @@ macro_rules! scalar {
             const HALF: Self = 0.5;
             const ONE: Self = 1.0;
             const EPSILON: Self = $t::EPSILON;
+            const MIN_POSITIVE: Self = $t::MIN_POSITIVE;
 
+            #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as $t
             }
+            #[inline(always)]
             fn to_f64(self) -> f64 {
                 self as f64
             }
+            #[inline(always)]
             fn next_up(self) -> Self {
                 $t::next_up(self)
             }
@@ -73,9 +79,11 @@ macro_rules! scalar {
             fn ln(self) -> Self {
                 $t::ln(self)
             }
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 $t::is_finite(self)
             }
+            #[inline(always)]
             fn is_nan(self) -> bool {
                 $t::is_nan(self)
             }

@@ -1,10 +1,10 @@
-//! Boxes: IoU, codec, clipping, suppression. Every function exists for float32 and float64.
+//! Boxes: IoU, codec, clipping. Every function exists for float32 and float64.
 
-use numpy::{PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{PyArray1, PyArray2, PyReadonlyArray2};
 use pyo3::prelude::*;
 
 use super::{compute, slice, wrap};
-use crate::boxes::{self, BBox, Cutoff, Scalar};
+use crate::boxes::{self, BBox, Scalar};
 use crate::{Error, Result};
 
 /// The rows of an (R, 4) array.
@@ -29,8 +29,7 @@ pub(super) fn indices<'py>(
 }
 
 macro_rules! bindings {
-    ($t:ty, $box_iou:ident, $bbox2loc:ident, $loc2bbox:ident, $clip_boxes:ident, $nms:ident,
-     $batched_nms:ident) => {
+    ($t:ty, $box_iou:ident, $bbox2loc:ident, $loc2bbox:ident, $clip_boxes:ident) => {
         /// IoU of every box of `a` with every box of `b`: (N, K).
         #[pyfunction]
         fn $box_iou<'py>(
@@ -81,47 +80,11 @@ macro_rules! bindings {
             let n = clipped.len();
             wrap(py, clipped.into_flattened(), [n, 4])
         }
-
-        /// Indices of surviving boxes by descending score, or in order without scores.
-        #[pyfunction]
-        fn $nms<'py>(
-            py: Python<'py>,
-            bbox: PyReadonlyArray2<'py, $t>,
-            scores: Option<PyReadonlyArray1<'py, f64>>,
-            threshold: f64,
-            inclusive: bool,
-            rounded: bool,
-            limit: Option<usize>,
-        ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-            let bbox = rows(&bbox, "bbox")?;
-            let scores = scores.as_ref().map(|s| slice(s, "scores")).transpose()?;
-            let cutoff = Cutoff::new(threshold, inclusive, rounded);
-            let kept = compute(py, || boxes::nms(bbox, scores, cutoff, limit))?;
-            indices(py, kept)
-        }
-
-        /// Suppression within each class; survivors of all classes by descending score.
-        #[pyfunction]
-        fn $batched_nms<'py>(
-            py: Python<'py>,
-            bbox: PyReadonlyArray2<'py, $t>,
-            scores: PyReadonlyArray1<'py, f64>,
-            idxs: PyReadonlyArray1<'py, i64>,
-            threshold: f64,
-            inclusive: bool,
-            rounded: bool,
-        ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-            let (bbox, scores) = (rows(&bbox, "bbox")?, slice(&scores, "scores")?);
-            let classes = slice(&idxs, "idxs")?;
-            let cutoff = Cutoff::new(threshold, inclusive, rounded);
-            let kept = compute(py, || boxes::batched_nms(bbox, scores, classes, cutoff))?;
-            indices(py, kept)
-        }
     };
 }
 
-bindings!(f32, box_iou_f32, bbox2loc_f32, loc2bbox_f32, clip_boxes_f32, nms_f32, batched_nms_f32);
-bindings!(f64, box_iou_f64, bbox2loc_f64, loc2bbox_f64, clip_boxes_f64, nms_f64, batched_nms_f64);
+bindings!(f32, box_iou_f32, bbox2loc_f32, loc2bbox_f32, clip_boxes_f32);
+bindings!(f64, box_iou_f64, bbox2loc_f64, loc2bbox_f64, clip_boxes_f64);
 
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(box_iou_f32, m)?)?;
@@ -132,9 +95,5 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(loc2bbox_f64, m)?)?;
     m.add_function(wrap_pyfunction!(clip_boxes_f32, m)?)?;
     m.add_function(wrap_pyfunction!(clip_boxes_f64, m)?)?;
-    m.add_function(wrap_pyfunction!(nms_f32, m)?)?;
-    m.add_function(wrap_pyfunction!(nms_f64, m)?)?;
-    m.add_function(wrap_pyfunction!(batched_nms_f32, m)?)?;
-    m.add_function(wrap_pyfunction!(batched_nms_f64, m)?)?;
     Ok(())
 }

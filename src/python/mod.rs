@@ -2,7 +2,10 @@
 //! result. One file an area; no loops and no unsafe code here.
 
 use numpy::ndarray::{Array, Dimension, IntoDimension};
-use numpy::{Element, IntoPyArray, PyArray, PyReadonlyArray, PyReadonlyArray4};
+use numpy::{
+    Element, IntoPyArray, PyArray, PyArrayMethods, PyReadonlyArray, PyReadonlyArray4,
+    PyUntypedArrayMethods,
+};
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -11,6 +14,7 @@ mod conv;
 mod evaluation;
 mod graph;
 mod layers;
+mod nms;
 mod pooling;
 mod roi;
 mod rpn;
@@ -64,6 +68,16 @@ fn wrap<'py, T: Element, I: IntoDimension>(
     }
 }
 
+/// The array if kernels can take it as it is: with elements of type `T` in C order. The Python side
+/// converts everything else, and then calls again.
+fn ready<'py, T: Element, D: Dimension>(
+    object: &Bound<'py, PyAny>,
+) -> Option<PyReadonlyArray<'py, T, D>> {
+    let array = object.cast::<PyArray<T, D>>().ok()?.try_readonly().ok()?;
+    // `as_slice` takes Fortran order for contiguous, too.
+    (array.is_c_contiguous() && array.as_slice().is_ok()).then_some(array)
+}
+
 /// The private extension module `oxidet._core`.
 #[pymodule]
 #[pyo3(name = "_core")]
@@ -72,6 +86,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(m)?;
     conv::register(m)?;
     boxes::register(m)?;
+    nms::register(m)?;
     rpn::register(m)?;
     evaluation::register(m)?;
     roi::register(m)?;

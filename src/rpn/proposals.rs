@@ -63,7 +63,7 @@ pub fn proposals<T: Scalar>(
     let mut order = boxes::rank(&large_scores);
     order.truncate(rule.pre_nms.unwrap_or(usize::MAX));
     let candidates: Vec<BBox<T>> = order.iter().map(|&i| large[i].1).collect();
-    let kept = boxes::nms(&candidates, None, rule.cutoff, rule.post_nms)?;
+    let kept = boxes::nms(&candidates, None::<&[f64]>, rule.cutoff, rule.post_nms)?;
     Ok(Proposals {
         boxes: kept.iter().map(|&k| candidates[k]).collect(),
         anchor: kept.iter().map(|&k| large[order[k]].0).collect(),

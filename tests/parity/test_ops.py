@@ -60,6 +60,42 @@ def test_nms_of_irregular_numbers() -> None:
         np.testing.assert_array_equal(ops.nms(boxes, scores, threshold), expected)
 
 
+@pytest.mark.parametrize("arrangement", ["spread", "clusters", "sizes", "whole", "huge", "one"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nms_of_arrangements(arrangement: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for count in (190, 1200, 4000):
+        centre = rng.uniform(0, 1000, (count, 2))
+        extent = rng.uniform(4, 100, (count, 2))
+        if arrangement == "clusters":
+            centre = centre[:50][rng.integers(0, 50, count)] + rng.normal(0, 8, (count, 2))
+        elif arrangement == "sizes":
+            extent = np.exp(rng.uniform(-3, 7, (count, 2)))
+        elif arrangement == "one":
+            centre = rng.normal(0, 1, (count, 2))
+        boxes = np.concatenate([centre - extent / 2, centre + extent / 2], 1)
+        if arrangement == "whole":
+            boxes = np.round(boxes / 20)
+        elif arrangement == "huge":
+            boxes = boxes * 1e15 + 1e17
+        boxes = boxes.astype(np.float32)
+        scores = rng.integers(0, count, count).astype(np.float32)
+        for threshold in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9):
+            expected = theirs.nms(torch.tensor(boxes), torch.tensor(scores), threshold)
+            np.testing.assert_array_equal(ops.nms(boxes, scores, threshold), expected)
+
+
+def test_nms_of_tensors() -> None:
+    rng = np.random.default_rng(0)
+    boxes, scores = torch.tensor(random_boxes(rng, 80)), torch.rand(80)
+    kept = ops.nms(boxes, scores, 0.3)
+    assert kept.dtype == torch.int64
+    assert torch.equal(kept, theirs.nms(boxes, scores, 0.3))
+    classes = torch.tensor(rng.integers(0, 3, 80))
+    kept = ops.batched_nms(boxes, scores, classes, 0.3)
+    assert torch.equal(kept, theirs.batched_nms(boxes, scores, classes, 0.3))
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("count", [0, 1, 30, 900, 1100])
 def test_batched_nms(count: int, seed: int) -> None:

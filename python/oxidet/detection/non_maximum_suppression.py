@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oxidet import _arrays
+from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 NmsRule = Literal["chainercv", "torchvision"]
 
@@ -19,6 +20,7 @@ def is_chainercv(nms_rule: str) -> bool:
     return nms_rule == "chainercv"
 
 
+@same_kind
 def non_maximum_suppression(
     bbox: ArrayLike,
     thresh: float,
@@ -71,15 +73,17 @@ def non_maximum_suppression(
     >>> non_maximum_suppression(boxes, 0.3, score=[0.1, 0.2, 0.3, 0.4])
     array([3, 2, 0], dtype=int32)
     """
-    (boxes,) = _arrays.boxes(bbox=bbox)
-    scores = None
-    if score is not None:
-        given = _arrays.numbers(score, "score", len(boxes))
-        scores = np.ascontiguousarray(given, np.float64)
+    inclusive = is_chainercv(nms_rule)
+    threshold = _arrays.number(thresh, "thresh")
     if limit is not None:
-        limit = min(_arrays.integer(limit, "limit", 0), len(boxes))
-    inclusive = rounded = is_chainercv(nms_rule)
-    kept: NDArray[np.int64] = _arrays.kernel("nms", boxes)(
-        boxes, scores, _arrays.number(thresh, "thresh"), inclusive, rounded, limit
-    )
-    return kept.astype(np.int32)
+        limit = min(_arrays.integer(limit, "limit", 0), 2**63)
+    # The kernel rounds the threshold to the type of the boxes where the rule is inclusive.
+    kept = _core.nms(bbox, score, threshold, inclusive, inclusive, limit)
+    if kept is None:
+        (boxes,) = _arrays.boxes(bbox=bbox)
+        scores = None
+        if score is not None:
+            given = _arrays.numbers(score, "score", len(boxes))
+            scores = np.ascontiguousarray(given, np.float64)
+        kept = _core.nms(boxes, scores, threshold, inclusive, inclusive, limit)
+    return _arrays.computed(kept).astype(np.int32)

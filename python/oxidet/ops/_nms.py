@@ -9,32 +9,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, number
+from oxidet._arrays import as_array, computed, number, numbers
+from oxidet._kinds import same_kind
 from oxidet.ops._boxes import as_boxes
 
 Array = NDArray[Any]
 
 
-def _checked(boxes: Any, scores: Any, iou_threshold: float) -> tuple[Array, Array, float]:
-    """Boxes as contiguous float32 or float64 (R, 4), scores as float64 (R,), the threshold."""
-    rows = as_boxes(boxes, "boxes")
-    if rows.ndim != 2:
-        raise ValueError(f"boxes: expected shape (R, 4), got {rows.shape}")
-    if rows.dtype != np.float64:
-        rows = rows.astype(np.float32, copy=False)
-    values = as_array(scores, "scores")
-    if values.shape != (len(rows),):
-        raise ValueError(f"scores: expected shape ({len(rows)},), got {values.shape}")
-    threshold = number(iou_threshold, "iou_threshold")
+def threshold_number(value: Any, argument: str) -> float:
+    """Any number but NaN."""
+    threshold = number(value, argument)
     if math.isnan(threshold):
-        raise ValueError("iou_threshold: expected a number, got nan")
-    return (
-        np.ascontiguousarray(rows),
-        np.ascontiguousarray(values, dtype=np.float64),
-        threshold,
-    )
+        raise ValueError(f"{argument}: expected a number, got nan")
+    return threshold
 
 
+def ready_boxes(value: Any, argument: str) -> Array:
+    """Boxes as a contiguous (R, 4) array: float64 as they are, all others as float32."""
+    rows = as_boxes(value, argument)
+    if rows.ndim != 2:
+        raise ValueError(f"{argument}: expected shape (R, 4), got {rows.shape}")
+    return np.asarray(rows, np.float64 if _is_double(rows) else np.float32, order="C")
+
+
+def ready_scores(value: Any, argument: str, length: int) -> Array:
+    """Scores as a contiguous array of ``length``: float32 as they are, all others as float64."""
+    scores = numbers(value, argument, length)
+    single = scores.dtype.kind == "f" and scores.dtype.itemsize == 4
+    return np.asarray(scores, np.float32 if single else np.float64, order="C")
+
+
+def ready_categories(value: Any, argument: str, length: int) -> NDArray[np.int64]:
+    """Categories as a contiguous int64 array of ``length``."""
+    categories = as_array(value, argument)
+    if categories.shape != (length,):
+        raise ValueError(f"{argument}: expected shape ({length},), got {categories.shape}")
+    if categories.dtype.kind == "f" and categories.size:
+        raise TypeError(f"{argument}: expected integers, got dtype {categories.dtype}")
+    return np.asarray(categories, np.int64, order="C")
+
+
+def _is_double(array: Array) -> bool:
+    return array.dtype.kind == "f" and array.dtype.itemsize == 8
+
+
+@same_kind
 def nms(boxes: Any, scores: Any, iou_threshold: float) -> NDArray[np.int64]:
     """Non-maximum suppression, as ``torchvision.ops.nms``.
 
@@ -68,11 +87,16 @@ def nms(boxes: Any, scores: Any, iou_threshold: float) -> NDArray[np.int64]:
     >>> ops.nms(boxes, [0.7, 0.9, 0.8], 0.5)
     array([1, 2])
     """
-    rows, values, threshold = _checked(boxes, scores, iou_threshold)
-    kernel = _core.nms_f64 if rows.dtype == np.float64 else _core.nms_f32
-    return kernel(rows, values, threshold, False, False, None)
+    threshold = threshold_number(iou_threshold, "iou_threshold")
+    kept = _core.nms(boxes, scores, threshold, False, False, None)
+    if kept is None:
+        rows = ready_boxes(boxes, "boxes")
+        values = ready_scores(scores, "scores", len(rows))
+        kept = _core.nms(rows, values, threshold, False, False, None)
+    return computed(kept)
 
 
+@same_kind
 def batched_nms(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> NDArray[np.int64]:
     """Non-maximum suppression inside each category, as ``torchvision.ops.batched_nms``.
 
@@ -103,12 +127,11 @@ def batched_nms(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> NDA
     >>> ops.batched_nms(boxes, [0.7, 0.9, 0.8], [0, 0, 1], 0.5)
     array([1, 2])
     """
-    rows, values, threshold = _checked(boxes, scores, iou_threshold)
-    categories = as_array(idxs, "idxs")
-    if categories.shape != values.shape:
-        raise ValueError(f"idxs: expected shape {values.shape}, got {categories.shape}")
-    if categories.dtype.kind == "f" and categories.size:
-        raise TypeError(f"idxs: expected integers, got dtype {categories.dtype}")
-    categories = np.ascontiguousarray(categories, dtype=np.int64)
-    kernel = _core.batched_nms_f64 if rows.dtype == np.float64 else _core.batched_nms_f32
-    return kernel(rows, values, categories, threshold, False, False)
+    threshold = threshold_number(iou_threshold, "iou_threshold")
+    kept = _core.batched_nms(boxes, scores, idxs, threshold)
+    if kept is None:
+        rows = ready_boxes(boxes, "boxes")
+        values = ready_scores(scores, "scores", len(rows))
+        categories = ready_categories(idxs, "idxs", len(rows))
+        kept = _core.batched_nms(rows, values, categories, threshold)
+    return computed(kept)
