@@ -52,6 +52,27 @@ def conv2d_backward_weight(
     groups: int,
 ) -> F32: ...
 def conv2d_backward_bias(grad_output: F32) -> F32: ...
+
+# Weight shape (kh, kw, C / groups, O), stride, padding, dilation, groups, offset groups.
+DeformableOptions = tuple[Quad, Pair, Pair, Pair, int, int]
+
+def deform_columns(
+    input: F32, offset: F32, mask: F32 | None, columns: F32, options: DeformableOptions
+) -> None: ...
+def deform_columns_backward_input(
+    grad_columns: F32,
+    offset: F32,
+    mask: F32 | None,
+    input_shape: Quad,
+    options: DeformableOptions,
+) -> F32: ...
+def deform_columns_backward_samples(
+    grad_columns: F32,
+    input: F32,
+    offset: F32,
+    mask: F32 | None,
+    options: DeformableOptions,
+) -> F32: ...
 def matmul(a: F32, b: F32, transpose_a: bool, transpose_b: bool) -> F32: ...
 
 # --- layers: pooling, batch norm, activations, losses, dropout ---

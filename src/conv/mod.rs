@@ -17,6 +17,7 @@
 //! | `backward_data` | gradient of the input, as a gather over output pixels |
 //! | `backward_weight` | gradient of the weights, one task per range of weight rows |
 //! | `backward_depthwise` | both gradients where groups have one input channel |
+//! | `deformable` | gathering with taps moved by offsets, and its gradients |
 //! | `columns` | gathering the input values under an output pixel |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
 
@@ -25,6 +26,7 @@ mod backward_data;
 mod backward_depthwise;
 mod backward_weight;
 mod columns;
+mod deformable;
 mod direct;
 mod forward;
 mod geometry;
@@ -37,6 +39,7 @@ pub use crate::gemm::Storage;
 pub use algorithm::Algorithm;
 pub use backward_data::backward_data;
 pub use backward_weight::{backward_bias, backward_weight};
+pub use deformable::Deformable;
 pub use forward::forward;
 pub use geometry::{Conv2d, Padding, output_size};
 pub use prepared::{Activation, Epilogue, Options, Packing, Precision, PreparedConv};

@@ -1,10 +1,13 @@
 //! Convolution and matrix products.
 
-use numpy::{PyArray1, PyArray2, PyArray4, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4};
+use numpy::{
+    PyArray1, PyArray2, PyArray4, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4,
+    PyReadwriteArray4,
+};
 use pyo3::prelude::*;
 
 use super::{compute, shape4, slice, wrap};
-use crate::conv::{self, Conv2d, Padding};
+use crate::conv::{self, Conv2d, Deformable, Padding};
 use crate::gemm::{self, MatRef};
 use crate::memory::result_len;
 use crate::{Error, Result};
@@ -113,6 +116,90 @@ fn conv2d_backward_bias<'py>(
     wrap(py, result, [channels])
 }
 
+/// What the functions of deformable convolution are given besides their arrays: the shape of
+/// the weight (kh, kw, C / groups, O), stride, padding (rows, columns), dilation, groups, offset
+/// groups.
+type DeformableOptions = (Quad, Pair, Pair, Pair, usize, usize);
+
+fn deformable(
+    input: Quad,
+    (weight, stride, padding, dilation, groups, offset_groups): DeformableOptions,
+    offset: &PyReadonlyArray4<'_, f32>,
+    mask: Option<&PyReadonlyArray4<'_, f32>>,
+) -> Result<Deformable> {
+    let padding = Padding::symmetric(padding.0, padding.1);
+    let conv = Conv2d::new(input, weight, stride, padding, dilation, groups)?;
+    Deformable::new(conv, offset_groups, shape4(offset), mask.map(shape4))
+}
+
+fn check_columns(deformable: &Deformable, columns: &[f32]) -> Result<()> {
+    let (expected, got) = (deformable.columns_len(), columns.len());
+    match expected == got {
+        true => Ok(()),
+        false => Err(Error::shape("columns", format!("{expected} elements"), got.to_string())),
+    }
+}
+
+/// The columns of a deformable convolution, into `columns` (N, H_out, W_out, kh * kw * C), every
+/// element of which is written; input (N, H, W, C), offset (N, H_out, W_out, 2 * samples), mask
+/// (N, H_out, W_out, samples).
+#[pyfunction]
+fn deform_columns<'py>(
+    py: Python<'py>,
+    input: PyReadonlyArray4<'py, f32>,
+    offset: PyReadonlyArray4<'py, f32>,
+    mask: Option<PyReadonlyArray4<'py, f32>>,
+    mut columns: PyReadwriteArray4<'py, f32>,
+    options: DeformableOptions,
+) -> PyResult<()> {
+    let deformable = deformable(shape4(&input), options, &offset, mask.as_ref())?;
+    let (x, o) = (slice(&input, "input")?, slice(&offset, "offset")?);
+    let m = mask.as_ref().map(|m| slice(m, "mask")).transpose()?;
+    let out = columns
+        .as_slice_mut()
+        .map_err(|_| Error::shape("columns", "a C-contiguous array", "a strided one"))?;
+    check_columns(&deformable, out)?;
+    Ok(py.detach(|| deformable.gather(x, o, m, out))?)
+}
+
+/// Gradient of the input of [`deform_columns`], which has shape (N, H, W, C).
+#[pyfunction]
+fn deform_columns_backward_input<'py>(
+    py: Python<'py>,
+    grad_columns: PyReadonlyArray4<'py, f32>,
+    offset: PyReadonlyArray4<'py, f32>,
+    mask: Option<PyReadonlyArray4<'py, f32>>,
+    input_shape: Quad,
+    options: DeformableOptions,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let deformable = deformable(input_shape, options, &offset, mask.as_ref())?;
+    let (g, o) = (slice(&grad_columns, "grad_columns")?, slice(&offset, "offset")?);
+    let m = mask.as_ref().map(|m| slice(m, "mask")).transpose()?;
+    check_columns(&deformable, g)?;
+    let result = py.detach(|| deformable.input_gradient(o, m, g))?;
+    wrap(py, result, [input_shape.0, input_shape.1, input_shape.2, input_shape.3])
+}
+
+/// Gradients of offset and mask of [`deform_columns`], (N, H_out, W_out, samples * 3).
+#[pyfunction]
+fn deform_columns_backward_samples<'py>(
+    py: Python<'py>,
+    grad_columns: PyReadonlyArray4<'py, f32>,
+    input: PyReadonlyArray4<'py, f32>,
+    offset: PyReadonlyArray4<'py, f32>,
+    mask: Option<PyReadonlyArray4<'py, f32>>,
+    options: DeformableOptions,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let deformable = deformable(shape4(&input), options, &offset, mask.as_ref())?;
+    let (g, x) = (slice(&grad_columns, "grad_columns")?, slice(&input, "input")?);
+    let o = slice(&offset, "offset")?;
+    let m = mask.as_ref().map(|m| slice(m, "mask")).transpose()?;
+    check_columns(&deformable, g)?;
+    let result = py.detach(|| deformable.sample_gradient(x, o, m, g))?;
+    let (batch, rows, cols, offsets) = shape4(&offset);
+    wrap(py, result, [batch, rows, cols, offsets / 2 * 3])
+}
+
 /// Matrix product of `a` (or its transpose) and `b` (or its transpose).
 #[pyfunction]
 fn matmul<'py>(
@@ -158,6 +245,9 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(conv2d_backward_data, m)?)?;
     m.add_function(wrap_pyfunction!(conv2d_backward_weight, m)?)?;
     m.add_function(wrap_pyfunction!(conv2d_backward_bias, m)?)?;
+    m.add_function(wrap_pyfunction!(deform_columns, m)?)?;
+    m.add_function(wrap_pyfunction!(deform_columns_backward_input, m)?)?;
+    m.add_function(wrap_pyfunction!(deform_columns_backward_samples, m)?)?;
     m.add_function(wrap_pyfunction!(matmul, m)?)?;
     Ok(())
 }

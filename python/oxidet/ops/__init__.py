@@ -7,6 +7,7 @@ operators also take tensors and are differentiable in the features.
 from __future__ import annotations
 
 from oxidet.ops._boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from oxidet.ops._deform_conv import DeformConv2d, deform_conv2d
 from oxidet.ops._feature_pyramid import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from oxidet.ops._iou import box_iou
 from oxidet.ops._misc import Conv2dNormActivation, FrozenBatchNorm2d
@@ -18,6 +19,7 @@ from oxidet.ops._roi_pool import RoIPool, roi_pool
 
 __all__ = [
     "Conv2dNormActivation",
+    "DeformConv2d",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
     "LastLevelMaxPool",
@@ -32,6 +34,7 @@ __all__ = [
     "box_convert",
     "box_iou",
     "clip_boxes_to_image",
+    "deform_conv2d",
     "nms",
     "ps_roi_align",
     "ps_roi_pool",

@@ -58,7 +58,7 @@ class ExtraFPNBlock(Module):
     _mode_matters = False
 
     def forward(
-        self, results: list[Any], x: list[Any], names: list[str]
+        self, results: list[Any], x: list[Any], names: list[str], /
     ) -> tuple[list[Any], list[str]]:
         """Extend ``results`` (and ``names``); ``x`` are the maps that the pyramid was made of."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
