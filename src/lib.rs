@@ -14,7 +14,7 @@
 //! | [`graph`] | networks as graphs: passes, memory plan, executable plans |
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
-//! | [`roi`] | RoI pooling and RoI align |
+//! | [`roi`] | RoI pooling, RoI align and their position-sensitive kin |
 //! | [`rows`](mod@rows) | rows of channels with gaps between them, and cutting them into tiles |
 //! | [`memory`] | refusing results that no memory can hold |
 //! | [`evaluation`] | VOC matching and average precision |

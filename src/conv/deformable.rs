@@ -401,18 +401,17 @@ mod tests {
     }
 
     fn cases() -> Vec<Case> {
-        let geometries = [
+        type Pair = (usize, usize);
+        type Geometry = ((usize, usize, usize, usize), Pair, Pair, Pair, Pair, usize, usize);
+        let geometries: [Geometry; 5] = [
             ((1, 1, 1, 1), (1, 1), (1, 1), (0, 0), (1, 1), 1, 1),
             ((2, 6, 7, 4), (3, 3), (1, 1), (1, 1), (1, 1), 1, 2),
             ((1, 9, 5, 6), (3, 2), (2, 1), (2, 0), (1, 2), 3, 2),
             ((2, 5, 5, 140), (1, 3), (1, 2), (0, 1), (1, 1), 2, 1),
             ((0, 5, 5, 2), (3, 3), (1, 1), (1, 1), (1, 1), 1, 1),
         ];
-        let case = |(input, kernel, stride, padding, dilation, groups, offset_groups)| {
-            let weight = (kernel.0, kernel.1, 0, groups);
-            let (_, _, _, channels): (usize, usize, usize, usize) = input;
-            let weight = (weight.0, weight.1, channels / groups, weight.3);
-            let padding: (usize, usize) = padding;
+        let case = |(input, kernel, stride, padding, dilation, groups, offset_groups): Geometry| {
+            let weight = (kernel.0, kernel.1, input.3 / groups, groups);
             let padding = Padding::symmetric(padding.0, padding.1);
             let conv = Conv2d::new(input, weight, stride, padding, dilation, groups).unwrap();
             let samples = conv.output_pixels() * offset_groups * kernel.0 * kernel.1;
