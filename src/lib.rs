@@ -17,7 +17,7 @@
 //! | [`roi`] | RoI pooling, RoI align and their position-sensitive kin |
 //! | [`rows`](mod@rows) | rows of channels with gaps between them, and cutting them into tiles |
 //! | [`memory`] | refusing results that no memory can hold |
-//! | [`evaluation`] | VOC matching and average precision |
+//! | [`evaluation`] | average precision as VOC and as COCO define it |
 //!
 //! # Memory layout
 //!

@@ -238,28 +238,51 @@ def roi_targets_f32(
 def roi_targets_f64(
     roi: F64, bbox: F64, positive: float, negative_hi: float, negative_lo: float
 ) -> tuple[I64, Bool, Bool]: ...
+
+# Boxes, labels and images of all boxes, a row each.
 def voc_match_f32(
-    pred_bbox: F32,
-    pred_label: I64,
-    pred_image: I64,
+    pred: tuple[F32, I32, I32],
     pred_score: F64,
-    gt_bbox: F32,
-    gt_label: I64,
-    gt_image: I64,
+    gt: tuple[F32, I32, I32],
     gt_difficult: Bool,
     threshold: float,
 ) -> list[tuple[NDArray[np.int8], int | None]]: ...
 def voc_match_f64(
-    pred_bbox: F64,
-    pred_label: I64,
-    pred_image: I64,
+    pred: tuple[F64, I32, I32],
     pred_score: F64,
-    gt_bbox: F64,
-    gt_label: I64,
-    gt_image: I64,
+    gt: tuple[F64, I32, I32],
     gt_difficult: Bool,
     threshold: float,
 ) -> list[tuple[NDArray[np.int8], int | None]]: ...
+def voc_ap_f32(
+    pred: tuple[F32, I32, I32],
+    pred_score: F64,
+    gt: tuple[F32, I32, I32],
+    gt_difficult: Bool,
+    threshold: float,
+    eleven_points: bool,
+) -> F64: ...
+def voc_ap_f64(
+    pred: tuple[F64, I32, I32],
+    pred_score: F64,
+    gt: tuple[F64, I32, I32],
+    gt_difficult: Bool,
+    threshold: float,
+    eleven_points: bool,
+) -> F64: ...
+def coco_curves(
+    pred: tuple[F64, I32, I32],
+    pred_score: F64,
+    pred_area: F64,
+    gt: tuple[F64, I32, I32],
+    gt_area: F64,
+    gt_crowded: Bool,
+    classes: int,
+    thresholds: F64,
+    recalls: F64,
+    area_ranges: Sequence[tuple[float, float]],
+    max_detections: Sequence[int],
+) -> F64: ...
 def voc_average_precision(prec: F64, rec: F64, eleven_points: bool) -> float: ...
 
 # --- RoI operators ---

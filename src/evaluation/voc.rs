@@ -6,27 +6,23 @@
 //! Boxes grow by one on both max edges before the comparison, since VOC's corners are the first and
 //! last pixel.
 //!
+//! Which object a detection points at does not depend on other detections. So that is found image
+//! by image, and then one walk down the scores of a class, all its images together, settles who
+//! came first.
+//!
 //! Equal scores keep their order (image, then row), where the original leaves it to an unstable
-//! sort.
+//! sort. NaN scores come first.
 
-use rayon::prelude::*;
+use super::rows::{Nan, by_score, for_each_image, map_tasks};
+use crate::boxes::{BBox, Scalar, check_length};
+use crate::evaluation::Rows;
+use crate::{Error, Result, parallel};
 
-use crate::boxes::{self, BBox, Columns, Scalar, check_length};
-use crate::{Error, Result};
+/// Detections for which a second thread is worth waking: some 50 microseconds of work.
+const FEW_DETECTIONS: usize = 500;
 
-/// Labels reserve a row for every class below them, so an absurd one is refused.
-const MAX_CLASSES: i64 = 1 << 20;
-
-/// Boxes of all images, one row each.
-#[derive(Debug, Clone, Copy)]
-pub struct Rows<'a, T> {
-    /// Corners.
-    pub boxes: &'a [BBox<T>],
-    /// Class, 0 or above.
-    pub labels: &'a [i64],
-    /// Image the box belongs to.
-    pub images: &'a [i64],
-}
+/// A detection that points at no object.
+const NOWHERE: u32 = u32::MAX;
 
 /// How the detections of one class fared.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -38,95 +34,148 @@ pub struct ClassOutcome {
     pub positives: Option<usize>,
 }
 
-/// Outcomes for the classes `0..=max(label)`.
-pub fn match_detections<T: Scalar>(
-    detections: Rows<'_, T>,
-    scores: &[f64],
-    objects: Rows<'_, T>,
-    difficult: &[bool],
-    threshold: f64,
-) -> Result<Vec<ClassOutcome>> {
-    check_length("pred_labels", detections.labels.len(), detections.boxes.len())?;
-    check_length("pred_images", detections.images.len(), detections.boxes.len())?;
-    check_length("pred_scores", scores.len(), detections.boxes.len())?;
-    check_length("gt_labels", objects.labels.len(), objects.boxes.len())?;
-    check_length("gt_images", objects.images.len(), objects.boxes.len())?;
-    check_length("gt_difficults", difficult.len(), objects.boxes.len())?;
-    let classes =
-        number_of_classes("pred_labels", detections)?.max(number_of_classes("gt_labels", objects)?);
-    let order = boxes::rank(scores);
-    let mut by_class: Vec<Vec<usize>> = vec![vec![]; classes];
-    order.iter().for_each(|&i| by_class[detections.labels[i] as usize].push(i));
-    let mut objects_by_class: Vec<Vec<usize>> = vec![vec![]; classes];
-    (0..objects.boxes.len()).for_each(|i| objects_by_class[objects.labels[i] as usize].push(i));
-    Ok(by_class
-        .into_par_iter()
-        .zip(objects_by_class)
-        .map(|(members, mut targets)| {
-            targets.sort_by_key(|&i| objects.images[i]);
-            let seen = !members.is_empty() || !targets.is_empty();
-            ClassOutcome {
-                positives: seen.then(|| targets.iter().filter(|&&i| !difficult[i]).count()),
-                outcome: class_outcome(
-                    detections, &members, objects, &targets, difficult, threshold,
-                ),
-            }
-        })
-        .collect())
-}
+impl ClassOutcome {
+    /// Precision and recall after each detection; without positives recall is NaN.
+    fn curves(&self) -> (Vec<f64>, Vec<f64>) {
+        let positives = self.positives.unwrap_or(0) as f64;
+        let (mut right, mut wrong) = (0.0, 0.0);
+        let point = |&outcome: &i8| {
+            right += f64::from(u8::from(outcome == 1));
+            wrong += f64::from(u8::from(outcome == 0));
+            (right / (right + wrong), right / positives)
+        };
+        self.outcome.iter().map(point).unzip()
+    }
 
-fn number_of_classes<T>(argument: &'static str, rows: Rows<'_, T>) -> Result<usize> {
-    match rows.labels.iter().position(|l| !(0..MAX_CLASSES).contains(l)) {
-        Some(row) => Err(Error::row(
-            argument,
-            format!("labels from 0 to {}", MAX_CLASSES - 1),
-            rows.labels[row].to_string(),
-            row,
-        )),
-        None => Ok(rows.labels.iter().max().map_or(0, |&l| l as usize + 1)),
+    /// As [`average_precision`], NaN for a class without objects that count.
+    fn average_precision(&self, eleven_points: bool) -> Result<f64> {
+        if self.positives.unwrap_or(0) == 0 {
+            return Ok(f64::NAN);
+        }
+        let (precision, recall) = self.curves();
+        average_precision(&precision, &recall, eleven_points)
     }
 }
 
-/// Outcomes of `members` (by descending score) against `targets` (by image), in members' order.
-fn class_outcome<T: Scalar>(
-    detections: Rows<'_, T>,
-    members: &[usize],
-    objects: Rows<'_, T>,
-    targets: &[usize],
-    difficult: &[bool],
-    threshold: f64,
-) -> Vec<i8> {
-    let threshold = T::from_f64(threshold);
-    let inclusive = |b: &BBox<T>| [b[0], b[1], b[2] + T::ONE, b[3] + T::ONE];
-    let image_of = |&place: &usize| detections.images[members[place]];
-    let mut outcome = vec![0; members.len()];
-    let mut places: Vec<usize> = (0..members.len()).collect();
-    places.sort_by_key(image_of); // stable: within an image still by score
-    for places in places.chunk_by(|a, b| image_of(a) == image_of(b)) {
-        let image = image_of(&places[0]);
-        let start = targets.partition_point(|&t| objects.images[t] < image);
-        let end = targets.partition_point(|&t| objects.images[t] <= image);
-        let targets = &targets[start..end];
-        if targets.is_empty() {
-            continue; // all wrong
+/// Detections and objects of all images. Boxes are corners, minima first.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a, T> {
+    /// Boxes, classes, images.
+    pub detections: Rows<'a, T>,
+    /// The higher the surer.
+    pub scores: &'a [f64],
+    /// Boxes, classes, images.
+    pub objects: Rows<'a, T>,
+    /// Whether an object counts neither for nor against.
+    pub difficult: &'a [bool],
+    /// IoU of a right detection.
+    pub threshold: f64,
+}
+
+impl<T: Scalar> Problem<'_, T> {
+    /// Outcomes for the classes `0..=max(label)`.
+    pub fn outcomes(&self) -> Result<Vec<ClassOutcome>> {
+        self.for_classes(|outcome| outcome)
+    }
+
+    /// Average precision of the classes `0..=max(label)`, NaN for those without objects that count.
+    pub fn average_precisions(&self, eleven_points: bool) -> Result<Vec<f64>> {
+        let average = |outcome: ClassOutcome| outcome.average_precision(eleven_points);
+        self.for_classes(|outcome| Some(average(outcome)))?.into_iter().flatten().collect()
+    }
+
+    /// What `then` makes of the outcome of every class.
+    fn for_classes<R: Default + Send>(
+        &self,
+        then: impl Fn(ClassOutcome) -> R + Sync,
+    ) -> Result<Vec<R>> {
+        let Problem { detections, objects, .. } = self;
+        let classes = detections
+            .check(["pred_labels", "pred_images"])?
+            .max(objects.check(["gt_labels", "gt_images"])?);
+        check_length("pred_scores", self.scores.len(), detections.boxes.len())?;
+        check_length("gt_difficults", self.difficult.len(), objects.boxes.len())?;
+        let (members, targets) = (detections.by_class(classes), objects.by_class(classes));
+        let class = |class: usize| then(self.outcome(members.class(class), targets.class(class)));
+        match detections.boxes.len() < FEW_DETECTIONS {
+            true => Ok((0..classes).map(class).collect()),
+            false => parallel::lead(|| map_tasks(classes, class)),
         }
-        let candidates: Vec<_> = targets.iter().map(|&t| inclusive(&objects.boxes[t])).collect();
-        let candidates = Columns::new(&candidates);
+    }
+
+    /// Outcome of one class: its detections are `members`, its objects `targets`, both by image.
+    fn outcome(&self, members: &[u32], targets: &[u32]) -> ClassOutcome {
+        if members.is_empty() && targets.is_empty() {
+            return ClassOutcome::default();
+        }
+        let Problem { detections, objects, .. } = self;
+        let threshold = T::from_f64(self.threshold);
+        let mut pointed = vec![NOWHERE; members.len()];
+        let boxes: Vec<_> =
+            targets.iter().map(|&target| Extended::new(&objects.boxes[target as usize])).collect();
+        for_each_image(members, detections.images, targets, objects.images, |here, there| {
+            for place in here {
+                let detection = Extended::new(&detections.boxes[members[place] as usize]);
+                if let Some(target) = detection.match_among(&boxes[there.clone()], threshold) {
+                    pointed[place] = (there.start + target) as u32;
+                }
+            }
+        });
+        let difficult: Vec<bool> = targets.iter().map(|&t| self.difficult[t as usize]).collect();
         let mut used = vec![false; targets.len()];
-        for &place in places {
-            let detection = inclusive(&detections.boxes[members[place]]);
-            let (target, iou) = boxes::first_largest(candidates.iou_with(&detection));
-            if iou < threshold {
-                continue;
-            }
-            outcome[place] = match difficult[targets[target]] {
-                true => -1,
-                false => i8::from(!used[target]),
-            };
-            used[target] = true;
+        let fate = |place: usize| match pointed[place] {
+            NOWHERE => 0,
+            target if difficult[target as usize] => -1,
+            target => i8::from(!std::mem::replace(&mut used[target as usize], true)),
+        };
+        let scores = members.iter().map(|&member| self.scores[member as usize]);
+        ClassOutcome {
+            outcome: by_score(scores, Nan::First).map(fate).collect(),
+            positives: Some(difficult.iter().filter(|&&difficult| !difficult).count()),
         }
     }
-    outcome
+}
+
+/// A box with one added to its maxima, and its area.
+struct Extended<T> {
+    corners: BBox<T>,
+    area: T,
+}
+
+impl<T: Scalar> Extended<T> {
+    #[inline]
+    fn new(b: &BBox<T>) -> Self {
+        let corners = [b[0], b[1], b[2] + T::ONE, b[3] + T::ONE];
+        Extended { corners, area: (corners[2] - corners[0]) * (corners[3] - corners[1]) }
+    }
+
+    /// As [`crate::boxes::iou_matrix`]; most images have so few objects that columns do not pay.
+    #[inline]
+    fn iou(&self, other: &Self) -> T {
+        let (a, b) = (&self.corners, &other.corners);
+        let top = if a[0] > b[0] { a[0] } else { b[0] };
+        let left = if a[1] > b[1] { a[1] } else { b[1] };
+        let bottom = if a[2] < b[2] { a[2] } else { b[2] };
+        let right = if a[3] < b[3] { a[3] } else { b[3] };
+        let overlap = if (top < bottom) & (left < right) { T::ONE } else { T::ZERO };
+        let intersection = (bottom - top) * (right - left) * overlap;
+        intersection / (self.area + other.area - intersection)
+    }
+
+    /// The object this one points at, the first of those it overlaps most, unless the overlap is
+    /// below the threshold. NaN is the largest overlap of all, and not below, as in the original.
+    #[inline]
+    fn match_among(&self, objects: &[Self], threshold: T) -> Option<usize> {
+        let (mut best, mut largest) = (0, self.iou(objects.first()?));
+        for (place, object) in objects.iter().enumerate().skip(1) {
+            let iou = self.iou(object);
+            if iou > largest || (iou.is_nan() && !largest.is_nan()) {
+                (best, largest) = (place, iou);
+            }
+        }
+        let below = largest < threshold;
+        (!below).then_some(best)
+    }
 }
 
 /// Average precision of one class. NaN precisions count as 0.
@@ -175,14 +224,16 @@ mod tests {
         ];
         let objects: [BBox<f32>; 4] =
             [[0., 0., 9., 9.], [20., 20., 39., 39.], [10., 10., 19., 19.], [60., 60., 70., 70.]];
-        match_detections(
-            Rows { boxes: &detections, labels: &[0; 5], images: &[0, 0, 0, 0, 1] },
-            &[0.9, 0.8, 0.7, 0.6, 0.85],
-            Rows { boxes: &objects, labels: &[0; 4], images: &[0, 0, 1, 1] },
-            &[false, true, false, false],
-            0.5,
-        )
-        .unwrap()
+        let problem = Problem {
+            detections: Rows { boxes: &detections, labels: &[0; 5], images: &[0, 0, 0, 0, 1] },
+            scores: &[0.9, 0.8, 0.7, 0.6, 0.85],
+            objects: Rows { boxes: &objects, labels: &[0; 4], images: &[0, 0, 1, 1] },
+            difficult: &[false, true, false, false],
+            threshold: 0.5,
+        };
+        let [area, eleven] = [false, true].map(|e| problem.average_precisions(e).unwrap()[0]);
+        assert!((area - 2. / 3.).abs() < 1e-12 && (eleven - 7. / 11.).abs() < 1e-12);
+        problem.outcomes().unwrap()
     }
 
     #[test]
@@ -202,14 +253,15 @@ mod tests {
     #[test]
     fn classes_without_detections_or_objects() {
         let one = [[0f64, 0., 9., 9.]];
-        let classes = match_detections(
-            Rows { boxes: &one, labels: &[3], images: &[0] },
-            &[0.5],
-            Rows { boxes: &one, labels: &[1], images: &[0] },
-            &[true],
-            0.5,
-        )
-        .unwrap();
+        let problem = Problem {
+            detections: Rows { boxes: &one, labels: &[3], images: &[0] },
+            scores: &[0.5],
+            objects: Rows { boxes: &one, labels: &[1], images: &[0] },
+            difficult: &[true],
+            threshold: 0.5,
+        };
+        assert!(problem.average_precisions(false).unwrap().iter().all(|ap| ap.is_nan()));
+        let classes = problem.outcomes().unwrap();
         let positives: Vec<_> = classes.iter().map(|c| c.positives).collect();
         assert_eq!(positives, [None, Some(0), None, Some(0)]);
         assert_eq!(classes[3].outcome, [0]);
@@ -228,13 +280,19 @@ mod tests {
     fn nan_precision_counts_as_nothing() {
         let (precision, recall) = ([f64::NAN, 0.5], [0.0, 1.0]);
         assert_eq!(average_precision(&precision, &recall, false).unwrap(), 0.5);
-        let negative = match_detections::<f32>(
-            Rows { boxes: &[[0.; 4]], labels: &[-1], images: &[0] },
-            &[0.5],
-            Rows { boxes: &[], labels: &[], images: &[] },
-            &[],
-            0.5,
+        let negative = Problem::<f32> {
+            detections: Rows { boxes: &[[0.; 4]], labels: &[-1], images: &[0] },
+            scores: &[0.5],
+            objects: Rows { boxes: &[], labels: &[], images: &[] },
+            difficult: &[],
+            threshold: 0.5,
+        };
+        assert!(
+            negative
+                .outcomes()
+                .unwrap_err()
+                .to_string()
+                .starts_with("pred_labels: expected labels")
         );
-        assert!(negative.unwrap_err().to_string().starts_with("pred_labels: expected labels"));
     }
 }

@@ -12,11 +12,14 @@ values raise ValueError, where the originals raise IndexError or fail later.
 
 from __future__ import annotations
 
+from oxidet.detection._coco import CocoEvaluation
 from oxidet.detection.anchor_target_creator import AnchorTargetCreator
 from oxidet.detection.bbox2loc import bbox2loc
 from oxidet.detection.bbox_iou import bbox_iou
 from oxidet.detection.crop_bbox import crop_bbox
 from oxidet.detection.enumerate_shifted_anchor import enumerate_shifted_anchor
+from oxidet.detection.eval_coco import eval_coco
+from oxidet.detection.eval_detection_coco import eval_detection_coco
 from oxidet.detection.eval_detection_voc import (
     calc_detection_voc_ap,
     calc_detection_voc_prec_rec,
@@ -33,9 +36,11 @@ from oxidet.detection.resize_bbox import resize_bbox
 from oxidet.detection.roi_pooling_2d import roi_pooling_2d
 from oxidet.detection.rotate_bbox import rotate_bbox
 from oxidet.detection.translate_bbox import translate_bbox
+from oxidet.visualize import vis_bbox
 
 __all__ = [
     "AnchorTargetCreator",
+    "CocoEvaluation",
     "ProposalCreator",
     "ProposalTargetCreator",
     "bbox2loc",
@@ -44,6 +49,8 @@ __all__ = [
     "calc_detection_voc_prec_rec",
     "crop_bbox",
     "enumerate_shifted_anchor",
+    "eval_coco",
+    "eval_detection_coco",
     "eval_detection_voc",
     "flip_bbox",
     "generate_anchor_base",
@@ -54,4 +61,5 @@ __all__ = [
     "roi_pooling_2d",
     "rotate_bbox",
     "translate_bbox",
+    "vis_bbox",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays, _core
+from oxidet.detection._rows import Rows
 
 F64 = NDArray[np.float64]
 Curve = list[F64 | None]
@@ -59,10 +60,11 @@ def eval_detection_voc(
     >>> result["map"]
     1.0
     """
-    prec, rec = calc_detection_voc_prec_rec(
-        pred_bboxes, pred_labels, pred_scores, gt_bboxes, gt_labels, gt_difficults, iou_thresh
-    )
-    ap = calc_detection_voc_ap(prec, rec, use_07_metric=use_07_metric)
+    kernel, *arguments = _problem(
+        "voc_ap",
+        pred_bboxes, pred_labels, pred_scores, gt_bboxes, gt_labels, gt_difficults, iou_thresh,
+    )  # fmt: skip
+    ap = kernel(*arguments, bool(use_07_metric))
     known = ap[~np.isnan(ap)]
     return {"ap": ap, "map": float(known.mean()) if len(known) else float("nan")}
 
@@ -128,23 +130,13 @@ def calc_detection_voc_prec_rec(
     >>> prec, rec
     ([array([1. , 0.5])], [array([1., 1.])])
     """
-    detections = _Rows(pred_bboxes, pred_labels, "pred")
-    objects = _Rows(gt_bboxes, gt_labels, "gt")
-    detections.check_images(len(objects), "gt_bboxes")
-    scores = detections.companion(pred_scores, "pred_scores").astype(np.float64)
-    if gt_difficults is None:
-        difficult = np.zeros(len(objects.boxes), np.bool_)
-    else:
-        difficult = objects.companion(gt_difficults, "gt_difficults").astype(np.bool_)
-    pred, gt = _arrays.boxes(pred_bboxes=detections.boxes, gt_bboxes=objects.boxes)
-    classes = _arrays.kernel("voc_match", pred)(
-        pred, detections.labels, detections.images, scores,
-        gt, objects.labels, objects.images, difficult,
-        _arrays.number(iou_thresh, "iou_thresh"),
+    kernel, *arguments = _problem(
+        "voc_match",
+        pred_bboxes, pred_labels, pred_scores, gt_bboxes, gt_labels, gt_difficults, iou_thresh,
     )  # fmt: skip
     prec: Curve = []
     rec: Curve = []
-    for outcome, positives in classes:
+    for outcome, positives in kernel(*arguments):
         right, wrong = np.cumsum(outcome == 1), np.cumsum(outcome == 0)
         with np.errstate(invalid="ignore"):  # 0 / 0 is the documented NaN
             prec.append(None if positives is None else right / (right + wrong))
@@ -201,40 +193,31 @@ def calc_detection_voc_ap(
     return ap
 
 
-class _Rows:
-    """Boxes and labels of all images in one array each, with the image every row came from."""
-
-    def __init__(
-        self, bboxes: Iterable[ArrayLike], labels: Iterable[ArrayLike], prefix: str
-    ) -> None:
-        boxes = [
-            _arrays.box_shape(_arrays.as_array(b, f"{prefix}_bboxes[{i}]"), f"{prefix}_bboxes[{i}]")
-            for i, b in enumerate(bboxes)
-        ]
-        self._name = f"{prefix}_bboxes"
-        self._lengths = [len(b) for b in boxes]
-        self.boxes = np.concatenate(boxes) if boxes else np.zeros((0, 4), np.float32)
-        self.images = np.repeat(np.arange(len(boxes)), self._lengths)
-        self.labels = self.companion(labels, f"{prefix}_labels", _arrays.labels).astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def check_images(self, images: int, argument: str) -> None:
-        """Refuse another number of images."""
-        if images != len(self):
-            raise ValueError(
-                f"{argument}: expected {len(self)} images as in {self._name}, got {images}"
-            )
-
-    def companion(
-        self, values: Iterable[ArrayLike], argument: str, check: Any = _arrays.numbers
-    ) -> NDArray[Any]:
-        """What goes with the boxes, one array for each image, in one array."""
-        listed = list(values)
-        self.check_images(len(listed), argument)
-        rows = [
-            check(v, f"{argument}[{i}]", n)
-            for i, (v, n) in enumerate(zip(listed, self._lengths, strict=True))
-        ]
-        return np.concatenate(rows) if rows else np.zeros(0)
+def _problem(
+    kernel: str,
+    pred_bboxes: Iterable[ArrayLike],
+    pred_labels: Iterable[ArrayLike],
+    pred_scores: Iterable[ArrayLike],
+    gt_bboxes: Iterable[ArrayLike],
+    gt_labels: Iterable[ArrayLike],
+    gt_difficults: Iterable[ArrayLike] | None,
+    iou_thresh: float,
+) -> list[Any]:
+    """The kernel for boxes of this type, and its arguments."""
+    detections = Rows(pred_bboxes, pred_labels, "pred")
+    objects = Rows(gt_bboxes, gt_labels, "gt")
+    detections.check_images(len(objects), "gt_bboxes")
+    scores = detections.companion(pred_scores, "pred_scores").astype(np.float64)
+    if gt_difficults is None:
+        difficult = np.zeros(len(objects.boxes), np.bool_)
+    else:
+        difficult = objects.companion(gt_difficults, "gt_difficults").astype(np.bool_)
+    pred, gt = _arrays.boxes(pred_bboxes=detections.boxes, gt_bboxes=objects.boxes)
+    return [
+        _arrays.kernel(kernel, pred),
+        detections.kernel_arguments(pred),
+        scores,
+        objects.kernel_arguments(gt),
+        difficult,
+        _arrays.number(iou_thresh, "iou_thresh"),
+    ]
