@@ -11,6 +11,7 @@
 
 mod clip;
 mod codec;
+mod coder;
 mod columns;
 mod iou;
 mod nms;
@@ -20,6 +21,7 @@ pub use clip::clip;
 pub(crate) use clip::clip_one;
 pub use codec::{decode, encode};
 pub(crate) use codec::{decode_one, encode_one};
+pub use coder::Coder;
 pub(crate) use columns::Columns;
 pub(crate) use iou::first_largest;
 pub use iou::{Matches, best_matches, iou_matrix};

@@ -13,9 +13,8 @@
 //! because trained models contain it: an object that overlaps no inside anchor has best IoU 0, and
 //! every anchor that does not touch it equals that best. [`Rule::unreached`] turns it off.
 
-use rayon::prelude::*;
-
-use crate::boxes::{self, BBox, Scalar, check_ground_truth};
+use super::matching::Matching;
+use crate::boxes::{BBox, Scalar, check_ground_truth, encode_one};
 use crate::{Error, Result};
 
 /// Thresholds and image size.
@@ -38,6 +37,10 @@ pub struct Targets<T> {
     pub loc: Vec<[T; 4]>,
     /// 1 object, 0 background, -1 ignored.
     pub label: Vec<i32>,
+    /// Anchors labelled 1, ascending.
+    pub positive: Vec<usize>,
+    /// Anchors labelled 0, ascending.
+    pub negative: Vec<usize>,
 }
 
 /// Labels and offsets of all anchors. Without objects every inside anchor is background.
@@ -50,55 +53,55 @@ pub fn anchor_targets<T: Scalar>(
         return Err(Error::value("img_size", "two numbers", format!("{:?}", rule.size)));
     }
     check_ground_truth(objects, "bbox")?;
-    let (height, width) = (T::from_f64(rule.size.0), T::from_f64(rule.size.1));
-    let is_inside =
-        |a: &BBox<T>| a[0] >= T::ZERO && a[1] >= T::ZERO && a[2] <= height && a[3] <= width;
-    let inside: Vec<usize> = (0..anchors.len()).filter(|&i| is_inside(&anchors[i])).collect();
-    let mut targets =
-        Targets { loc: vec![[T::ZERO; 4]; anchors.len()], label: vec![-1; anchors.len()] };
+    let inside = inside_image(anchors, rule.size);
+    let mut targets = Targets {
+        loc: vec![[T::ZERO; 4]; anchors.len()],
+        label: vec![-1; anchors.len()],
+        positive: vec![],
+        negative: Vec::with_capacity(inside.len()),
+    };
     if objects.is_empty() {
         inside.iter().for_each(|&i| targets.label[i] = 0);
+        targets.negative = inside;
         return Ok(targets);
     }
-    let boxes: Vec<BBox<T>> = inside.iter().map(|&i| anchors[i]).collect();
-    let iou = boxes::iou_matrix(&boxes, objects)?;
-    let best = best_of_each_object(&iou, objects.len());
+    let matching = Matching::new(inside.iter().map(|&i| &anchors[i]), objects)?;
+    let mut own_best = vec![false; inside.len()];
     let counts = |best: T| rule.unreached || best > T::ZERO;
+    matching.mark_best_of_objects(counts, |i| own_best[i] = true);
     let (positive, negative) = (T::from_f64(rule.positive), T::from_f64(rule.negative));
-    let candidates: Vec<([T; 4], i32)> = boxes
-        .par_iter()
-        .zip(iou.par_chunks_exact(objects.len()))
-        .with_min_len(256)
-        .map(|(anchor, row)| {
-            let (object, max) = boxes::first_largest(row.iter().copied());
-            let own_best = row.iter().zip(&best).any(|(&iou, &best)| iou == best && counts(best));
-            let label = match max >= positive || own_best {
-                true => 1,
-                false if max < negative => 0,
-                false => -1,
-            };
-            (boxes::encode_one(anchor, &objects[object]), label)
-        })
-        .collect();
-    for (&i, (loc, label)) in inside.iter().zip(candidates) {
-        (targets.loc[i], targets.label[i]) = (loc, label);
+    for ((&i, own_best), (object, iou)) in inside.iter().zip(own_best).zip(matching.of_boxes()) {
+        targets.loc[i] = encode_one(&anchors[i], &objects[object]);
+        if iou >= positive || own_best {
+            targets.label[i] = 1;
+            targets.positive.push(i);
+        } else if iou < negative {
+            targets.label[i] = 0;
+            targets.negative.push(i);
+        }
     }
     Ok(targets)
 }
 
-/// Largest IoU in every column.
-fn best_of_each_object<T: Scalar>(iou: &[T], objects: usize) -> Vec<T> {
-    let mut rows = iou.chunks_exact(objects);
-    let mut best = rows.next().map_or(vec![T::ZERO; objects], <[T]>::to_vec);
-    for row in rows {
-        best.iter_mut().zip(row).for_each(|(best, &iou)| *best = best.maximum(iou));
+/// Indices of the boxes that do not leave the image; those with a NaN are not among them.
+fn inside_image<T: Scalar>(boxes: &[BBox<T>], size: (f64, f64)) -> Vec<usize> {
+    let (height, width) = (T::from_f64(size.0), T::from_f64(size.1));
+    let mut inside = vec![0; boxes.len()];
+    let mut count = 0;
+    for (i, b) in boxes.iter().enumerate() {
+        // Which anchors stay inside follows no pattern that a processor could foresee, so every
+        // index is written, and the next one over it where it does not belong.
+        inside[count] = i;
+        let is_inside = (b[0] >= T::ZERO) & (b[1] >= T::ZERO) & (b[2] <= height) & (b[3] <= width);
+        count += usize::from(is_inside);
     }
-    best
+    inside.truncate(count);
+    inside
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::anchors::{anchor_base, shifted_anchors};
+    use super::super::anchors::{Axes, anchor_base, shifted_anchors};
     use super::*;
 
     const RULE: Rule = Rule { size: (600., 800.), positive: 0.7, negative: 0.3, unreached: true };
@@ -106,7 +109,7 @@ mod tests {
     fn paper_anchors() -> Vec<BBox<f32>> {
         let base = anchor_base(16.0, &[0.5, 1.0, 2.0], &[8.0, 16.0, 32.0]).unwrap();
         let base: Vec<BBox<f64>> = base.iter().map(|b| b.map(f64::from)).collect();
-        shifted_anchors(&base, 16.0, 37, 50).unwrap()
+        shifted_anchors(&base, (16.0, 16.0), (37, 50), Axes::YX).unwrap()
     }
 
     fn count(targets: &Targets<f32>, label: i32) -> usize {
@@ -148,9 +151,10 @@ mod tests {
         let rule = Rule { size: (30., 100.), ..RULE };
         let targets = anchor_targets(&anchors, &objects, &rule).unwrap();
         assert_eq!(targets.label, [1, 1, -1, 0, -1, 1], "the last is forced at IoU 0.3");
+        assert_eq!((targets.positive, targets.negative), (vec![0, 1, 5], vec![3]));
         assert_eq!(targets.loc[0], [0.0; 4]);
         assert_eq!(targets.loc[4], [0.0; 4]);
-        assert_eq!(targets.loc[5], boxes::encode_one(&anchors[5], &objects[1]));
+        assert_eq!(targets.loc[5], encode_one(&anchors[5], &objects[1]));
     }
 
     #[test]

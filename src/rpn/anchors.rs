@@ -3,11 +3,12 @@
 //! All arithmetic is in f64 and stored as f32, unrounded, as the originals do: networks are trained
 //! against exactly these numbers.
 
-use rayon::prelude::*;
-
 use crate::boxes::BBox;
 use crate::memory::result_len;
-use crate::{Error, Result};
+use crate::{Error, Result, parallel};
+
+/// Anchors that outweigh waking a second thread.
+const ANCHORS_FOR_THREADS: usize = 1 << 16;
 
 /// Anchors of the first cell, ratio-major: height / width is the ratio, `base_size * scale` the
 /// side of the square of equal area, and the centre lies at half the base size.
@@ -31,29 +32,49 @@ fn positive(argument: &'static str, values: &[f64]) -> Result<()> {
     }
 }
 
-/// The base anchors moved to every cell: row `(y * width + x) * A + a` is base `a` shifted by
-/// `(y * stride, x * stride)`.
+/// Which axis the numbers of a box begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axes {
+    /// `(y_min, x_min, y_max, x_max)`.
+    YX,
+    /// `(x_min, y_min, x_max, y_max)`.
+    XY,
+}
+
+/// The base anchors moved to every cell of a map of `(height, width)` cells: row
+/// `(y * width + x) * A + a` is base `a` shifted by `y` and `x` times the strides `(down, across)`.
 pub fn shifted_anchors(
     base: &[BBox<f64>],
-    stride: f64,
-    height: usize,
-    width: usize,
+    stride: (f64, f64),
+    (height, width): (usize, usize),
+    axes: Axes,
 ) -> Result<Vec<BBox<f32>>> {
-    positive("feat_stride", &[stride])?;
     let count = result_len::<BBox<f32>>("height, width", &[height, width, base.len()])?;
     let mut anchors = vec![[0.0; 4]; count];
     if anchors.is_empty() {
         return Ok(anchors);
     }
-    anchors.par_chunks_exact_mut(width * base.len()).enumerate().for_each(|(y, row)| {
-        let dy = y as f64 * stride;
+    let fill = |y: usize, row: &mut [BBox<f32>]| {
+        let dy = y as f64 * stride.0;
         for (x, cell) in row.chunks_exact_mut(base.len()).enumerate() {
-            let dx = x as f64 * stride;
+            let dx = x as f64 * stride.1;
+            let (d0, d1) = if axes == Axes::YX { (dy, dx) } else { (dx, dy) };
             for (out, b) in cell.iter_mut().zip(base) {
-                *out = [b[0] + dy, b[1] + dx, b[2] + dy, b[3] + dx].map(|v| v as f32);
+                *out = [
+                    (b[0] + d0) as f32,
+                    (b[1] + d1) as f32,
+                    (b[2] + d0) as f32,
+                    (b[3] + d1) as f32,
+                ];
             }
         }
-    });
+    };
+    let row_len = width * base.len();
+    if count < ANCHORS_FOR_THREADS {
+        anchors.chunks_exact_mut(row_len).enumerate().for_each(|(y, row)| fill(y, row));
+    } else {
+        parallel::lead(|| parallel::for_each_chunk(&mut anchors, row_len, fill))?;
+    }
     Ok(anchors)
 }
 
@@ -84,12 +105,27 @@ mod tests {
     #[test]
     fn cells_are_row_major_with_the_anchors_inside() {
         let base: Vec<BBox<f64>> = default_base().iter().map(|b| b.map(f64::from)).collect();
-        let anchors = shifted_anchors(&base, 16.0, 37, 50).unwrap();
+        let anchors = shifted_anchors(&base, (16.0, 16.0), (37, 50), Axes::YX).unwrap();
         assert_eq!(anchors.len(), 16650);
         assert_eq!(anchors[16649], [221.96133, 610.98065, 946.0387, 973.01935]);
         assert_eq!(anchors[(2 * 50 + 3) * 9 + 3], [-56. + 32., -56. + 48., 72. + 32., 72. + 48.]);
-        assert!(shifted_anchors(&base, 16.0, 0, 50).unwrap().is_empty());
-        assert!(shifted_anchors(&[], 16.0, 3, 4).unwrap().is_empty());
+        for (base, size) in [(&base[..], (0, 50)), (&base, (50, 0)), (&[], (3, 4))] {
+            assert!(shifted_anchors(base, (16.0, 16.0), size, Axes::YX).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn axes_swap_but_cells_stay_row_major_for_any_number_of_threads() {
+        let base = [[-1.0, -2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 5.0]];
+        let swapped = base.map(|b| [b[1], b[0], b[3], b[2]]);
+        for size in [(2, 3), (300, 200)] {
+            let yx = shifted_anchors(&base, (8.0, 5.0), size, Axes::YX).unwrap();
+            let xy = shifted_anchors(&swapped, (8.0, 5.0), size, Axes::XY).unwrap();
+            let expected: Vec<BBox<f32>> = yx.iter().map(|b| [b[1], b[0], b[3], b[2]]).collect();
+            assert_eq!(xy, expected);
+            let last = [8.0 * (size.0 - 1) as f32, 5.0 * (size.1 - 1) as f32];
+            assert_eq!(*yx.last().unwrap(), [last[0], last[1], last[0] + 1.0, last[1] + 5.0]);
+        }
     }
 
     #[test]

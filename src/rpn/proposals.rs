@@ -4,11 +4,19 @@
 //! decode every anchor, clip to the image, drop what is too small,
 //! keep the `pre_nms` best by score, suppress, keep the `post_nms` best
 //! ```
+//!
+//! That is what comes out, not what is done. Suppression takes boxes by descending score and is over
+//! when `post_nms` are kept, mostly long before it has seen them all. So boxes are ranked first and
+//! decoded in their order, a few times `post_nms` of them; only if that was not enough, more. Whether
+//! a box is kept depends on better ones alone, so the result is the same.
 
-use rayon::prelude::*;
-
-use crate::boxes::{self, BBox, Cutoff, Scalar};
+use crate::boxes::{self, BBox, Cutoff, Scalar, Score};
 use crate::{Error, Result};
+
+/// Boxes to suppress at first, for each that is to be kept.
+const FIRST: usize = 4;
+/// By how much that grows where it was not enough.
+const GROWTH: usize = 3;
 
 /// Limits and image size.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +43,9 @@ pub struct Proposals<T> {
 }
 
 /// Proposals from one offset and one score for each anchor.
-pub fn proposals<T: Scalar>(
+pub fn proposals<T: Scalar, S: Score>(
     loc: &[[T; 4]],
-    scores: &[f64],
+    scores: &[S],
     anchors: &[BBox<T>],
     rule: &Rule<T>,
 ) -> Result<Proposals<T>> {
@@ -50,24 +58,53 @@ pub fn proposals<T: Scalar>(
         let expected = format!("shape ({n},), one for each anchor");
         return Err(Error::shape("score", expected, format!("({},)", scores.len())));
     }
-    let size = (T::from_f64(rule.size.0), T::from_f64(rule.size.1));
-    let min_size = T::from_f64(rule.min_size);
-    let large: Vec<(usize, BBox<T>)> = (0..n)
-        .into_par_iter()
-        .with_min_len(512)
-        .map(|i| (i, boxes::clip_one(&boxes::decode_one(&anchors[i], &loc[i]), size)))
-        // Written as comparisons that a NaN fails.
-        .filter(|(_, b)| b[2] - b[0] >= min_size && b[3] - b[1] >= min_size)
-        .collect();
-    let large_scores: Vec<f64> = large.iter().map(|&(i, _)| scores[i]).collect();
-    let mut order = boxes::rank(&large_scores);
-    order.truncate(rule.pre_nms.unwrap_or(usize::MAX));
-    let candidates: Vec<BBox<T>> = order.iter().map(|&i| large[i].1).collect();
-    let kept = boxes::nms(&candidates, None::<&[f64]>, rule.cutoff, rule.post_nms)?;
-    Ok(Proposals {
-        boxes: kept.iter().map(|&k| candidates[k]).collect(),
-        anchor: kept.iter().map(|&k| large[order[k]].0).collect(),
-    })
+    let most = rule.pre_nms.unwrap_or(n).min(n);
+    let mut goal = rule.post_nms.map_or(most, |post| post.saturating_mul(FIRST).min(most));
+    let order = boxes::rank(scores);
+    let mut ranked = order.iter().copied();
+    let mut candidates = Candidates { boxes: vec![], anchor: vec![] };
+    loop {
+        candidates.fill(goal, &mut ranked, loc, anchors, rule);
+        let kept = boxes::nms(&candidates.boxes, None::<&[S]>, rule.cutoff, rule.post_nms)?;
+        let is_last = goal == most || candidates.boxes.len() < goal;
+        if is_last || rule.post_nms.is_some_and(|post| kept.len() == post) {
+            return Ok(Proposals {
+                boxes: kept.iter().map(|&k| candidates.boxes[k]).collect(),
+                anchor: kept.iter().map(|&k| candidates.anchor[k]).collect(),
+            });
+        }
+        goal = goal.saturating_mul(GROWTH).min(most);
+    }
+}
+
+/// The best boxes that are large enough, by descending score.
+struct Candidates<T> {
+    boxes: Vec<BBox<T>>,
+    anchor: Vec<usize>,
+}
+
+impl<T: Scalar> Candidates<T> {
+    /// Takes the next boxes of the ranking until there are `goal` or it ends.
+    fn fill(
+        &mut self,
+        goal: usize,
+        ranked: &mut impl Iterator<Item = usize>,
+        loc: &[[T; 4]],
+        anchors: &[BBox<T>],
+        rule: &Rule<T>,
+    ) {
+        let size = (T::from_f64(rule.size.0), T::from_f64(rule.size.1));
+        let min_size = T::from_f64(rule.min_size);
+        while self.boxes.len() < goal {
+            let Some(i) = ranked.next() else { return };
+            let b = boxes::clip_one(&boxes::decode_one(&anchors[i], &loc[i]), size);
+            // Written as comparisons that a NaN fails.
+            if b[2] - b[0] >= min_size && b[3] - b[1] >= min_size {
+                self.boxes.push(b);
+                self.anchor.push(i);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,18 +144,44 @@ mod tests {
     }
 
     #[test]
+    fn stopping_early_changes_nothing() {
+        // Boxes in heaps, so that many are suppressed and one helping of candidates is not enough.
+        let anchors: Vec<BBox<f32>> = (0..3000)
+            .map(|i| {
+                let (y, x) = ((i * 37 % 8 * 12) as f32, (i * 53 % 7 * 13) as f32);
+                let jitter = (i % 11) as f32 / 8.0;
+                [y + jitter, x, y + 12.0, x + 12.0 - jitter]
+            })
+            .collect();
+        let loc = vec![[0.0f32; 4]; anchors.len()];
+        let scores: Vec<f32> = (0..3000).map(|i| (i * 7919 % 3001 / 4) as f32).collect();
+        let wide: Vec<f64> = scores.iter().map(|&s| f64::from(s)).collect();
+        for pre_nms in [None, Some(0), Some(1), Some(40), Some(700), Some(9999)] {
+            let all = Rule { pre_nms, ..rule() };
+            let all = proposals(&loc, &scores, &anchors, &all).unwrap();
+            for post in [0, 1, 2, 5, 30, 50, 56, 3000] {
+                let limited = Rule { pre_nms, post_nms: Some(post), ..rule() };
+                let found = proposals(&loc, &wide, &anchors, &limited).unwrap();
+                let count = post.min(all.anchor.len());
+                assert_eq!(found.anchor, all.anchor[..count], "{pre_nms:?} {post}");
+                assert_eq!(found.boxes, all.boxes[..count], "{pre_nms:?} {post}");
+            }
+        }
+    }
+
+    #[test]
     fn nan_and_overflow_do_not_get_through() {
         let mut loc = [[0f32; 4]; 5];
         loc[1] = [f32::NAN, 0., 0., 0.];
         loc[4] = [0., 0., 1000., 1000.]; // (-inf, inf) clips to the whole image
-        let found = proposals(&loc, &[5., 4., 3., 2., 1.], &ANCHORS, &rule()).unwrap();
+        let found = proposals(&loc, &[5f32, 4., 3., 2., 1.], &ANCHORS, &rule()).unwrap();
         assert_eq!(found.anchor, [0, 2, 4]);
         assert_eq!(found.boxes[2], [0., 0., 100., 100.]);
     }
 
     #[test]
     fn nothing_in_nothing_out_and_lengths_must_agree() {
-        assert!(proposals(&[], &[], &[], &rule()).unwrap().boxes.is_empty());
+        assert!(proposals::<f32, f32>(&[], &[], &[], &rule()).unwrap().boxes.is_empty());
         let tiny = Rule { min_size: 1000.0, ..rule() };
         assert!(proposals(&[[0.0; 4]; 5], &[0.0; 5], &ANCHORS, &tiny).unwrap().boxes.is_empty());
         let error = proposals(&[[0.0; 4]; 4], &[0.0; 5], &ANCHORS, &rule()).unwrap_err();

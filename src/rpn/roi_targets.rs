@@ -1,7 +1,8 @@
 //! What the head should say about each proposal (ProposalTargetCreator, without its sampling).
 
+use super::matching::Matching;
 use crate::Result;
-use crate::boxes::{BBox, Scalar, best_matches, check_ground_truth};
+use crate::boxes::{BBox, Scalar, check_ground_truth};
 
 /// IoU thresholds.
 #[derive(Debug, Clone, Copy)]
@@ -14,15 +15,15 @@ pub struct Rule {
     pub negative_lo: f64,
 }
 
-/// Candidates, one for each proposal.
+/// Candidates among the proposals.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Targets {
-    /// Index of the object of the highest IoU; 0 without objects.
+    /// Index of the object of the highest IoU, for every proposal; 0 without objects.
     pub assignment: Vec<usize>,
-    /// The proposal may be sampled as an object.
-    pub positive: Vec<bool>,
-    /// The proposal may be sampled as background.
-    pub negative: Vec<bool>,
+    /// Proposals that may be sampled as objects, ascending.
+    pub positive: Vec<usize>,
+    /// Proposals that may be sampled as background, ascending.
+    pub negative: Vec<usize>,
 }
 
 /// Assigns an object to every proposal. Without objects every proposal is background.
@@ -32,21 +33,31 @@ pub fn roi_targets<T: Scalar>(
     rule: &Rule,
 ) -> Result<Targets> {
     check_ground_truth(objects, "bbox")?;
+    let n = rois.len();
     if objects.is_empty() {
         return Ok(Targets {
-            assignment: vec![0; rois.len()],
-            positive: vec![false; rois.len()],
-            negative: vec![true; rois.len()],
+            assignment: vec![0; n],
+            positive: vec![],
+            negative: (0..n).collect(),
         });
     }
-    let matches = best_matches(rois, objects);
-    let positive = T::from_f64(rule.positive);
     let (hi, lo) = (T::from_f64(rule.negative_hi), T::from_f64(rule.negative_lo));
-    Ok(Targets {
-        positive: matches.iou.iter().map(|&iou| iou >= positive).collect(),
-        negative: matches.iou.iter().map(|&iou| iou < hi && iou >= lo).collect(),
-        assignment: matches.index,
-    })
+    let positive = T::from_f64(rule.positive);
+    let mut targets = Targets {
+        assignment: Vec::with_capacity(n),
+        positive: vec![],
+        negative: Vec::with_capacity(n),
+    };
+    for (i, (object, iou)) in Matching::new(rois.iter(), objects)?.of_boxes().enumerate() {
+        targets.assignment.push(object);
+        if iou >= positive {
+            targets.positive.push(i);
+        }
+        if iou < hi && iou >= lo {
+            targets.negative.push(i);
+        }
+    }
+    Ok(targets)
 }
 
 #[cfg(test)]
@@ -67,14 +78,14 @@ mod tests {
         let objects = [[90f32, 90., 99., 99.], [0., 0., 10., 10.]];
         let targets = roi_targets(&rois, &objects, &RULE).unwrap();
         assert_eq!(targets.assignment, [1, 1, 1, 0, 0]);
-        assert_eq!(targets.positive, [true, true, false, false, false]);
-        assert_eq!(targets.negative, [false, false, true, false, false]);
+        assert_eq!(targets.positive, [0, 1]);
+        assert_eq!(targets.negative, [2]);
     }
 
     #[test]
     fn without_objects_all_is_background_and_bad_objects_are_named() {
         let targets = roi_targets(&[[0f32, 0., 1., 1.]; 3], &[], &RULE).unwrap();
-        assert_eq!((targets.positive, targets.negative), (vec![false; 3], vec![true; 3]));
+        assert_eq!((targets.positive, targets.negative), (vec![], vec![0, 1, 2]));
         let error = roi_targets::<f64>(&[], &[[3., 0., 2., 1.]], &RULE).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -136,3 +136,11 @@ def test_random_flip_copies_only_when_asked() -> None:
 def test_bad_settings_are_named(call: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         call(np.array([[1.0, 2.0, 3.0, 4.0]]))
+
+
+def test_translation_adds_in_the_type_of_the_boxes() -> None:
+    bbox = random_boxes(np.random.default_rng(0), 200)
+    expected = bbox.copy()
+    expected[:, 0::2] += np.float32(0.1)
+    expected[:, 1::2] += np.float32(-7.3)
+    assert_bits(translate_bbox(bbox, 0.1, -7.3), expected)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +18,9 @@ def draw(rng: Rng, candidates: NDArray[np.intp], size: int) -> NDArray[np.intp]:
         raise TypeError(
             f"rng: expected a numpy Generator, a RandomState or None, got {type(rng).__name__}"
         )
-    source: Any = np.random if rng is None else rng
-    drawn: NDArray[np.intp] = source.choice(candidates, size=size, replace=False)
-    return drawn
+    if isinstance(rng, np.random.Generator):
+        return rng.choice(candidates, size=size, replace=False)
+    # What `choice` of the legacy generators does, without its checks of probabilities.
+    count = len(candidates)
+    order = np.random.permutation(count) if rng is None else rng.permutation(count)
+    return candidates[order[:size]]

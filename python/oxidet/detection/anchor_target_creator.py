@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 from oxidet.detection._sampling import Rng, draw
 
 
@@ -62,6 +63,7 @@ class AnchorTargetCreator:
         self.pos_ratio = _arrays.number(pos_ratio, "pos_ratio", 0, 1)
         self.ignore_unreached = ignore_unreached
 
+    @same_kind
     def __call__(
         self,
         bbox: ArrayLike,
@@ -96,7 +98,7 @@ class AnchorTargetCreator:
         """
         boxes, anchors = _arrays.boxes(bbox=bbox, anchor=anchor)
         size = _arrays.real_pair(img_size, "img_size")
-        loc, label = _arrays.kernel("anchor_targets", anchors)(
+        loc, label, positive, negative = _arrays.kernel("anchor_targets", anchors)(
             anchors,
             boxes,
             size,
@@ -105,13 +107,20 @@ class AnchorTargetCreator:
             not self.ignore_unreached,
         )
         # Surplus positives leave first; what they leave free is filled with negatives.
-        self._limit(label, 1, int(self.pos_ratio * self.n_sample), rng)
-        self._limit(label, 0, self.n_sample - int(np.count_nonzero(label == 1)), rng)
+        n_positive = self._limit(label, positive, int(self.pos_ratio * self.n_sample), rng)
+        self._limit(label, negative, self.n_sample - n_positive, rng)
         return loc, label
 
     @staticmethod
-    def _limit(label: NDArray[np.int32], value: int, limit: int, rng: Rng) -> None:
-        """Turn all but ``limit`` labels of ``value`` into -1; draws nothing if there are fewer."""
-        index = np.flatnonzero(label == value)
-        if len(index) > limit:
-            label[draw(rng, index, len(index) - limit)] = -1
+    def _limit(
+        label: NDArray[np.int32], candidates: NDArray[np.int64], limit: int, rng: Rng
+    ) -> int:
+        """Turn the labels of all but ``limit`` candidates into -1; how many are left.
+
+        Draws nothing if there are no more than that.
+        """
+        surplus = len(candidates) - limit
+        if surplus <= 0:
+            return len(candidates)
+        label[draw(rng, candidates, surplus)] = -1
+        return limit

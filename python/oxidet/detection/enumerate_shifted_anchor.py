@@ -48,9 +48,11 @@ def enumerate_shifted_anchor(
            [ 0., 16.,  8., 24.]], dtype=float32)
     """
     (base,) = _arrays.boxes(anchor_base=anchor_base)
-    return _core.shifted_anchors(
-        base.astype(np.float64, copy=False),
-        _arrays.number(feat_stride, "feat_stride"),
+    stride = _arrays.number(feat_stride, "feat_stride")
+    if not 0 < stride < float("inf"):
+        raise ValueError(f"feat_stride: expected positive finite numbers, got {feat_stride}")
+    size = (
         _arrays.integer(height, "height", 0, _arrays.INT32_MAX),
         _arrays.integer(width, "width", 0, _arrays.INT32_MAX),
     )
+    return _core.shifted_anchors(base.astype(np.float64, copy=False), (stride, stride), size, False)

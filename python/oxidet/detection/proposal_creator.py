@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
 
 
@@ -119,6 +120,7 @@ class ProposalCreator:
         *,
         return_index: Literal[True],
     ) -> tuple[NDArray[Any], NDArray[np.int64]]: ...
+    @same_kind
     def __call__(
         self,
         loc: ArrayLike,
@@ -158,7 +160,7 @@ class ProposalCreator:
             A wrong shape.
         """
         offsets, anchors = _arrays.boxes(loc=loc, anchor=anchor)
-        scores = _arrays.as_array(score, "score").astype(np.float64).ravel()
+        scores = _arrays.floats(score=score)[0].ravel()
         training = self.training if self.parent_model is None else self.parent_model.training
         mode = "train" if training else "test"
         limits = [

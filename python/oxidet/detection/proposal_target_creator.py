@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 from oxidet.detection._sampling import Rng, draw
 from oxidet.detection.bbox2loc import bbox2loc
 
@@ -64,6 +65,7 @@ class ProposalTargetCreator:
         self.neg_iou_thresh_hi = _arrays.number(neg_iou_thresh_hi, "neg_iou_thresh_hi")
         self.neg_iou_thresh_lo = _arrays.number(neg_iou_thresh_lo, "neg_iou_thresh_lo")
 
+    @same_kind
     def __call__(
         self,
         roi: ArrayLike,
@@ -110,7 +112,7 @@ class ProposalTargetCreator:
         mean = _arrays.numbers(loc_normalize_mean, "loc_normalize_mean", 4).astype(np.float32)
         std = _arrays.numbers(loc_normalize_std, "loc_normalize_std", 4).astype(np.float32)
         rois = np.concatenate((rois, boxes))
-        assignment, is_positive, is_negative = _arrays.kernel("roi_targets", rois)(
+        assignment, positives, negatives = _arrays.kernel("roi_targets", rois)(
             rois,
             boxes,
             float(self.pos_iou_thresh),
@@ -118,20 +120,24 @@ class ProposalTargetCreator:
             float(self.neg_iou_thresh_lo),
         )
         n_sample = len(rois) if self.n_sample is None else self.n_sample
-        n_positive_max = int(np.round(n_sample * self.pos_ratio))
-        positive = self._sample(is_positive, n_positive_max, rng)
-        negative = self._sample(is_negative, n_sample - len(positive), rng)
-        keep = np.append(positive, negative)
+        # Python rounds halves to even, as NumPy does.
+        positive = self._sample(positives, round(n_sample * self.pos_ratio), rng)
+        negative = self._sample(negatives, n_sample - len(positive), rng)
+        keep = np.concatenate((positive, negative))
+        assigned = assignment[keep]
         sample_roi = rois[keep]
         gt_roi_label = np.zeros(len(keep), labels.dtype)
-        gt_roi_label[: len(positive)] = labels[assignment[positive]] + 1
+        gt_roi_label[: len(positive)] = labels[assigned[: len(positive)]] + 1
         if len(boxes) == 0:
             return sample_roi, np.zeros_like(sample_roi), gt_roi_label
-        gt_roi_loc = (bbox2loc(sample_roi, boxes[assignment[keep]]) - mean) / std
+        gt_roi_loc = bbox2loc(sample_roi, boxes[assigned])
+        gt_roi_loc -= mean
+        gt_roi_loc /= std
         return sample_roi, gt_roi_loc, gt_roi_label
 
     @staticmethod
-    def _sample(mask: NDArray[np.bool_], size: int, rng: Rng) -> NDArray[np.intp]:
-        """``size`` of the true positions at most, in random order; draws if there is any."""
-        index = np.flatnonzero(mask)
-        return draw(rng, index, min(size, len(index))) if len(index) else index
+    def _sample(candidates: NDArray[np.int64], size: int, rng: Rng) -> NDArray[np.int64]:
+        """``size`` of the candidates at most, in random order; draws if there is any."""
+        if len(candidates) == 0:
+            return candidates
+        return draw(rng, candidates, min(size, len(candidates)))

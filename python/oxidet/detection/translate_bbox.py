@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
@@ -41,6 +40,8 @@ def translate_bbox(bbox: ArrayLike, y_offset: float = 0, x_offset: float = 0) ->
     >>> translate_bbox([[1, 2, 3, 4]], y_offset=10, x_offset=-1)
     array([[11,  1, 13,  3]])
     """
-    boxes = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox")
-    y, x = _arrays.number(y_offset, "y_offset"), _arrays.number(x_offset, "x_offset")
-    return (boxes + np.array((y, x, y, x))).astype(boxes.dtype, copy=False)
+    moved = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox").copy()
+    # Two columns and one number: a sum in the type of the boxes.
+    moved[:, 0::2] = moved[:, 0::2] + _arrays.number(y_offset, "y_offset")
+    moved[:, 1::2] = moved[:, 1::2] + _arrays.number(x_offset, "x_offset")
+    return moved

@@ -1,7 +1,10 @@
-"""Detectors: Faster R-CNN over VGG-16, over a ResNet, and small."""
+"""Detectors: Faster R-CNN over VGG-16, over a ResNet, and small; torchvision's pieces of one."""
 
 from __future__ import annotations
 
+from oxidet.models.detection.anchor_generator import AnchorGenerator
+from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
+from oxidet.models.detection.box_coder import BoxCoder
 from oxidet.models.detection.detector_files import (
     DETECTORS,
     build_detector,
@@ -16,16 +19,23 @@ from oxidet.models.detection.faster_rcnn_vgg16 import (
     VGG16RoIHead,
     faster_rcnn_vgg16,
 )
+from oxidet.models.detection.image_list import ImageList
+from oxidet.models.detection.matcher import Matcher
 from oxidet.models.detection.preprocessing import Preprocessing
 from oxidet.models.detection.roi_head import RoIHead
 from oxidet.models.detection.rpn import Proposals, RegionProposalNetwork
 
 __all__ = [
     "DETECTORS",
+    "AnchorGenerator",
+    "BalancedPositiveNegativeSampler",
+    "BoxCoder",
     "FasterRCNN",
     "FasterRCNNResNet",
     "FasterRCNNSmall",
     "FasterRCNNVGG16",
+    "ImageList",
+    "Matcher",
     "Preprocessing",
     "Proposals",
     "RegionProposalNetwork",
