@@ -32,6 +32,8 @@ const BLOCK: usize = 64;
 const ALONE: usize = 500_000;
 /// Pixels that a task reads in a block of channels, at least: some 50 us.
 const TASK_READS: usize = 16_000;
+/// Bins whose channels are transposed together: a cache line of each channel.
+const TOGETHER: usize = 16;
 /// Neighbouring pixels that are copied plane by plane: 16 KiB, a part of the first-level cache.
 const LINE: usize = 64;
 
@@ -248,6 +250,8 @@ impl Call<'_> {
                 let pixels = Rows::dense(copy, width);
                 let tiling = Tiling::rows(self.regions_per_task());
                 block.for_each_tile(tiling, |mut tile| {
+                    // A line of the result is written at once, not as its bins come along.
+                    let mut rows = [[0.0; BLOCK]; TOGETHER];
                     vectorize(
                         #[inline(always)]
                         || {
@@ -257,21 +261,24 @@ impl Call<'_> {
                                     continue;
                                 }
                                 let target = tile.rows.row_mut(index);
-                                for bin in 0..bins {
-                                    each_part(
-                                        operator,
-                                        region,
-                                        (bin / cols, bin % cols),
-                                        pixels,
-                                        0,
-                                        width,
-                                        #[inline(always)]
-                                        |at, values| {
-                                            for i in 0..values.len() {
-                                                target[(at + i) * bins + bin] = values[i];
-                                            }
-                                        },
-                                    );
+                                for start in (0..bins).step_by(TOGETHER) {
+                                    let count = TOGETHER.min(bins - start);
+                                    for (i, row) in rows[..count].iter_mut().enumerate() {
+                                        let bin = ((start + i) / cols, (start + i) % cols);
+                                        each_part(
+                                            operator,
+                                            region,
+                                            bin,
+                                            pixels,
+                                            0,
+                                            width,
+                                            #[inline(always)]
+                                            |at, values| {
+                                                row[at..at + values.len()].copy_from_slice(values);
+                                            },
+                                        );
+                                    }
+                                    scatter(&rows[..count], target, bins, start, width);
                                 }
                             }
                         },
@@ -299,5 +306,18 @@ impl Call<'_> {
                 }
             },
         );
+    }
+}
+
+/// Writes the rows of a few bins from `start` on into `target`, one channel of all bins after the
+/// other.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "two indices into a matrix and its transpose")]
+fn scatter(rows: &[[f32; BLOCK]], target: &mut [f32], bins: usize, start: usize, width: usize) {
+    for channel in 0..width {
+        let values = &mut target[channel * bins + start..][..rows.len()];
+        for i in 0..values.len() {
+            values[i] = rows[i][channel];
+        }
     }
 }
