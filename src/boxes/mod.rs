@@ -13,8 +13,10 @@ mod clip;
 mod codec;
 mod coder;
 mod columns;
+mod fusion;
 mod iou;
 mod nms;
+mod rotated;
 mod scalar;
 
 pub use clip::clip;
@@ -23,9 +25,11 @@ pub use codec::{decode, encode};
 pub(crate) use codec::{decode_one, encode_one};
 pub use coder::Coder;
 pub(crate) use columns::Columns;
+pub use fusion::{Confidence, Fused, Fusion, Vote, fuse, votes};
 pub(crate) use iou::first_largest;
 pub use iou::{Matches, best_matches, iou_matrix};
-pub use nms::{Cutoff, Score, batched_nms, nms, rank};
+pub use nms::{Cutoff, Decay, Rescored, Score, batched_nms, matrix_nms, nms, rank, soft_nms};
+pub use rotated::{RotatedBox, rotated_iou_matrix, rotated_nms};
 pub use scalar::Scalar;
 
 use crate::{Error, Result};

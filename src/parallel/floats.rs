@@ -23,6 +23,12 @@ impl Ieee {
     }
 }
 
+/// Runs work on the calling thread in the mode that all other threads of ours are in.
+pub fn ieee<T>(work: impl FnOnce() -> T) -> T {
+    let _mode = Ieee::enter();
+    work()
+}
+
 impl Drop for Ieee {
     fn drop(&mut self) {
         control::write(self.before);
@@ -105,7 +111,7 @@ mod tests {
     fn the_callers_mode_changes_no_result_and_is_restored() {
         let before = control::read();
         control::write(control::IEEE | FLUSH);
-        let results = [lead(halves), install(halves)];
+        let results = [lead(halves), install(halves), Ok(ieee(halves))];
         let after = control::read();
         control::write(before);
         assert_eq!(after & FLUSH, FLUSH);

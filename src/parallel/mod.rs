@@ -15,4 +15,5 @@ mod place;
 mod pool;
 
 pub use crew::{assemble, for_each, for_each_chunk, for_each_with, lead, workers};
+pub use floats::ieee;
 pub use pool::{MAX_THREADS, install, num_threads, set_num_threads};

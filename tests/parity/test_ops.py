@@ -85,6 +85,19 @@ def test_nms_of_arrangements(arrangement: str, seed: int) -> None:
             np.testing.assert_array_equal(ops.nms(boxes, scores, threshold), expected)
 
 
+def test_a_caller_that_flushes_subnormal_numbers_gets_the_same() -> None:
+    rng = np.random.default_rng(0)
+    boxes, scores = random_boxes(rng, 400), rng.random(400).astype(np.float32)
+    expected = [ops.nms(boxes, scores, t).tolist() for t in (-1.0, 0.0, 0.5)]
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        got = [ops.nms(boxes, scores, t).tolist() for t in (-1.0, 0.0, 0.5)]
+    finally:
+        torch.set_flush_denormal(False)
+    assert got == expected
+
+
 def test_nms_of_tensors() -> None:
     rng = np.random.default_rng(0)
     boxes, scores = torch.tensor(random_boxes(rng, 80)), torch.rand(80)

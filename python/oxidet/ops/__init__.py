@@ -9,6 +9,7 @@ from __future__ import annotations
 from oxidet.ops._boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from oxidet.ops._deform_conv import DeformConv2d, deform_conv2d
 from oxidet.ops._feature_pyramid import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
+from oxidet.ops._fusion import weighted_boxes_fusion
 from oxidet.ops._iou import box_iou
 from oxidet.ops._misc import Conv2dNormActivation, FrozenBatchNorm2d
 from oxidet.ops._nms import batched_nms, nms
@@ -16,6 +17,8 @@ from oxidet.ops._poolers import MultiScaleRoIAlign
 from oxidet.ops._ps_roi import PSRoIAlign, PSRoIPool, ps_roi_align, ps_roi_pool
 from oxidet.ops._roi_align import RoIAlign, roi_align
 from oxidet.ops._roi_pool import RoIPool, roi_pool
+from oxidet.ops._rotated import rotated_box_iou, rotated_nms
+from oxidet.ops._soft_nms import matrix_nms, soft_nms
 
 __all__ = [
     "Conv2dNormActivation",
@@ -35,10 +38,15 @@ __all__ = [
     "box_iou",
     "clip_boxes_to_image",
     "deform_conv2d",
+    "matrix_nms",
     "nms",
     "ps_roi_align",
     "ps_roi_pool",
     "remove_small_boxes",
     "roi_align",
     "roi_pool",
+    "rotated_box_iou",
+    "rotated_nms",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

@@ -22,16 +22,19 @@
 //! | `rank` | the order of descending score, boxes by class |
 //! | `blocks` | one box against a vector of others |
 //! | `grid` | which boxes can overlap at all |
+//! | `soft` | Soft-NMS and Matrix NMS, which lower scores |
 
 mod blocks;
 mod grid;
 mod rank;
+mod soft;
 
 use rayon::prelude::*;
 
 use self::blocks::{Blocks, Candidate};
 use self::grid::Grid;
 pub use self::rank::{Score, rank};
+pub use self::soft::{Decay, Rescored, matrix_nms, soft_nms};
 use super::{BBox, Scalar, check_length};
 use crate::isa::{self, Isa, Kernel, Simd};
 use crate::{Result, parallel};
@@ -60,6 +63,11 @@ impl<T: Scalar> Cutoff<T> {
         Cutoff(if suppresses { nearest } else { nearest.next_up() })
     }
 
+    /// Whether a box of this IoU with a better one is dropped.
+    pub(super) fn suppresses(self, iou: T) -> bool {
+        iou >= self.0
+    }
+
     /// The largest number that does not suppress.
     fn below(self) -> T {
         T::ZERO - (T::ZERO - self.0).next_up()
@@ -75,8 +83,10 @@ pub fn nms<T: Scalar, S: Score>(
     limit: Option<usize>,
 ) -> Result<Vec<usize>> {
     check_length("scores", scores.map_or(boxes.len(), <[S]>::len), boxes.len())?;
-    let order = scores.map_or_else(|| (0..boxes.len()).collect(), rank);
-    Ok(suppress(Isa::active(), boxes, order, cutoff, limit))
+    Ok(parallel::ieee(|| {
+        let order = scores.map_or_else(|| (0..boxes.len()).collect(), rank);
+        suppress(Isa::active(), boxes, order, cutoff, limit)
+    }))
 }
 
 /// [`nms`] within each class; boxes of different classes never meet. All survivors together, in
@@ -89,7 +99,7 @@ pub fn batched_nms<T: Scalar, S: Score>(
 ) -> Result<Vec<usize>> {
     check_length("scores", scores.len(), boxes.len())?;
     check_length("idxs", classes.len(), boxes.len())?;
-    let order = rank(scores);
+    let order = parallel::ieee(|| rank(scores));
     let ranked: Vec<i64> = order.iter().map(|&i| classes[i]).collect();
     let (ranks, groups) = rank::by_class(&ranked);
     // Within a class as over all: ranks below stand for boxes until the end.
@@ -100,7 +110,7 @@ pub fn batched_nms<T: Scalar, S: Score>(
     };
     let kept: Vec<Vec<usize>> = match groups.len() > 1 && boxes.len() >= MANY {
         true => parallel::install(|| groups.into_par_iter().map(survivors).collect())?,
-        false => groups.into_iter().map(survivors).collect(),
+        false => parallel::ieee(|| groups.into_iter().map(survivors).collect()),
     };
     let mut survives = vec![false; order.len()];
     kept.iter().flatten().for_each(|&r| survives[r] = true);
@@ -143,7 +153,7 @@ fn unless_nan<T: Scalar>(boxes: &[BBox<T>], mut order: Vec<usize>, limit: usize)
 }
 
 /// IoU of two boxes, with the intersection 0 wherever they do not overlap on both axes.
-fn overlap<T: Scalar>(a: &BBox<T>, b: &BBox<T>) -> T {
+pub(super) fn overlap<T: Scalar>(a: &BBox<T>, b: &BBox<T>) -> T {
     let larger = |x: T, y: T| if x > y { x } else { y };
     let smaller = |x: T, y: T| if x < y { x } else { y };
     let area = |b: &BBox<T>| (b[2] - b[0]) * (b[3] - b[1]);
@@ -248,7 +258,7 @@ fn among_neighbours<T: Scalar>(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::boxes) mod tests {
     use super::*;
 
     const FOUR: [BBox<f32>; 4] =
@@ -317,10 +327,10 @@ pub(super) mod tests {
     }
 
     /// Numbers from 0 to 1 that look random.
-    pub(super) struct Random(pub(super) u64);
+    pub(in crate::boxes) struct Random(pub(in crate::boxes) u64);
 
     impl Random {
-        pub(super) fn next(&mut self) -> f64 {
+        pub(in crate::boxes) fn next(&mut self) -> f64 {
             self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (self.0 >> 40) as f64 / (1u64 << 24) as f64
         }
