@@ -52,7 +52,7 @@ pub fn best_matches<T: Scalar>(a: &[BBox<T>], b: &[BBox<T>]) -> Matches<T> {
 }
 
 /// Position and value of the first NaN, else of the first largest number; `(0, 0)` of nothing.
-pub(crate) fn first_largest<T: Scalar>(values: impl Iterator<Item = T>) -> (usize, T) {
+fn first_largest<T: Scalar>(values: impl Iterator<Item = T>) -> (usize, T) {
     let larger = |best: T, x: T| x > best || (x.is_nan() && !best.is_nan());
     values
         .enumerate()

@@ -26,7 +26,6 @@ pub(crate) use codec::{decode_one, encode_one};
 pub use coder::Coder;
 pub(crate) use columns::Columns;
 pub use fusion::{Confidence, Fused, Fusion, Vote, fuse, votes};
-pub(crate) use iou::first_largest;
 pub use iou::{Matches, best_matches, iou_matrix};
 pub use nms::{Cutoff, Decay, Rescored, Score, batched_nms, matrix_nms, nms, rank, soft_nms};
 pub use rotated::{RotatedBox, rotated_iou_matrix, rotated_nms};
