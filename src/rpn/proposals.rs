@@ -59,7 +59,9 @@ pub fn proposals<T: Scalar, S: Score>(
         return Err(Error::shape("score", expected, format!("({},)", scores.len())));
     }
     let most = rule.pre_nms.unwrap_or(n).min(n);
-    let mut goal = rule.post_nms.map_or(most, |post| post.saturating_mul(FIRST).min(most));
+    // All of them at once if that is not much more.
+    let enough = |goal: usize| if goal.saturating_mul(2) > most { most } else { goal };
+    let mut goal = rule.post_nms.map_or(most, |post| enough(post.saturating_mul(FIRST)));
     let order = boxes::rank(scores);
     let mut ranked = order.iter().copied();
     let mut candidates = Candidates { boxes: vec![], anchor: vec![] };
@@ -73,7 +75,7 @@ pub fn proposals<T: Scalar, S: Score>(
                 anchor: kept.iter().map(|&k| candidates.anchor[k]).collect(),
             });
         }
-        goal = goal.saturating_mul(GROWTH).min(most);
+        goal = enough(goal.saturating_mul(GROWTH));
     }
 }
 
