@@ -1,12 +1,15 @@
 //! Clipping boxes to an image.
 
-use super::{BBox, Scalar};
+use super::{BBox, Scalar, check_length};
+use crate::{Result, parallel};
 
-/// Limits each coordinate to `[0, size]` of its axis, in place. NaN stays NaN.
-pub fn clip<T: Scalar>(boxes: &mut [BBox<T>], size: (T, T)) {
-    for b in boxes {
-        *b = clip_one(b, size);
-    }
+/// Boxes that take about 10 microseconds.
+const GRAIN: usize = 1 << 12;
+
+/// Writes the boxes with each coordinate limited to `[0, size]` of its axis. NaN stays NaN.
+pub fn clip<T: Scalar>(boxes: &[BBox<T>], size: (T, T), out: &mut [BBox<T>]) -> Result<()> {
+    check_length("out", out.len(), boxes.len())?;
+    parallel::fill(out, GRAIN, |row, out| *out = clip_one(&boxes[row], size))
 }
 
 /// [`clip`] for one box.
@@ -22,8 +25,9 @@ mod tests {
     #[test]
     fn coordinates_end_at_the_border_and_nan_stays() {
         let inf = f32::INFINITY;
-        let mut boxes = [[-1f32, 2., 11., 25.], [-inf, -inf, inf, inf], [12., f32::NAN, 3., 4.]];
-        clip(&mut boxes, (10., 20.));
+        let given = [[-1f32, 2., 11., 25.], [-inf, -inf, inf, inf], [12., f32::NAN, 3., 4.]];
+        let mut boxes = given;
+        clip(&given, (10., 20.), &mut boxes).unwrap();
         assert_eq!(boxes[0], [0., 2., 10., 20.]);
         assert_eq!(boxes[1], [0., 0., 10., 20.]);
         assert_eq!((boxes[2][0], boxes[2][2], boxes[2][3]), (10., 3., 4.));

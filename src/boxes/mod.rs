@@ -12,22 +12,24 @@
 mod clip;
 mod codec;
 mod coder;
-mod columns;
 mod fusion;
-mod iou;
+mod losses;
+mod masks;
 mod nms;
+mod pairs;
 mod rotated;
 mod scalar;
 
 pub use clip::clip;
 pub(crate) use clip::clip_one;
-pub use codec::{decode, encode};
+pub use codec::{decode, encode, encoded_rows};
 pub(crate) use codec::{decode_one, encode_one};
 pub use coder::Coder;
-pub(crate) use columns::Columns;
 pub use fusion::{Confidence, Fused, Fusion, Vote, fuse, votes};
-pub use iou::{Matches, best_matches, iou_matrix};
+pub use losses::{BoxLoss, box_loss, box_loss_backward};
+pub use masks::mask_boxes;
 pub use nms::{Cutoff, Decay, Rescored, Score, batched_nms, matrix_nms, nms, rank, soft_nms};
+pub use pairs::{Format, Pairwise, areas, iou_matrix, matrix_len, pairwise};
 pub use rotated::{RotatedBox, rotated_iou_matrix, rotated_nms};
 pub use scalar::Scalar;
 

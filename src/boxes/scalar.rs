@@ -36,6 +36,8 @@ pub trait Scalar:
     fn exp(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
+    /// Arc tangent.
+    fn atan(self) -> Self;
     /// Neither NaN nor infinite.
     fn is_finite(self) -> bool;
     /// Not a number.
@@ -78,6 +80,9 @@ macro_rules! scalar {
             }
             fn ln(self) -> Self {
                 $t::ln(self)
+            }
+            fn atan(self) -> Self {
+                $t::atan(self)
             }
             #[inline(always)]
             fn is_finite(self) -> bool {

@@ -16,6 +16,7 @@
 //! | [`softmax`](mod@softmax) | softmax and log-softmax |
 //! | [`cross_entropy`](mod@cross_entropy) | classification losses |
 //! | [`smooth_l1`](mod@smooth_l1) | the box regression loss |
+//! | [`focal`](mod@focal) | the classification loss of dense detectors |
 //! | [`dropout`](mod@dropout) | dropout from a counter-based generator |
 
 pub mod activation;
@@ -25,6 +26,7 @@ mod blocks;
 pub mod cross_entropy;
 pub mod dropout;
 mod elementwise;
+pub mod focal;
 pub mod fold;
 pub mod max_pool;
 pub mod smooth_l1;

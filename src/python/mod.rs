@@ -9,6 +9,7 @@ use numpy::{
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+mod box_losses;
 mod boxes;
 mod conv;
 mod evaluation;
@@ -44,9 +45,10 @@ fn slice<'a, T: Element, D: Dimension>(
     array: &'a PyReadonlyArray<'_, T, D>,
     argument: &'static str,
 ) -> crate::Result<&'a [T]> {
-    array
-        .as_slice()
-        .map_err(|_| crate::Error::shape(argument, "a C-contiguous array", "a strided one"))
+    match array.as_slice() {
+        Ok(values) if array.is_c_contiguous() => Ok(values),
+        _ => Err(crate::Error::shape(argument, "a C-contiguous array", "a strided one")),
+    }
 }
 
 /// The four extents of an array.
@@ -68,6 +70,21 @@ fn wrap<'py, T: Element, I: IntoDimension>(
     }
 }
 
+/// An array of the given shape that a kernel fills with the GIL released. NumPy allocates it, in
+/// huge pages where it is large.
+fn filled<'py, T: Element, I: IntoDimension>(
+    py: Python<'py>,
+    shape: I,
+    kernel: impl FnOnce(&mut [T]) -> crate::Result<()> + Send,
+) -> PyResult<Bound<'py, PyArray<T, I::Dim>>> {
+    let array = PyArray::zeros(py, shape, false);
+    let mut borrow = array.try_readwrite()?;
+    let values = borrow.as_slice_mut()?;
+    py.detach(|| kernel(values))?;
+    drop(borrow);
+    Ok(array)
+}
+
 /// The array if kernels can take it as it is: with elements of type `T` in C order. The Python side
 /// converts everything else, and then calls again.
 fn ready<'py, T: Element, D: Dimension>(
@@ -86,6 +103,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     runtime::register(m)?;
     conv::register(m)?;
     boxes::register(m)?;
+    box_losses::register(m)?;
     nms::register(m)?;
     rpn::register(m)?;
     evaluation::register(m)?;

@@ -7,7 +7,7 @@
 use numpy::{Element, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use super::boxes::{indices, rows};
+use super::boxes::{indices, ready_boxes, rows};
 use super::{ready, slice, wrap};
 use crate::boxes::{self, Confidence, Cutoff, Decay, Fusion, Rescored, Score};
 use crate::{Error, Result};
@@ -30,11 +30,6 @@ macro_rules! by_type {
         }
         Ok(kept)
     }};
-}
-
-/// Boxes that need no conversion.
-fn ready_boxes<'py, T: Element>(boxes: &Bound<'py, PyAny>) -> Option<PyReadonlyArray2<'py, T>> {
-    ready(boxes).filter(|array: &PyReadonlyArray2<'py, T>| array.as_array().ncols() == 4)
 }
 
 /// One number for each of `n` boxes that needs no conversion.

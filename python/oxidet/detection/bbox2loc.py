@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oxidet import _arrays
+from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def bbox2loc(src_bbox: ArrayLike, dst_bbox: ArrayLike) -> NDArray[Any]:
     """Offsets that take source boxes to destination boxes.
 
@@ -46,8 +47,8 @@ def bbox2loc(src_bbox: ArrayLike, dst_bbox: ArrayLike) -> NDArray[Any]:
     >>> bbox2loc([[10, 20, 30, 60]], [[12, 16, 40, 50]]).round(4)
     array([[ 0.3   , -0.175 ,  0.3365, -0.1625]])
     """
-    src, dst = _arrays.boxes(src_bbox=src_bbox, dst_bbox=dst_bbox)
-    if len(src) != len(dst) and 1 in (len(src), len(dst)):
-        src, dst = (np.ascontiguousarray(a) for a in np.broadcast_arrays(src, dst))
-    loc: NDArray[Any] = _arrays.kernel("bbox2loc", src)(src, dst)
-    return loc
+    loc = _core.bbox2loc(src_bbox, dst_bbox)
+    if loc is None:
+        src, dst = _arrays.boxes(src_bbox=src_bbox, dst_bbox=dst_bbox)
+        loc = _core.bbox2loc(src, dst)
+    return _arrays.computed(loc)

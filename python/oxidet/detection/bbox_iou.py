@@ -6,9 +6,11 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from oxidet import _arrays
+from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def bbox_iou(bbox_a: ArrayLike, bbox_b: ArrayLike) -> NDArray[Any]:
     """Intersection over union of every box of ``bbox_a`` with every box of ``bbox_b``.
 
@@ -44,6 +46,8 @@ def bbox_iou(bbox_a: ArrayLike, bbox_b: ArrayLike) -> NDArray[Any]:
     array([[0.5],
            [0.5]])
     """
-    a, b = _arrays.boxes(bbox_a=bbox_a, bbox_b=bbox_b)
-    iou: NDArray[Any] = _arrays.kernel("box_iou", a)(a, b)
-    return iou
+    iou = _core.bbox_iou(bbox_a, bbox_b)
+    if iou is None:
+        a, b = _arrays.boxes(bbox_a=bbox_a, bbox_b=bbox_b)
+        iou = _core.bbox_iou(a, b)
+    return _arrays.computed(iou)

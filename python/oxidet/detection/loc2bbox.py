@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oxidet import _arrays
+from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def loc2bbox(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
     """Boxes that offsets make of source boxes, the inverse of :func:`bbox2loc`.
 
@@ -42,6 +44,11 @@ def loc2bbox(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
     >>> loc2bbox([[10, 20, 30, 60]], np.array([[0.5, 0, 0, np.log(2)]])).round(3)
     array([[20.,  0., 40., 80.]])
     """
+    decoded = _core.loc2bbox(src_bbox, loc)
+    return _converted(src_bbox, loc) if decoded is None else decoded
+
+
+def _converted(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
     kept_dtype = _arrays.as_array(loc, "loc").dtype
     src, offsets = _arrays.floats(src_bbox=src_bbox, loc=loc)
     src = _arrays.box_shape(src, "src_bbox")
@@ -50,7 +57,5 @@ def loc2bbox(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
     if offsets.ndim != 2 or offsets.shape[1] % 4 or len(src) not in (1, len(offsets)):
         rows = "R" if len(src) == 1 else len(src)
         raise ValueError(f"loc: expected shape ({rows}, 4 K), got {offsets.shape}")
-    if len(src) != len(offsets):
-        src = np.ascontiguousarray(np.broadcast_to(src, (len(offsets), 4)))
-    decoded: NDArray[Any] = _arrays.kernel("loc2bbox", src)(src, offsets)
+    decoded = _arrays.computed(_core.loc2bbox(src, offsets))
     return decoded.astype(kept_dtype, copy=False)

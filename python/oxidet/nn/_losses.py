@@ -20,7 +20,7 @@ Array = NDArray[Any]
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _reduce(losses: Array, reduction: str, divisor: float) -> Array:
+def reduce(losses: Array, reduction: str, divisor: float) -> Array:
     """``losses`` as they are, their sum, or their sum divided; nothing divided by 0 is NaN."""
     if reduction == "none":
         return losses
@@ -28,10 +28,10 @@ def _reduce(losses: Array, reduction: str, divisor: float) -> Array:
     if reduction == "mean":
         with np.errstate(divide="ignore", invalid="ignore"):
             total = total / np.float64(divisor)
-    return np.asarray(total, np.float32)
+    return np.asarray(total, losses.dtype)
 
 
-def _spread(grad: Array, reduction: str, divisor: float) -> Array:
+def spread(grad: Array, reduction: str, divisor: float) -> Array:
     """The gradient of every single loss, broadcastable to their shape."""
     if reduction != "mean":
         return grad
@@ -93,14 +93,14 @@ def _cross_entropy(
     losses, divisor = _core.cross_entropy(rows.scores, *arguments)
     if ctx.recording:
         ctx.rows, ctx.arguments, ctx.reduction = rows, arguments, (reduction, divisor)
-    return _reduce(losses.reshape(rows.shape[:-1]), reduction, divisor)
+    return reduce(losses.reshape(rows.shape[:-1]), reduction, divisor)
 
 
 def _factors(ctx: Context, grad: Array) -> Array:
     """The gradient of every row's loss, (R,)."""
-    spread = _spread(grad, *ctx.reduction)
     shape = ctx.rows.shape[:-1]
-    return np.ascontiguousarray(np.broadcast_to(spread, shape).reshape(-1))
+    single = spread(grad, *ctx.reduction)
+    return np.ascontiguousarray(np.broadcast_to(single, shape).reshape(-1))
 
 
 def _cross_entropy_backward(ctx: Context, grad: Array) -> tuple[Array]:
@@ -119,7 +119,7 @@ def _nll_loss(
     losses, divisor = _core.nll_loss(rows.scores, *arguments)
     if ctx.recording:
         ctx.rows, ctx.arguments, ctx.reduction = rows, arguments, (reduction, divisor)
-    return _reduce(losses.reshape(rows.shape[:-1]), reduction, divisor)
+    return reduce(losses.reshape(rows.shape[:-1]), reduction, divisor)
 
 
 def _nll_loss_backward(ctx: Context, grad: Array) -> tuple[Array]:
@@ -161,12 +161,12 @@ def _smooth_l1_loss(
     if ctx.recording:
         ctx.difference, ctx.weight, ctx.beta = difference, weight, beta
         ctx.reduction = (reduction, difference.size)
-    return _reduce(_core.smooth_l1(difference, beta), reduction, difference.size)
+    return reduce(_core.smooth_l1(difference, beta), reduction, difference.size)
 
 
 def _smooth_l1_loss_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None]:
     slope = _core.smooth_l1_derivative(ctx.difference, ctx.beta)
-    gradient = slope * _spread(grad, *ctx.reduction)
+    gradient = slope * spread(grad, *ctx.reduction)
     return _signed(ctx, gradient if ctx.weight is None else gradient * ctx.weight)
 
 
@@ -175,11 +175,11 @@ def _mse_loss(ctx: Context, input: Any, target: Any, *, reduction: str) -> Array
     difference = np.asarray(x - t)
     if ctx.recording:
         ctx.difference, ctx.reduction = difference, (reduction, difference.size)
-    return _reduce(np.asarray(difference * difference), reduction, difference.size)
+    return reduce(np.asarray(difference * difference), reduction, difference.size)
 
 
 def _mse_loss_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None]:
-    return _signed(ctx, 2 * ctx.difference * _spread(grad, *ctx.reduction))
+    return _signed(ctx, 2 * ctx.difference * spread(grad, *ctx.reduction))
 
 
 cross_entropy_ = Primitive("cross_entropy", _cross_entropy, _cross_entropy_backward)

@@ -1,26 +1,37 @@
-"""Box arithmetic: area, formats, clipping, size filter. Boxes are (x1, y1, x2, y2)."""
+"""Box arithmetic: area, clipping, size filter, boxes of masks. Boxes are (x1, y1, x2, y2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import as_array, choice, number, real_pair
+from oxidet import _core
+from oxidet._arrays import as_array, choice, computed, number, real_pair
+from oxidet._kinds import same_kind
 
 Array = NDArray[Any]
 
+# Formats of four numbers: corners; upper left corner and size; centre and size.
+FORMATS = ("xyxy", "xywh", "cxcywh")
 
-def as_boxes(value: Any, argument: str) -> Array:
-    """``value`` as an array of shape (..., 4)."""
+
+def as_boxes(value: Any, argument: str, columns: int = 4) -> Array:
+    """``value`` as an array of shape (..., columns)."""
     boxes = as_array(value, argument)
-    if boxes.ndim == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"{argument}: expected shape (..., 4), got {boxes.shape}")
+    if boxes.ndim == 0 or boxes.shape[-1] != columns:
+        raise ValueError(f"{argument}: expected shape (..., {columns}), got {boxes.shape}")
     return boxes
 
 
+def check_format(fmt: str, argument: str) -> None:
+    """Refuse what is no format of four numbers."""
+    if fmt not in FORMATS:
+        choice(fmt, argument, FORMATS)
+
+
+@same_kind
 def box_area(boxes: Any, fmt: str = "xyxy") -> Array:
     """Area of boxes, as ``torchvision.ops.box_area``.
 
@@ -33,100 +44,20 @@ def box_area(boxes: Any, fmt: str = "xyxy") -> Array:
     >>> ops.box_area([[0.0, 0.0, 4.0, 3.0]])
     array([12.])
     """
-    _check_format(fmt, "fmt")
+    check_format(fmt, "fmt")
+    area = _core.box_area(boxes, fmt)
+    if area is not None:
+        return area
     array = as_boxes(boxes, "boxes")
-    if array.dtype.kind == "f":
-        array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
-    else:
-        array = array.astype(np.promote_types(array.dtype, np.int32), copy=False)
+    least = np.float32 if array.dtype.kind == "f" else np.int32
+    array = array.astype(np.promote_types(array.dtype, least), copy=False)
     if fmt == "xyxy":
         return (array[..., 2] - array[..., 0]) * (array[..., 3] - array[..., 1])
     return array[..., 2] * array[..., 3]
 
 
-def _columns(*columns: Array) -> Array:
-    return np.stack(columns, axis=-1)
-
-
-def _floating(boxes: Array) -> Array:
-    """Integers as float32, where halves appear."""
-    return boxes if boxes.dtype.kind == "f" else boxes.astype(np.float32)
-
-
-def _xywh_to_xyxy(boxes: Array) -> Array:
-    x, y, w, h = np.moveaxis(boxes, -1, 0)
-    return _columns(x, y, x + w, y + h)
-
-
-def _xyxy_to_xywh(boxes: Array) -> Array:
-    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-    return _columns(x1, y1, x2 - x1, y2 - y1)
-
-
-def _cxcywh_to_xyxy(boxes: Array) -> Array:
-    half = boxes.dtype.type(0.5)
-    cx, cy, w, h = np.moveaxis(boxes, -1, 0)
-    return _columns(cx - half * w, cy - half * h, cx + half * w, cy + half * h)
-
-
-def _xyxy_to_cxcywh(boxes: Array) -> Array:
-    half = boxes.dtype.type(0.5)
-    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
-    return _columns((x1 + x2) * half, (y1 + y2) * half, x2 - x1, y2 - y1)
-
-
-# Each format's way to corners and back; two other formats convert through corners.
-_TO_CORNERS: dict[str, Callable[[Array], Array]] = {
-    "xyxy": lambda boxes: boxes,
-    "xywh": _xywh_to_xyxy,
-    "cxcywh": lambda boxes: _cxcywh_to_xyxy(_floating(boxes)),
-}
-_FROM_CORNERS: dict[str, Callable[[Array], Array]] = {
-    "xyxy": lambda boxes: boxes,
-    "xywh": _xyxy_to_xywh,
-    "cxcywh": lambda boxes: _xyxy_to_cxcywh(_floating(boxes)),
-}
-
-
-def _check_format(fmt: str, argument: str) -> None:
-    choice(fmt, argument, tuple(_TO_CORNERS))
-
-
-def box_convert(boxes: Any, in_fmt: str, out_fmt: str) -> Array:
-    """Boxes in another format, as ``torchvision.ops.box_convert`` for axis-aligned boxes.
-
-    Parameters
-    ----------
-    boxes
-        (..., 4).
-    in_fmt, out_fmt
-        "xyxy" (corners), "xywh" (upper left corner and size) or "cxcywh" (centre and size).
-
-    Returns
-    -------
-    A new (..., 4) array. Floating types stay; integers stay unless a half may appear, where they
-    become float32.
-
-    Raises
-    ------
-    ValueError
-        For another format or shape.
-
-    Examples
-    --------
-    >>> from oxidet import ops
-    >>> ops.box_convert([[10, 20, 30, 60]], "xyxy", "cxcywh")
-    array([[20., 40., 20., 40.]], dtype=float32)
-    """
-    _check_format(in_fmt, "in_fmt")
-    _check_format(out_fmt, "out_fmt")
-    array = as_boxes(boxes, "boxes")
-    if in_fmt == out_fmt:
-        return array.copy()
-    return _FROM_CORNERS[out_fmt](_TO_CORNERS[in_fmt](array))
-
-
-def clip_boxes_to_image(boxes: Any, size: tuple[float, float]) -> Array:
+@same_kind
+def clip_boxes_to_image(boxes: Any, size: tuple[int, int]) -> Array:
     """Boxes cut off at the image's border, as ``torchvision.ops.clip_boxes_to_image``.
 
     ``boxes`` is (..., 4), ``size`` is (height, width): x is clipped to [0, width] and y to
@@ -137,14 +68,23 @@ def clip_boxes_to_image(boxes: Any, size: tuple[float, float]) -> Array:
     >>> ops.clip_boxes_to_image([[-5.0, 2.0, 120.0, 40.0]], (30, 100))
     array([[  0.,   2., 100.,  30.]])
     """
-    array = as_boxes(boxes, "boxes")
     height, width = real_pair(size, "size")
     if height < 0 or width < 0:
         raise ValueError(f"size: expected (height, width) of at least 0, got {size!r}")
-    limits = np.array([width, height, width, height])
-    return np.clip(array, 0, limits).astype(array.dtype, copy=False)
+    clipped = _core.clip_boxes(boxes, (width, height))
+    if clipped is not None:
+        return clipped
+    array = as_boxes(boxes, "boxes")
+    if array.dtype.kind != "f":
+        limits = np.array([width, height, width, height])
+        return np.clip(array, 0, limits).astype(array.dtype, copy=False)
+    type_ = np.float64 if array.dtype.itemsize > 4 else np.float32
+    rows = np.asarray(array, type_, order="C").reshape(-1, 4)
+    clipped = computed(_core.clip_boxes(rows, (width, height)))
+    return clipped.reshape(array.shape).astype(array.dtype, copy=False)
 
 
+@same_kind
 def remove_small_boxes(boxes: Any, min_size: float) -> NDArray[np.int64]:
     """Indices of boxes that are large enough, as ``torchvision.ops.remove_small_boxes``.
 
@@ -160,3 +100,42 @@ def remove_small_boxes(boxes: Any, min_size: float) -> NDArray[np.int64]:
         raise ValueError(f"boxes: expected shape (R, 4), got {array.shape}")
     large = array[:, 2:] - array[:, :2] >= number(min_size, "min_size")
     return np.flatnonzero(large.all(axis=1)).astype(np.int64, copy=False)
+
+
+@same_kind
+def masks_to_boxes(masks: Any) -> NDArray[np.float32]:
+    """The smallest box around each mask, as ``torchvision.ops.masks_to_boxes``.
+
+    Parameters
+    ----------
+    masks
+        (N, H, W) of any type; a pixel that is not 0 (so NaN, too) belongs to the mask.
+
+    Returns
+    -------
+    (N, 4) float32, (x1, y1, x2, y2): the first and the last column and row of the mask, both of
+    which belong to it, so that a single pixel has a box without extent. A mask without pixels has
+    zeros; masks without any elements have no boxes, (0, 4).
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import ops
+    >>> masks = np.zeros((1, 5, 6), bool)
+    >>> masks[0, 1:3, 2:5] = True
+    >>> ops.masks_to_boxes(masks)
+    array([[2., 1., 4., 2.]], dtype=float32)
+    """
+    array = as_array(masks, "masks")
+    if array.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if array.ndim != 3:
+        raise ValueError(f"masks: expected shape (N, H, W), got {array.shape}")
+    if array.dtype not in (np.bool_, np.uint8, np.int8):
+        array = array != 0
+    return _core.mask_boxes(np.ascontiguousarray(array).view(np.uint8))
