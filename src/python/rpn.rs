@@ -8,6 +8,12 @@ use super::{slice, wrap};
 use crate::boxes::{Coder, Cutoff};
 use crate::rpn::anchors::{self, Axes};
 use crate::rpn::{anchor_targets, matcher, proposals, roi_targets};
+use crate::{Result, parallel};
+
+/// Runs a kernel on the calling thread with the GIL released; it asks for others if it has the work.
+fn detached<T: Send>(py: Python<'_>, kernel: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    Ok(py.detach(|| parallel::ieee(kernel))?)
+}
 
 /// Scores to rank by, which need not be of the type of the boxes.
 #[derive(FromPyObject)]
@@ -46,7 +52,7 @@ fn shifted_anchors<'py>(
 ) -> PyResult<Float32Rows<'py>> {
     let base = rows(&anchor_base, "anchor_base")?;
     let axes = if xy { Axes::XY } else { Axes::YX };
-    let all = py.detach(|| anchors::shifted_anchors(base, stride, size, axes))?;
+    let all = detached(py, || anchors::shifted_anchors(base, stride, size, axes))?;
     let n = all.len();
     wrap(py, all.into_flattened(), [n, 4])
 }
@@ -73,7 +79,7 @@ macro_rules! bindings {
         )> {
             let (anchor, bbox) = (rows(&anchor, "anchor")?, rows(&bbox, "bbox")?);
             let rule = anchor_targets::Rule { size, positive, negative, unreached };
-            let targets = py.detach(|| anchor_targets::anchor_targets(anchor, bbox, &rule))?;
+            let targets = detached(py, || anchor_targets::anchor_targets(anchor, bbox, &rule))?;
             let loc = wrap(py, targets.loc.into_flattened(), [anchor.len(), 4])?;
             let label = wrap(py, targets.label, [anchor.len()])?;
             Ok((loc, label, indices(py, targets.positive)?, indices(py, targets.negative)?))
@@ -100,11 +106,11 @@ macro_rules! bindings {
             let found = match &score {
                 Scores::Narrow(score) => {
                     let score = slice(score, "score")?;
-                    py.detach(|| proposals::proposals(loc, score, anchor, &rule))
+                    detached(py, || proposals::proposals(loc, score, anchor, &rule))
                 }
                 Scores::Wide(score) => {
                     let score = slice(score, "score")?;
-                    py.detach(|| proposals::proposals(loc, score, anchor, &rule))
+                    detached(py, || proposals::proposals(loc, score, anchor, &rule))
                 }
             }?;
             let n = found.boxes.len();
@@ -124,7 +130,7 @@ macro_rules! bindings {
         ) -> PyResult<(Indices<'py>, Indices<'py>, Indices<'py>)> {
             let (roi, bbox) = (rows(&roi, "roi")?, rows(&bbox, "bbox")?);
             let rule = roi_targets::Rule { positive, negative_hi, negative_lo };
-            let targets = py.detach(|| roi_targets::roi_targets(roi, bbox, &rule))?;
+            let targets = detached(py, || roi_targets::roi_targets(roi, bbox, &rule))?;
             let assignment = indices(py, targets.assignment)?;
             Ok((assignment, indices(py, targets.positive)?, indices(py, targets.negative)?))
         }
@@ -141,7 +147,7 @@ macro_rules! bindings {
             let shape = quality.as_array().dim();
             let quality = slice(&quality, "match_quality_matrix")?;
             let rule = matcher::Rule { high, low, low_quality };
-            let found = py.detach(|| matcher::match_predictions(quality, shape, &rule))?;
+            let found = detached(py, || matcher::match_predictions(quality, shape, &rule))?;
             wrap(py, found, [shape.1])
         }
 
@@ -156,7 +162,7 @@ macro_rules! bindings {
             let references = rows(&reference_boxes, "reference_boxes")?;
             let proposals = rows(&proposals, "proposals")?;
             let coder = Coder { weights, exponent: 0.0 };
-            let codes = py.detach(|| coder.encode(references, proposals))?;
+            let codes = detached(py, || coder.encode(references, proposals))?;
             wrap(py, codes.into_flattened(), [proposals.len(), 4])
         }
 
@@ -173,7 +179,7 @@ macro_rules! bindings {
             let codes = crate::boxes::rows(slice(&rel_codes, "rel_codes")?, "rel_codes")?;
             let boxes = rows(&boxes, "boxes")?;
             let coder = Coder { weights, exponent };
-            let decoded = py.detach(|| coder.decode(codes, boxes, width / 4))?;
+            let decoded = detached(py, || coder.decode(codes, boxes, width / 4))?;
             wrap(py, decoded.into_flattened(), [r, width])
         }
     };
