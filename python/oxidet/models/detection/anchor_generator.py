@@ -142,7 +142,7 @@ class AnchorGenerator(nn.Module):
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(feature_maps[0], torch.Tensor):
             anchors = torch.from_numpy(anchors).to(feature_maps[0])
-            return [anchors.clone() for _ in image_list.image_sizes]
+            return [anchors.clone() if i else anchors for i in range(len(image_list.image_sizes))]
         if np.dtype(feature_maps[0].dtype).kind == "f":
             anchors = anchors.astype(feature_maps[0].dtype, copy=False)
-        return [anchors.copy() for _ in image_list.image_sizes]
+        return [anchors.copy() if i else anchors for i in range(len(image_list.image_sizes))]
