@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def crop_bbox(
     bbox: ArrayLike,
     y_slice: slice | None = None,

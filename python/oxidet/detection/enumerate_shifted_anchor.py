@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def enumerate_shifted_anchor(
     anchor_base: ArrayLike, feat_stride: float, height: int, width: int
 ) -> NDArray[np.float32]:

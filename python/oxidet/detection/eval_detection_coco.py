@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 from oxidet.detection import _coco
 from oxidet.detection._rows import Rows
 
@@ -28,6 +29,7 @@ KEYS_WITH_AREAS = (
 )
 
 
+@same_kind
 def eval_detection_coco(
     pred_bboxes: Iterable[ArrayLike],
     pred_labels: Iterable[ArrayLike],

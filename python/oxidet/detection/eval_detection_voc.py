@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 from oxidet.detection._rows import Rows
 
 F64 = NDArray[np.float64]
 Curve = list[F64 | None]
 
 
+@same_kind
 def eval_detection_voc(
     pred_bboxes: Iterable[ArrayLike],
     pred_labels: Iterable[ArrayLike],
@@ -69,6 +71,7 @@ def eval_detection_voc(
     return {"ap": ap, "map": float(known.mean()) if len(known) else float("nan")}
 
 
+@same_kind
 def calc_detection_voc_prec_rec(
     pred_bboxes: Iterable[ArrayLike],
     pred_labels: Iterable[ArrayLike],
@@ -144,6 +147,7 @@ def calc_detection_voc_prec_rec(
     return prec, rec
 
 
+@same_kind
 def calc_detection_voc_ap(
     prec: Sequence[ArrayLike | None],
     rec: Sequence[ArrayLike | None],

@@ -7,8 +7,10 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def flip_bbox(
     bbox: ArrayLike, size: tuple[float, float], y_flip: bool = False, x_flip: bool = False
 ) -> NDArray[Any]:

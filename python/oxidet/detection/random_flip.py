@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def random_flip(
     img: ArrayLike,
     y_random: bool = False,

@@ -7,8 +7,10 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def resize_bbox(
     bbox: ArrayLike, in_size: tuple[float, float], out_size: tuple[float, float]
 ) -> NDArray[Any]:

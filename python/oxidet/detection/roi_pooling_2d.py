@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from oxidet._arrays import number, pair
+from oxidet._kinds import same_kind
 from oxidet.ops._roi_pool import roi_pool_
 
 
+@same_kind
 def roi_pooling_2d(
     x: Any,
     rois: Any,

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def rotate_bbox(bbox: ArrayLike, angle: float, size: tuple[float, float]) -> NDArray[Any]:
     """Boxes after the image was rotated counter-clockwise by a multiple of 90 degrees.
 

@@ -7,8 +7,10 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def translate_bbox(bbox: ArrayLike, y_offset: float = 0, x_offset: float = 0) -> NDArray[Any]:
     """Boxes moved by an offset, as when an image is padded at the top and the left.
 

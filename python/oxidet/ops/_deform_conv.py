@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import F32, as_float32, integer, nchw, nhwc, pair
+from oxidet._kinds import same_kind
 from oxidet.nn._convolution import _hwio, _oihw
 from oxidet.nn.linear import _uniform
 from oxidet.nn.module import Module
@@ -99,6 +100,7 @@ def _deform_conv2d_backward(ctx: Context, grad: Array) -> tuple[Array | None, ..
 deform_conv2d_ = Primitive("deform_conv2d", _deform_conv2d, _deform_conv2d_backward)
 
 
+@same_kind(dtype_of="input")
 def deform_conv2d(
     input: Any,
     offset: Any,
@@ -212,6 +214,7 @@ class DeformConv2d(Module):
             "bias", Parameter(_uniform((self.out_channels,), fan_in)) if bias else None
         )
 
+    @same_kind
     def forward(self, input: Any, offset: Any, mask: Any = None) -> Any:
         """(N, C, H, W), offsets and perhaps masks -> (N, O, H_out, W_out)."""
         return deform_conv2d(

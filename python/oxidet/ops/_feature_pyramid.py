@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_float32, nchw, nhwc
+from oxidet._kinds import same_kind
 from oxidet.nn import init
 from oxidet.nn._activation import relu
 from oxidet.nn._pooling import max_pool2d
@@ -69,6 +70,7 @@ class LastLevelMaxPool(ExtraFPNBlock):
 
     _mode_matters = False
 
+    @same_kind
     def forward(self, x: list[Any], y: list[Any], names: list[str]) -> tuple[list[Any], list[str]]:
         """The maps ``x`` and their names, with one more; ``y`` is not used."""
         return [*x, max_pool2d(x[-1], 1, 2, 0)], [*names, "pool"]
@@ -91,6 +93,7 @@ class LastLevelP6P7(ExtraFPNBlock):
             _initialize(module)
         self.use_P5 = in_channels == out_channels
 
+    @same_kind
     def forward(self, p: list[Any], c: list[Any], names: list[str]) -> tuple[list[Any], list[str]]:
         """The levels ``p``, made of the maps ``c``, and their names, with two more."""
         p6 = self.p6(p[-1] if self.use_P5 else c[-1])
@@ -161,6 +164,7 @@ class FeaturePyramidNetwork(Module):
                 _initialize(module)
         self.extra_blocks = extra_blocks
 
+    @same_kind
     def forward(self, x: Mapping[str, Any]) -> OrderedDict[str, Any]:
         """Maps (N, C_i, H_i, W_i) by name, finest first, to levels (N, out_channels, H_i, W_i).
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from oxidet._arrays import integer, number, pair
+from oxidet._kinds import same_kind
 from oxidet.nn._normalization import batch_norm
 from oxidet.nn.activation import ReLU
 from oxidet.nn.containers import Sequential
@@ -55,6 +56,7 @@ class FrozenBatchNorm2d(Module):
         self.register_buffer("running_mean", np.zeros(num_features, np.float32))
         self.register_buffer("running_var", np.ones(num_features, np.float32))
 
+    @same_kind
     def forward(self, x: Any) -> Any:
         """(N, C, H, W); the same out."""
         shape = np.shape(x)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import F32, integer, nchw, nhwc, number, pair
+from oxidet._kinds import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, empty_result, features, rois_of
@@ -142,6 +143,7 @@ class MultiScaleRoIAlign(Module):
         self.canonical_scale = canonical_scale
         self.canonical_level = canonical_level
 
+    @same_kind
     def forward(
         self,
         x: Mapping[str, Any],

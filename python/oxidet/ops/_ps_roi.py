@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc, number, pair
+from oxidet._kinds import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
@@ -76,6 +77,7 @@ ps_roi_pool_ = Primitive("ps_roi_pool", _ps_roi_pool, _ps_roi_pool_backward)
 ps_roi_align_ = Primitive("ps_roi_align", _ps_roi_align, _ps_roi_align_backward)
 
 
+@same_kind(dtype_of="input")
 def ps_roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.0) -> Any:
     """Position-sensitive RoI pooling (R-FCN, section 2.2), as ``torchvision.ops.ps_roi_pool``.
 
@@ -126,6 +128,7 @@ def ps_roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float =
     )
 
 
+@same_kind(dtype_of="input")
 def ps_roi_align(
     input: Any,
     boxes: Any,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import integer, nchw, nhwc, number, pair
+from oxidet._kinds import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
@@ -51,6 +52,7 @@ def _sampling_ratio(value: Any) -> int:
     return max(integer(value, "sampling_ratio", maximum=2**16), 0)
 
 
+@same_kind(dtype_of="input")
 def roi_align(
     input: Any,
     boxes: Any,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc, number, pair
+from oxidet._kinds import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
@@ -50,6 +51,7 @@ def _roi_pool_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
 roi_pool_ = Primitive("roi_pool", _roi_pool, _roi_pool_backward)
 
 
+@same_kind(dtype_of="input")
 def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.0) -> Any:
     """RoI max pooling (Fast R-CNN, section 2.1), as ``torchvision.ops.roi_pool``.
 
