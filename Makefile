@@ -72,13 +72,16 @@ bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside 
 	$(PY) benches/peers/layers.py
 
 .PHONY: bench-peers
-bench-peers: $(PEERS)/stamp  ## whole networks and their memory beside onnxruntime, OpenVINO, ncnn, MNN, torch
+bench-peers: $(PEERS)/stamp  ## networks and operators beside onnxruntime, OpenVINO, ncnn, MNN, torch, powerboxes, pycocotools
 	$(call say,networks)
 	$(PEERS)/bin/python benches/peers/networks.py
 	$(call say,batch, size and threads)
 	$(PEERS)/bin/python benches/peers/networks.py --scaling --runtimes oxidet onnxruntime
 	$(call say,memory)
 	$(PEERS)/bin/python benches/peers/memory.py
+	$(call say,detection operators)
+	$(PEERS)/bin/python benches/peers/ops.py
+	$(PEERS)/bin/python benches/peers/ops.py --calls
 
 .PHONY: reference
 reference:  ## regenerate tests/golden from the original packages (needs Python 3.8)
