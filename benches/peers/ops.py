@@ -275,8 +275,7 @@ def main() -> None:
     packages = ("torch", "torchvision", "numpy", "powerboxes", "pycocotools")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(f"{platform.machine()}, {options.threads} threads, oxidet {oxidet.__version__},")
-    print(f"{versions}.
-")
+    print(f"{versions}.\n")
     if options.calls:
         calls(options.seconds)
         return

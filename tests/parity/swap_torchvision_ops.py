@@ -1,4 +1,4 @@
-"""A pytest plugin: puts oxidet's operators in the place of torchvision's, for the latter's tests."""
+"""A pytest plugin: oxidet's operators in the place of torchvision's, for the latter's tests."""
 
 from __future__ import annotations
 
