@@ -103,11 +103,13 @@ def _to_array(value: Any, argument: str, tensor: type) -> Any:
 
 
 def _is_array(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return True
-    # No import of ours: a caller who holds a Tensor of oxidet's has imported it.
-    tape = sys.modules.get("oxidet.nn.tensor")
-    return tape is not None and isinstance(value, tape.Tensor)
+    return isinstance(value, np.ndarray) or _is_recorded(value)
+
+
+def _is_recorded(value: Any) -> bool:
+    """Whether it is one of oxidet's own tensors; who holds one has imported them."""
+    tensors = sys.modules.get("oxidet.nn.tensor")
+    return tensors is not None and isinstance(value, tensors.Tensor)
 
 
 def _shared(tensor: Any, argument: str) -> Any:
@@ -131,9 +133,14 @@ def _shared(tensor: Any, argument: str) -> Any:
 
 
 def _to_tensor(value: Any, torch: Any) -> Any:
-    """``value`` with tensors in place of its arrays of numbers."""
+    """``value`` with tensors in place of its arrays of numbers.
+
+    A layer in training mode gives tensors of oxidet's, whose history no torch tensor can carry on.
+    """
     if isinstance(value, np.generic):
         value = np.asarray(value)
+    elif _is_recorded(value):
+        value = value.numpy()
     if not isinstance(value, np.ndarray):
         return _each(value, lambda item: _to_tensor(item, torch))
     if value.dtype.kind not in "biufc":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 
 import numpy as np
@@ -17,26 +16,6 @@ theirs = pytest.importorskip("torchvision").ops
 
 FAMILY = ["box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou"]
 BOX_LOSSES = ["generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss"]
-
-
-@pytest.mark.parametrize("name", ops.__all__)
-def test_signatures(name: str) -> None:
-    """Names, order and defaults are the original's; only keyword-only extras may follow."""
-    original = getattr(theirs, name, None)
-    if original is None:
-        pytest.skip("an addition of ours")
-
-    expected = inspect.signature(original).parameters
-
-    def form(function):
-        return [
-            # A default that is a layer is ours or torch's.
-            (p.name, p.kind, p.default.__name__ if inspect.isclass(p.default) else p.default)
-            for p in inspect.signature(function).parameters.values()
-            if p.kind is not p.KEYWORD_ONLY or p.name in expected
-        ]
-
-    assert form(getattr(ops, name)) == form(original)
 
 
 def awkward_boxes(rng: np.random.Generator, dtype: type) -> np.ndarray:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _arrays, _core
+from oxidet._kinds import same_kind
 
 
+@same_kind
 def generate_anchor_base(
     base_size: float = 16,
     ratios: Sequence[float] = (0.5, 1, 2),

@@ -142,3 +142,8 @@ class Conv2dNormActivation(Sequential):
             layers.append(activation_layer(**({} if inplace is None else {"inplace": inplace})))
         super().__init__(*layers)
         self.out_channels = out_channels
+
+    @same_kind
+    def forward(self, input: Any) -> Any:
+        """The layers one after the other, (N, C, H, W) in and out."""
+        return super().forward(input)
