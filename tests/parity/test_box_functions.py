@@ -98,6 +98,19 @@ def test_box_convert(in_fmt: str, out_fmt: str, dtype: type) -> None:
             assert_close(got, expected, 1e-2 if dtype == np.float16 else 1e-6)
 
 
+@pytest.mark.parametrize("fmt", ROTATED)
+def test_rotated_formats(fmt: str) -> None:
+    rng = np.random.default_rng(0)
+    for n, m in [(0, 3), (1, 1), (40, 30)]:
+        boxes = rng.uniform((0, 0, 5, 5, -180), (50, 50, 40, 40, 180), (n + m, 5))
+        a, b = np.split(ops.box_convert(boxes.astype(np.float32), "cxcywhr", fmt), [n])
+        expected = theirs.box_iou(torch.tensor(a), torch.tensor(b), fmt)
+        assert_close(ops.box_iou(a, b, fmt), expected, 1e-5)
+    for function in (ops.box_iou, theirs.box_iou):
+        with pytest.raises(ValueError, match="xyrb"):
+            function(torch.tensor(a), torch.tensor(b), "xyrb")
+
+
 @pytest.mark.parametrize(("in_fmt", "out_fmt"), [("xyxy", "xywhr"), ("xyxyxyxy", "cxcywh")])
 def test_upright_and_rotated_do_not_mix(in_fmt: str, out_fmt: str) -> None:
     for function in (ops.box_convert, theirs.box_convert):

@@ -20,7 +20,7 @@ from oxidet.ops._boxes import FORMATS, as_boxes
 Array = NDArray[Any]
 
 # Rotated formats and the length of their rows.
-_ROTATED = {"xywhr": 5, "cxcywhr": 5, "xyxyxyxy": 8}
+ROTATED = {"xywhr": 5, "cxcywhr": 5, "xyxyxyxy": 8}
 
 
 def _columns(*columns: Array) -> Array:
@@ -150,17 +150,17 @@ def box_convert(boxes: Any, in_fmt: str, out_fmt: str) -> Array:
     array([[15., 50., 15., 30., 25., 30., 25., 50.]])
     """
     for fmt, argument in ((in_fmt, "in_fmt"), (out_fmt, "out_fmt")):
-        choice(fmt, argument, (*FORMATS, *_ROTATED))
-    alike = tuple(_ROTATED) if in_fmt in _ROTATED else FORMATS
+        choice(fmt, argument, (*FORMATS, *ROTATED))
+    alike = tuple(ROTATED) if in_fmt in ROTATED else FORMATS
     if out_fmt not in alike:
         raise NotImplementedError(
             f"out_fmt: expected one of {alike} for boxes in {in_fmt!r}, got {out_fmt!r}"
         )
-    array = as_boxes(boxes, "boxes", _ROTATED.get(in_fmt, 4))
+    array = as_boxes(boxes, "boxes", ROTATED.get(in_fmt, 4))
     if in_fmt == out_fmt:
         return array.copy()
     there, back = _TO_COMMON.get(in_fmt), _FROM_COMMON.get(out_fmt)
-    if in_fmt in _ROTATED:
+    if in_fmt in ROTATED:
         return _turned(back, _turned(there, array))
     common = there(array) if there else array
     return back(common) if back else common

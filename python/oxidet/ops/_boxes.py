@@ -25,12 +25,6 @@ def as_boxes(value: Any, argument: str, columns: int = 4) -> Array:
     return boxes
 
 
-def check_format(fmt: str, argument: str) -> None:
-    """Refuse what is no format of four numbers."""
-    if fmt not in FORMATS:
-        choice(fmt, argument, FORMATS)
-
-
 @same_kind
 def box_area(boxes: Any, fmt: str = "xyxy") -> Array:
     """Area of boxes, as ``torchvision.ops.box_area``.
@@ -44,7 +38,8 @@ def box_area(boxes: Any, fmt: str = "xyxy") -> Array:
     >>> ops.box_area([[0.0, 0.0, 4.0, 3.0]])
     array([12.])
     """
-    check_format(fmt, "fmt")
+    if fmt not in FORMATS:
+        choice(fmt, "fmt", FORMATS)
     area = _core.box_area(boxes, fmt)
     if area is not None:
         return area

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import computed, number
+from oxidet._arrays import choice, computed, number
 from oxidet._kinds import same_kind
-from oxidet.ops._boxes import as_boxes, check_format
+from oxidet.ops._box_convert import ROTATED, box_convert
+from oxidet.ops._boxes import FORMATS, as_boxes
+from oxidet.ops._rotated import rotated_box_iou
 
 Array = NDArray[Any]
 
@@ -50,9 +52,10 @@ def box_iou(boxes1: Any, boxes2: Any, fmt: str = "xyxy") -> Array:
     Parameters
     ----------
     boxes1, boxes2
-        (..., N, 4) and (..., M, 4) with equal leading axes.
+        (..., N, 4) and (..., M, 4) with equal leading axes; rotated ones (N, 5) or (N, 8).
     fmt
-        "xyxy", "xywh" or "cxcywh".
+        "xyxy", "xywh" or "cxcywh"; for rotated boxes "xywhr", "cxcywhr" or "xyxyxyxy", see
+        :func:`box_convert` and :func:`rotated_box_iou`.
 
     Returns
     -------
@@ -74,7 +77,11 @@ def box_iou(boxes1: Any, boxes2: Any, fmt: str = "xyxy") -> Array:
     array([[0.33333334],
            [0.        ]], dtype=float32)
     """
-    check_format(fmt, "fmt")
+    if fmt in ROTATED:
+        turned = (box_convert(boxes, fmt, "cxcywhr") for boxes in (boxes1, boxes2))
+        return rotated_box_iou(*turned)
+    if fmt not in FORMATS:
+        choice(fmt, "fmt", (*FORMATS, *ROTATED))
     iou = _core.box_iou(boxes1, boxes2, fmt)
     if iou is None:
         return _converted(lambda a, b: _core.box_iou(a, b, fmt), boxes1, boxes2)
