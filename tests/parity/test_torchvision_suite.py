@@ -37,7 +37,8 @@ def arguments(tests: Path) -> list[str]:
     left_out = " and ".join(f"not {word}" for word in TORCH_ONLY + NOT_HERE + OTHERWISE)
     return [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-        "-p", "swap_torchvision_ops", "--rootdir", str(tests), "-c", os.devnull, "-k", left_out, str(tests / "test_ops.py"),
+        "-p", "swap_torchvision_ops", "--rootdir", str(tests), "-c", os.devnull,
+        "-k", left_out, str(tests / "test_ops.py"),
     ]  # fmt: skip
 
 
