@@ -3,7 +3,7 @@
 //! Boxes are taken in the order of descending score; one is kept unless it overlaps a box that was
 //! kept before. Each kept box suppresses what it overlaps among the boxes below it, a vector of
 //! boxes at a time. The first few meet all others, which is the end of it where most boxes overlap;
-//! what is then left over goes into a [grid](grid) and meets only its neighbours.
+//! what is then left over goes into a [grid] and meets only its neighbours.
 //!
 //! The result is that of the definition for every input, to the last index: the grid leaves out
 //! pairs that cannot overlap, whatever the rounding, and the IoU is computed in the order of the
