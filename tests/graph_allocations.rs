@@ -101,13 +101,15 @@ fn a_run_allocates_its_outputs_only() {
         let (short, long) = (network(1), network(6));
         for batch in [1, 5] {
             let outputs = size_of::<f32>() * batch * (10 + 192);
-            let (few, small) = steady(&short, batch);
-            let (many, large) = steady(&long, batch);
-            println!("batch {batch}: {few} allocations, {small} bytes ({outputs} of outputs)");
-            assert_eq!((few, small), (many, large), "batch {batch}");
-            // Two outputs, the list of them, and one job for each thread that helps.
-            assert!(few <= 3 + 2, "{few} allocations");
-            assert!(small <= outputs + 512, "{small} bytes, outputs are {outputs}");
+            // The long network is held to the bounds of the short one. How many threads come
+            // differs from run to run: one may still be busy with the run before.
+            for (name, plan) in [("short", &short), ("long", &long)] {
+                let (count, bytes) = steady(plan, batch);
+                println!("batch {batch}, {name}: {count} allocations, {bytes} bytes");
+                // Two outputs, the list of them, the crew, and a call for each thread that helps.
+                assert!(count <= 3 + 1 + 2, "{name}: {count} allocations");
+                assert!(bytes <= outputs + 512, "{name}: {bytes} bytes, outputs are {outputs}");
+            }
         }
     })
     .unwrap();

@@ -7,6 +7,7 @@ contiguous, native-endian arrays of the right type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -107,6 +108,14 @@ def number(
         raise ValueError(f"{argument}: expected a number that a float holds, got {value}") from None
 
 
+def threshold_number(value: Any, argument: str) -> float:
+    """Any number but NaN."""
+    result = number(value, argument)
+    if math.isnan(result):
+        raise ValueError(f"{argument}: expected a number, got nan")
+    return result
+
+
 def integer(
     value: Any, argument: str, minimum: int | None = None, maximum: int | None = None
 ) -> int:
@@ -193,6 +202,11 @@ def boxes(**arguments: Any) -> list[NDArray[Any]]:
     An empty one-dimensional array, such as that of an empty list, is no boxes.
     """
     return [box_shape(a, name) for a, name in zip(floats(**arguments), arguments, strict=True)]
+
+
+def is_double(array: NDArray[Any]) -> bool:
+    """Whether it holds float64, in either byte order."""
+    return array.dtype.kind == "f" and array.dtype.itemsize == 8
 
 
 def box_shape(array: NDArray[Any], argument: str) -> NDArray[Any]:

@@ -109,7 +109,8 @@ def test_order_of_ties_and_nan_scores() -> None:
 def test_nan_boxes_and_boxes_without_area_stay() -> None:
     bbox = np.float32([[1, 1, 1, 1], [1, 1, 1, 1], [np.nan] * 4, [np.nan] * 4])
     assert non_maximum_suppression(bbox, 0.5).tolist() == [0, 1, 2, 3]
-    assert non_maximum_suppression(FOUR, np.nan).tolist() == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="thresh: expected a number, got nan"):
+        non_maximum_suppression(FOUR, np.nan)
 
 
 def test_limit() -> None:

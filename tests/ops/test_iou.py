@@ -126,3 +126,11 @@ def test_a_matrix_beyond_memory_is_refused() -> None:
     boxes = np.zeros((2**23, 4), np.float32)  # the matrix would take 256 TB
     with pytest.raises(MemoryError, match="boxes: expected a result that fits into memory"):
         ops.box_iou(boxes, boxes)
+
+
+def test_big_endian_doubles_stay_doubles() -> None:
+    boxes = np.array([[1e8, 0, 1e8 + 1, 1]], ">f8")
+    iou = ops.box_iou(boxes, boxes)
+    assert iou.dtype == np.float64
+    assert iou.tolist() == [[1.0]]
+    assert ops.generalized_box_iou_loss(boxes, boxes).dtype == np.float64

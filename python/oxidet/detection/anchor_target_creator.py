@@ -58,8 +58,8 @@ class AnchorTargetCreator:
         ignore_unreached: bool = False,
     ) -> None:
         self.n_sample = _arrays.integer(n_sample, "n_sample", 0)
-        self.pos_iou_thresh = _arrays.number(pos_iou_thresh, "pos_iou_thresh")
-        self.neg_iou_thresh = _arrays.number(neg_iou_thresh, "neg_iou_thresh")
+        self.pos_iou_thresh = _arrays.threshold_number(pos_iou_thresh, "pos_iou_thresh")
+        self.neg_iou_thresh = _arrays.threshold_number(neg_iou_thresh, "neg_iou_thresh")
         self.pos_ratio = _arrays.number(pos_ratio, "pos_ratio", 0, 1)
         self.ignore_unreached = ignore_unreached
 

@@ -223,5 +223,5 @@ def _problem(
         scores,
         objects.kernel_arguments(gt),
         difficult,
-        _arrays.number(iou_thresh, "iou_thresh"),
+        _arrays.threshold_number(iou_thresh, "iou_thresh"),
     ]

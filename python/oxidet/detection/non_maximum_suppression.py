@@ -74,7 +74,7 @@ def non_maximum_suppression(
     array([3, 2, 0], dtype=int32)
     """
     inclusive = is_chainercv(nms_rule)
-    threshold = _arrays.number(thresh, "thresh")
+    threshold = _arrays.threshold_number(thresh, "thresh")
     if limit is not None:
         limit = min(_arrays.integer(limit, "limit", 0), 2**63)
     # The kernel rounds the threshold to the type of the boxes where the rule is inclusive.

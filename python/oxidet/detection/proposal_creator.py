@@ -175,7 +175,7 @@ class ProposalCreator:
             _arrays.real_pair(img_size, "img_size"),
             _arrays.number(self.min_size, "min_size") * _arrays.number(scale, "scale"),
             tuple(min(n, len(anchors)) if n > 0 else None for n in limits),
-            _arrays.number(self.nms_thresh, "nms_thresh"),
+            _arrays.threshold_number(self.nms_thresh, "nms_thresh"),
             inclusive,
             rounded,
         )

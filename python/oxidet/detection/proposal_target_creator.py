@@ -61,9 +61,9 @@ class ProposalTargetCreator:
             n_sample = _arrays.integer(n_sample, "n_sample", 0)
         self.n_sample = n_sample
         self.pos_ratio = _arrays.number(pos_ratio, "pos_ratio", 0, 1)
-        self.pos_iou_thresh = _arrays.number(pos_iou_thresh, "pos_iou_thresh")
-        self.neg_iou_thresh_hi = _arrays.number(neg_iou_thresh_hi, "neg_iou_thresh_hi")
-        self.neg_iou_thresh_lo = _arrays.number(neg_iou_thresh_lo, "neg_iou_thresh_lo")
+        self.pos_iou_thresh = _arrays.threshold_number(pos_iou_thresh, "pos_iou_thresh")
+        self.neg_iou_thresh_hi = _arrays.threshold_number(neg_iou_thresh_hi, "neg_iou_thresh_hi")
+        self.neg_iou_thresh_lo = _arrays.threshold_number(neg_iou_thresh_lo, "neg_iou_thresh_lo")
 
     @same_kind
     def __call__(

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, choice, number, numbers
+from oxidet._arrays import as_array, choice, number, numbers, threshold_number
 from oxidet._kinds import same_kind
-from oxidet.ops._nms import ready_categories, threshold_number
+from oxidet.ops._nms import ready_categories
 
 Array = NDArray[Any]
 Confidence = Literal["avg", "max", "box_and_model_avg", "absent_model_aware_avg"]

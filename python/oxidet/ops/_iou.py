@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import choice, computed, number
+from oxidet._arrays import choice, computed, is_double, number
 from oxidet._kinds import same_kind
 from oxidet.ops._box_convert import ROTATED, box_convert
 from oxidet.ops._boxes import FORMATS, as_boxes
@@ -29,7 +29,7 @@ def _converted(kernel: Callable[[Array, Array], Array | None], boxes1: Any, boxe
             f"boxes2: expected leading axes {a.shape[:-2]} as boxes1 has, got {b.shape[:-2]}"
         )
     # Integers give float32, but what they are multiplied to needs the digits of float64.
-    wide = np.float64 in (a.dtype, b.dtype)
+    wide = is_double(a) or is_double(b)
     integers = a.dtype.kind != "f" or b.dtype.kind != "f"
     type_ = np.float64 if wide or integers else np.float32
     a, b = np.asarray(a, type_, order="C"), np.asarray(b, type_, order="C")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, choice, kernel, number
+from oxidet._arrays import as_array, choice, is_double, kernel, number
 from oxidet._kinds import same_kind
 from oxidet.nn._losses import REDUCTIONS, reduce, spread
 from oxidet.nn.primitive import Context, Primitive
@@ -21,7 +21,7 @@ def _pair(a: Any, b: Any, names: tuple[str, str]) -> tuple[Array, Array]:
     x, y = as_array(a, names[0]), as_array(b, names[1])
     if x.shape != y.shape:
         raise ValueError(f"{names[1]}: expected shape {x.shape} as {names[0]} has, got {y.shape}")
-    dtype = np.float64 if np.float64 in (x.dtype, y.dtype) else np.float32
+    dtype = np.float64 if is_double(x) or is_double(y) else np.float32
     return np.asarray(x, dtype, order="C"), np.asarray(y, dtype, order="C")
 
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, computed, number, numbers
+from oxidet._arrays import as_array, computed, is_double, numbers, threshold_number
 from oxidet._kinds import same_kind
 from oxidet.ops._boxes import as_boxes
 
 Array = NDArray[Any]
-
-
-def threshold_number(value: Any, argument: str) -> float:
-    """Any number but NaN."""
-    threshold = number(value, argument)
-    if math.isnan(threshold):
-        raise ValueError(f"{argument}: expected a number, got nan")
-    return threshold
 
 
 def ready_boxes(value: Any, argument: str) -> Array:
@@ -29,7 +20,7 @@ def ready_boxes(value: Any, argument: str) -> Array:
     rows = as_boxes(value, argument)
     if rows.ndim != 2:
         raise ValueError(f"{argument}: expected shape (R, 4), got {rows.shape}")
-    return np.asarray(rows, np.float64 if _is_double(rows) else np.float32, order="C")
+    return np.asarray(rows, np.float64 if is_double(rows) else np.float32, order="C")
 
 
 def ready_scores(value: Any, argument: str, length: int) -> Array:
@@ -47,10 +38,6 @@ def ready_categories(value: Any, argument: str, length: int) -> NDArray[np.int64
     if categories.dtype.kind == "f" and categories.size:
         raise TypeError(f"{argument}: expected integers, got dtype {categories.dtype}")
     return np.asarray(categories, np.int64, order="C")
-
-
-def _is_double(array: Array) -> bool:
-    return array.dtype.kind == "f" and array.dtype.itemsize == 8
 
 
 @same_kind

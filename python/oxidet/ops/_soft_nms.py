@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import choice, number
+from oxidet._arrays import choice, number, threshold_number
 from oxidet._kinds import same_kind
-from oxidet.ops._nms import ready_boxes, ready_categories, ready_scores, threshold_number
+from oxidet.ops._nms import ready_boxes, ready_categories, ready_scores
 
 Array = NDArray[Any]
 Method = Literal["linear", "gaussian"]
