@@ -30,3 +30,10 @@ def test_short_and_quiet_things_show_nothing(capsys: pytest.CaptureFixture[str])
     with Progress(3, "quiet", quiet=True) as progress:
         progress.note("hidden")
     assert capsys.readouterr().err == ""
+
+
+def test_a_loaded_kernel_package_makes_no_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ipykernel")
+    with Progress(3, "short") as progress:
+        progress.step()
+    assert capsys.readouterr().err == ""

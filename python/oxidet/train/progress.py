@@ -137,9 +137,16 @@ def _show(values: Mapping[str, float]) -> str:
     return " ".join(f"{name.removesuffix('_loss')}={value:.2g}" for name, value in shown)
 
 
+def _in_notebook() -> bool:
+    """Whether this code runs in a kernel; that its package is loaded says nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
 def _make_bar(total: int, description: str, initial: int, unit: str, leave: bool) -> Any:
     """A tqdm bar, or None where tqdm is missing or there is nothing to draw on."""
-    in_notebook = "ipykernel" in sys.modules
+    in_notebook = _in_notebook()
     if not in_notebook and not sys.stderr.isatty():
         return None
     try:
