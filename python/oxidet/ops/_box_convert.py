@@ -153,6 +153,7 @@ def box_convert(boxes: Any, in_fmt: str, out_fmt: str) -> Array:
         choice(fmt, argument, (*FORMATS, *ROTATED))
     alike = tuple(ROTATED) if in_fmt in ROTATED else FORMATS
     if out_fmt not in alike:
+        # torchvision's class of error: both formats are legal, only the way between them is not.
         raise NotImplementedError(
             f"out_fmt: expected one of {alike} for boxes in {in_fmt!r}, got {out_fmt!r}"
         )
