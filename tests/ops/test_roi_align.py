@@ -102,3 +102,10 @@ def test_arguments_of_both_operators_are_named(function) -> None:
     for error, message, call in bad:
         with pytest.raises(error, match=message):
             call()
+
+
+@pytest.mark.parametrize("layer", [ops.RoIPool, ops.RoIAlign, ops.PSRoIPool, ops.PSRoIAlign])
+def test_a_layer_refuses_a_scale_that_is_no_number(layer: type) -> None:
+    more = () if layer in (ops.RoIPool, ops.PSRoIPool) else (2,)
+    with pytest.raises(ValueError, match="spatial_scale: expected a number, got nan"):
+        layer(2, float("nan"), *more)

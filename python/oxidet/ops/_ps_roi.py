@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc, number, pair
 from oxidet._kinds import same_kind
-from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
 from oxidet.ops._roi_align import _sampling_ratio
+from oxidet.ops._roi_layer import RoILayer
 
 Array = NDArray[Any]
 
@@ -188,35 +188,20 @@ def ps_roi_align(
     )
 
 
-class PSRoIPool(Module):
+class PSRoIPool(RoILayer):
     """:func:`ps_roi_pool` with fixed options, as ``torchvision.ops.PSRoIPool``."""
-
-    def __init__(self, output_size: Any, spatial_scale: float) -> None:
-        super().__init__()
-        pair(output_size, "output_size")
-        number(spatial_scale, "spatial_scale")
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
 
     def forward(self, input: Any, rois: Any) -> Any:
         """(N, C, H, W) features and (R, 5) regions -> (R, C / bins, rows, columns)."""
         return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
 
-    def extra_repr(self) -> str:
-        """Arguments in torchvision's form."""
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
 
-
-class PSRoIAlign(Module):
+class PSRoIAlign(RoILayer):
     """:func:`ps_roi_align` with fixed options, as ``torchvision.ops.PSRoIAlign``."""
 
     def __init__(self, output_size: Any, spatial_scale: float, sampling_ratio: int) -> None:
-        super().__init__()
-        pair(output_size, "output_size")
-        number(spatial_scale, "spatial_scale")
+        super().__init__(output_size, spatial_scale)
         _sampling_ratio(sampling_ratio)
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
         self.sampling_ratio = sampling_ratio
 
     def forward(self, input: Any, rois: Any) -> Any:
@@ -225,7 +210,4 @@ class PSRoIAlign(Module):
 
     def extra_repr(self) -> str:
         """Arguments in torchvision's form."""
-        return (
-            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}"
-        )
+        return f"{super().extra_repr()}, sampling_ratio={self.sampling_ratio}"

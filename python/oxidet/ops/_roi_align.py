@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import integer, nchw, nhwc, number, pair
 from oxidet._kinds import same_kind
-from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
+from oxidet.ops._roi_layer import RoILayer
 
 Array = NDArray[Any]
 
@@ -118,7 +118,7 @@ def roi_align(
     )
 
 
-class RoIAlign(Module):
+class RoIAlign(RoILayer):
     """RoI align with fixed options, as ``torchvision.ops.RoIAlign``; see :func:`roi_align`."""
 
     def __init__(
@@ -128,12 +128,8 @@ class RoIAlign(Module):
         sampling_ratio: int,
         aligned: bool = False,
     ) -> None:
-        super().__init__()
-        pair(output_size, "output_size")
-        number(spatial_scale, "spatial_scale")
+        super().__init__(output_size, spatial_scale)
         _sampling_ratio(sampling_ratio)
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
@@ -150,7 +146,5 @@ class RoIAlign(Module):
 
     def extra_repr(self) -> str:
         """Arguments in torchvision's form."""
-        return (
-            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
-        )
+        more = f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
+        return f"{super().extra_repr()}, {more}"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc, number, pair
 from oxidet._kinds import same_kind
-from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
+from oxidet.ops._roi_layer import RoILayer
 
 Array = NDArray[Any]
 
@@ -103,20 +103,9 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
     )
 
 
-class RoIPool(Module):
+class RoIPool(RoILayer):
     """RoI max pooling with fixed options, as ``torchvision.ops.RoIPool``; see :func:`roi_pool`."""
-
-    def __init__(self, output_size: Any, spatial_scale: float) -> None:
-        super().__init__()
-        pair(output_size, "output_size")
-        number(spatial_scale, "spatial_scale")
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
 
     def forward(self, input: Any, rois: Any) -> Any:
         """(N, C, H, W) features and (R, 5) regions -> (R, C, rows, columns)."""
         return roi_pool(input, rois, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        """Arguments in torchvision's form."""
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
