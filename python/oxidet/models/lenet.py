@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
+from oxidet.models.classifier import Classifier
+from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
 
 
-class LeNet5(nn.Module):
+class LeNet5(Classifier):
     """LeNet-5 for (N, 1, 32, 32) images; returns (N, num_classes) logits.
 
     Parameters
@@ -28,8 +30,6 @@ class LeNet5(nn.Module):
     >>> sum(p.numel() for p in LeNet5().parameters())
     61706
     """
-
-    compiled = True
 
     def __init__(self, num_classes: int = 10, activation: str = "tanh") -> None:
         super().__init__()
@@ -57,6 +57,7 @@ class LeNet5(nn.Module):
         return self.classifier(F.flatten(self.features(x), 1))
 
 
+@register_model()
 def lenet5(num_classes: int = 10, activation: str = "tanh") -> LeNet5:
     """LeNet-5 with fresh weights; see :class:`LeNet5`."""
     return LeNet5(num_classes, activation)

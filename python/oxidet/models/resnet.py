@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from oxidet import nn
+from oxidet.models.classifier import Classifier
+from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
 from oxidet.nn import init
 
@@ -85,7 +87,7 @@ def make_layer(
     return nn.Sequential(first, *(block(outplanes, planes) for _ in range(blocks - 1)))
 
 
-class ResNet(nn.Module):
+class ResNet(Classifier):
     """A residual network for (N, 3, H, W) images; returns (N, num_classes) logits.
 
     Parameters
@@ -99,8 +101,6 @@ class ResNet(nn.Module):
     zero_init_residual
         Start the last batch norm of every block at weight 0, so that blocks start as identities.
     """
-
-    compiled = True
 
     def __init__(
         self,
@@ -138,6 +138,7 @@ class ResNet(nn.Module):
         return self.fc(F.flatten(self.avgpool(x), 1))
 
 
+@register_model()
 def resnet18(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNet:
     """ResNet-18 with fresh weights.
 
@@ -148,21 +149,25 @@ def resnet18(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNe
     return ResNet(BasicBlock, [2, 2, 2, 2], num_classes, zero_init_residual)
 
 
+@register_model()
 def resnet34(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNet:
     """ResNet-34 with fresh weights."""
     return ResNet(BasicBlock, [3, 4, 6, 3], num_classes, zero_init_residual)
 
 
+@register_model()
 def resnet50(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNet:
     """ResNet-50 with fresh weights."""
     return ResNet(Bottleneck, [3, 4, 6, 3], num_classes, zero_init_residual)
 
 
+@register_model()
 def resnet101(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNet:
     """ResNet-101 with fresh weights."""
     return ResNet(Bottleneck, [3, 4, 23, 3], num_classes, zero_init_residual)
 
 
+@register_model()
 def resnet152(num_classes: int = 1000, zero_init_residual: bool = False) -> ResNet:
     """ResNet-152 with fresh weights."""
     return ResNet(Bottleneck, [3, 8, 36, 3], num_classes, zero_init_residual)

@@ -10,6 +10,8 @@ from typing import Any
 
 from oxidet import nn
 from oxidet._arrays import choice
+from oxidet.models.classifier import Classifier
+from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
 from oxidet.nn import init
 
@@ -49,7 +51,7 @@ def initialize(module: nn.Module) -> None:
         init.zeros_(module.bias)
 
 
-class VGG(nn.Module):
+class VGG(Classifier):
     """A VGG network for (N, 3, H, W) images; returns (N, num_classes) logits.
 
     Parameters
@@ -61,8 +63,6 @@ class VGG(nn.Module):
     dropout
         Probability with which the first two fully connected layers drop an output in training.
     """
-
-    compiled = True
 
     def __init__(self, features: nn.Module, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__()
@@ -84,16 +84,19 @@ class VGG(nn.Module):
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))
 
 
+@register_model()
 def vgg11(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
     """VGG-11, configuration A, with fresh weights."""
     return VGG(make_features("A"), num_classes, dropout)
 
 
+@register_model()
 def vgg13(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
     """VGG-13, configuration B, with fresh weights."""
     return VGG(make_features("B"), num_classes, dropout)
 
 
+@register_model()
 def vgg16(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
     """VGG-16, configuration D, with fresh weights.
 
@@ -104,6 +107,7 @@ def vgg16(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
     return VGG(make_features("D"), num_classes, dropout)
 
 
+@register_model()
 def vgg19(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
     """VGG-19, configuration E, with fresh weights."""
     return VGG(make_features("E"), num_classes, dropout)
