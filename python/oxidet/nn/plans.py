@@ -209,13 +209,7 @@ def run(
 
 def describe(owner: Module, shapes: tuple[Shape, ...]) -> PlanReport:
     """See ``Module.plan``."""
-    if not shapes:
-        raise ValueError("shapes: expected the shape of at least one input, got none")
-    checked = [_check_shape(shape, f"shapes[{i}]") for i, shape in enumerate(shapes)]
-    batch = checked[0][0]
-    for i, shape in enumerate(checked):
-        if shape[0] != batch:
-            raise ValueError(f"shapes[{i}]: expected a batch of {batch}, got {shape[0]}")
+    checked = check_shapes(shapes)
     # Strides of 0, so that a form is made without memory for an input.
     try:
         arrays = tuple([np.broadcast_to(np.float32(0), shape) for shape in checked])
@@ -262,6 +256,18 @@ def _plan_for(owner: Module, inputs: tuple[Any, ...]) -> tuple[_core.Plan, list[
 def _settings() -> Settings:
     """Precision and weight storage in force."""
     return get_precision(), get_weight_storage()
+
+
+def check_shapes(shapes: tuple[Shape, ...]) -> list[Shape]:
+    """The shapes of a call's inputs, which are (N, C, H, W) or (N, F) with the same N."""
+    if not shapes:
+        raise ValueError("shapes: expected the shape of at least one input, got none")
+    checked = [_check_shape(shape, f"shapes[{i}]") for i, shape in enumerate(shapes)]
+    batch = checked[0][0]
+    for i, shape in enumerate(checked):
+        if shape[0] != batch:
+            raise ValueError(f"shapes[{i}]: expected a batch of {batch}, got {shape[0]}")
+    return checked
 
 
 def _check_shape(shape: Any, argument: str) -> Shape:
