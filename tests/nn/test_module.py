@@ -89,6 +89,27 @@ def test_assignment_copies_into_a_parameter() -> None:
         layer.weight = [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_error_names_the_layer_that_it_came_from(compiled: bool, training: bool) -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(3, 2))
+    inner.compiled = compiled
+    network = nn.Sequential(nn.ReLU(), nn.Sequential(nn.ReLU(), inner)).train(training)
+    small, smaller = np.zeros((1, 3, 6, 6), np.float32), np.zeros((1, 3, 4, 4), np.float32)
+    with pytest.raises(
+        ValueError, match=r"^layer 1\.1\.0: input: expected at least 5 x 5 .* 4 x 4$"
+    ):
+        network(smaller)
+    with pytest.raises(ValueError, match=r"^layer 1\.1\.1: input: .* \(3, 3\) .* 2 x 2 pixels$"):
+        network(small)
+    with pytest.raises(ValueError, match=r"^layer 1: input: .* got 2 x 2 pixels$"):
+        inner(small)
+    with pytest.raises(ValueError, match=r"^layer 1: input: .* got 2 x 2 pixels$"):
+        inner.plan(small.shape)
+    with pytest.raises(ValueError, match=r"^input: "):
+        inner[0](smaller)
+
+
 def test_assigning_before_init_says_what_to_do() -> None:
     class Forgetful(nn.Module):
         def __init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_array
-from oxidet.nn import _changes, plans, tape
+from oxidet.nn import _changes, _where, plans, tape
 from oxidet.nn._repr import assemble
 from oxidet.nn.report import PlanReport, ProfileReport
 from oxidet.nn.symbol import current_trace
@@ -125,6 +125,23 @@ class Module:
         return self._call("forward", self.forward, self._plans_forward, inputs, options)
 
     def _call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        boundary: bool,
+        inputs: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        """Call a method, and say in which layer of this one a ValueError arose."""
+        try:
+            return self._plan_or_run(name, function, boundary, inputs, options)
+        except ValueError as error:
+            _where.sign(error, self)
+            if not _inside.get():
+                _where.name_layer(error, self)
+            raise
+
+    def _plan_or_run(
         self,
         name: str,
         function: Callable[..., Any],
