@@ -124,7 +124,36 @@ def test_dropout_is_gone_in_evaluation() -> None:
     np.testing.assert_array_equal(nn.Dropout(0.0)(x), x)
 
 
+def test_dropout2d_drops_whole_channels() -> None:
+    x = np.random.default_rng(0).uniform(1, 2, (4, 300, 3, 5)).astype(np.float32)
+    for input in (x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        tensor = nn.Tensor(input, requires_grad=True)
+        y = nn.Dropout2d(0.2)(tensor)
+        factors = y.data / x
+        kept = factors[:, :, :1, :1] > 0
+        np.testing.assert_allclose(factors, np.where(kept, 1.25, 0) + 0 * x, rtol=1e-6)
+        assert abs(kept.mean() - 0.8) < 0.04
+        y.backward(np.ones(y.shape))
+        np.testing.assert_allclose(tensor.grad, factors, rtol=1e-6)
+    assert nn.Dropout2d(0.9).eval()(x) is x
+    assert not F.dropout2d(x, 1.0).any()
+    assert repr(nn.Dropout2d(0.1, inplace=True)) == "Dropout2d(p=0.1, inplace=True)"
+
+
 # --- shapes and arguments
+
+
+def test_concat_joins_a_list() -> None:
+    a, b = np.ones((2, 3, 4, 4), np.float32), np.zeros((2, 1, 4, 4), np.float32)
+    net = nn.Concat().eval()
+    expected = np.concatenate([a, b], axis=1)
+    np.testing.assert_array_equal(net([a, b]), expected)
+    net.compiled = True
+    np.testing.assert_array_equal(net((a, b)), expected)
+    assert nn.Concat(0)([a, a]).shape == (4, 3, 4, 4)
+    assert repr(net) == "Concat(dim=1)"
+    with pytest.raises(TypeError, match="inputs: expected a list or tuple of arrays, got ndarray"):
+        nn.Concat()(a)
 
 
 def test_flatten_keeps_c_h_w_order() -> None:
@@ -146,6 +175,9 @@ BAD = [
     (lambda: F.dropout([1.0], 1.5), ValueError, "p: expected a number from 0 to 1, got 1.5"),
     (lambda: F.dropout([1.0], float("nan")), ValueError, "p: expected a number from 0 to 1"),
     (lambda: nn.Dropout("half"), TypeError, "p: expected a number, got 'half'"),
+    (lambda: F.dropout2d([1.0]), ValueError, r"input: expected 4 dimensions \(N, C, H, W\)"),
+    (lambda: nn.Dropout2d(-1), ValueError, "p: expected a number from 0 to 1, got -1"),
+    (lambda: nn.Concat("1"), TypeError, "dim: expected an integer, got '1'"),
     (lambda: F.relu(["a"]), TypeError, "input: expected an array of numbers"),
 ]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,3 +230,54 @@ def test_evaluating_lasts_until_the_last_block_ends() -> None:
     with pytest.raises(KeyError), nn.evaluating(net):
         raise KeyError
     assert [module.training for module in net.modules()] == [True, False, True]
+
+
+class Whitened(nn.Module):
+    """A module with a constant of its own."""
+
+    compiled = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.register_buffer("scale", np.float32(2), persistent=False)
+        self.register_buffer("count", np.zeros((), np.int64))
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x) * self.scale
+
+
+def test_a_buffer_that_is_not_persistent_is_no_part_of_the_state_dict() -> None:
+    model = nn.Sequential(Whitened())
+    keys = ["0.count", "0.layer.weight", "0.layer.bias"]
+    assert list(model.state_dict()) == keys
+    assert [name for name, _ in model.named_buffers()] == ["0.scale", "0.count"]
+    assert model.load_state_dict(model.state_dict()).missing_keys == []
+    with pytest.raises(nn.StateDictError, match=r'Unexpected key.*"0\.scale"'):
+        model.load_state_dict({**model.state_dict(), "0.scale": np.float32(3)})
+    assert list(copy.copy(model[0]).state_dict()) == ["count", "layer.weight", "layer.bias"]
+    assert list(pickle.loads(pickle.dumps(model)).state_dict()) == keys
+
+
+def test_plans_see_a_change_to_a_buffer_that_is_not_persistent() -> None:
+    model = Whitened().eval()
+    x = np.ones((1, 2), np.float32)
+    before = model(x)
+    model.scale = 4.0
+    assert list(model.state_dict()) == ["count", "layer.weight", "layer.bias"]
+    np.testing.assert_allclose(model(x), 2 * before, rtol=1e-6)
+
+
+def test_persistence_goes_with_the_registration() -> None:
+    model = Whitened()
+    model.register_buffer("scale", np.float32(2))
+    assert "scale" in model.state_dict()
+    model.register_buffer("scale", None, persistent=False)
+    model.scale = nn.Parameter(np.float32(2))
+    assert "scale" in model.state_dict()
+    model.register_buffer("scale", np.float32(2), persistent=False)
+    del model.scale
+    model.scale = nn.Buffer(np.float32(2))
+    assert "scale" in model.state_dict()
+    with pytest.raises(TypeError, match="persistent: expected True or False, got 1"):
+        model.register_buffer("other", np.zeros(1), persistent=1)

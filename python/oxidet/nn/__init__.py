@@ -5,7 +5,9 @@ from __future__ import annotations
 from oxidet.nn import functional, init, utils
 from oxidet.nn._repr import get_repr_style, repr_style
 from oxidet.nn.activation import (
+    Concat,
     Dropout,
+    Dropout2d,
     Flatten,
     Identity,
     LogSoftmax,
@@ -33,9 +35,11 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Buffer",
+    "Concat",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout2d",
     "Flatten",
     "Identity",
     "IncompatibleKeys",

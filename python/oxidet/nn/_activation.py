@@ -1,6 +1,6 @@
 """Primitives of activations: ReLU, tanh, sigmoid, softmax, log-softmax, dropout.
 
-Except for dropout, each gradient is a function of the output, which is all that is saved.
+Except for the dropouts, each gradient is a function of the output, which is all that is saved.
 """
 
 from __future__ import annotations
@@ -79,12 +79,25 @@ def _dropout_backward(ctx: Context, grad: Array) -> tuple[Array]:
     return (from_memory(_core.dropout(to_memory(grad, "grad"), *ctx.mask)),)
 
 
+def _dropout2d(ctx: Context, input: Any, *, p: float) -> Array:
+    x = as_float32(input, "input", ndim=4, form="(N, C, H, W)")
+    # The factor of each channel: what dropout makes of a 1.
+    ones = np.ones(x.shape[:2], np.float32)
+    ctx.factors = _core.dropout(ones, p, *_random.default.next_mask())[:, :, None, None]
+    return np.asarray(x * ctx.factors)
+
+
+def _dropout2d_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    return (np.asarray(grad * ctx.factors),)
+
+
 relu_ = _elementwise("relu", _core.relu, _core.relu_backward)
 tanh_ = _elementwise("tanh", _core.tanh, _core.tanh_backward)
 sigmoid_ = _elementwise("sigmoid", _core.sigmoid, _core.sigmoid_backward)
 softmax_ = _rowwise("softmax", _core.softmax, _core.softmax_backward)
 log_softmax_ = _rowwise("log_softmax", _core.log_softmax, _core.log_softmax_backward)
 dropout_ = Primitive("dropout", _dropout, _dropout_backward)
+dropout2d_ = Primitive("dropout2d", _dropout2d, _dropout2d_backward)
 
 
 def relu(input: Any, inplace: bool = False) -> Any:
@@ -163,3 +176,19 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = F
     """
     p = number(p, "p", 0, 1)
     return dropout_(input, p=p) if training and p > 0 else input
+
+
+def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    """Set whole channels to 0 with probability ``p`` and divide the rest by ``1 - p``.
+
+    ``input`` is (N, C, H, W) float32, each channel of each image dropped or kept by itself;
+    everything else is as for :func:`dropout`.
+
+    >>> import oxidet
+    >>> from oxidet.nn import functional as F
+    >>> oxidet.manual_seed(0)
+    >>> sorted(set(F.dropout2d([[[[1.0, 1.0]]] * 9]).sum(axis=(2, 3)).ravel().tolist()))
+    [0.0, 4.0]
+    """
+    p = number(p, "p", 0, 1)
+    return dropout2d_(input, p=p) if training and p > 0 else input

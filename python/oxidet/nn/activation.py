@@ -1,10 +1,11 @@
-"""Layers without state: activations, dropout, flattening, and the layer that does nothing."""
+"""Layers without state: activations, dropout, joining, flattening, and one that does nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from oxidet._arrays import number
+from oxidet._arrays import integer, number
 from oxidet.nn import _activation, _arithmetic
 from oxidet.nn.module import Module
 
@@ -112,6 +113,55 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """Arguments in torch's form."""
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout2d(Module):
+    """In training, zeros whole channels; see ``functional.dropout2d``."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__()
+        number(p, "p", 0, 1)
+        self.p = p
+        self.inplace = inplace
+
+    def forward(self, input: Any) -> Any:
+        """(N, C, H, W); the same out. In evaluation the input itself."""
+        return _activation.dropout2d(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """Arguments in torch's form."""
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Concat(Module):
+    """Joins a list of inputs along axis ``dim``: ``functional.cat`` as a layer.
+
+    torch has no such module; with this one, branches that meet can be part of a Sequential, and
+    are visible in ``print(model)``.
+
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> nn.Concat()([np.zeros((2, 3, 4, 4)), np.ones((2, 5, 4, 4))]).shape
+    (2, 8, 4, 4)
+    """
+
+    _mode_matters = False
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = integer(dim, "dim")
+
+    def forward(self, inputs: Sequence[Any]) -> Any:
+        """A list or tuple of (N, C_i, H, W) -> (N, sum of C_i, H, W)."""
+        if not isinstance(inputs, (list, tuple)):
+            raise TypeError(
+                f"inputs: expected a list or tuple of arrays, got {type(inputs).__name__}"
+            )
+        return _arithmetic.cat(inputs, self.dim)
+
+    def extra_repr(self) -> str:
+        """The axis."""
+        return f"dim={self.dim}"
 
 
 class Flatten(Module):

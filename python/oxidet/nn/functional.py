@@ -7,7 +7,7 @@ keyword only: torch has two retired arguments in between.
 
 from __future__ import annotations
 
-from oxidet.nn._activation import dropout, log_softmax, relu, sigmoid, softmax, tanh
+from oxidet.nn._activation import dropout, dropout2d, log_softmax, relu, sigmoid, softmax, tanh
 from oxidet.nn._arithmetic import cat, flatten
 from oxidet.nn._convolution import conv2d, linear
 from oxidet.nn._losses import cross_entropy, mse_loss, nll_loss, smooth_l1_loss
@@ -23,6 +23,7 @@ __all__ = [
     "conv2d",
     "cross_entropy",
     "dropout",
+    "dropout2d",
     "flatten",
     "linear",
     "log_softmax",

@@ -91,6 +91,9 @@ class Module:
     _structure: int = 0
     # Keys (relative to the module) that a strict load may find missing.
     _optional_keys: frozenset[str] = frozenset()
+    # Names of buffers that are no part of the state_dict. Replaced, never changed in place: shallow
+    # copies share it.
+    _unsaved: frozenset[str] = frozenset()
 
     def __init__(self) -> None:
         object.__setattr__(self, "training", True)
@@ -279,7 +282,13 @@ class Module:
                 self.__dict__[other].pop(name, None)
         self.__dict__.pop(name, None)
         self.__dict__[table][name] = value
+        if table != "_buffers":
+            self._mark_unsaved(name, False)
         self._changed()
+
+    def _mark_unsaved(self, name: str, unsaved: bool) -> None:
+        if unsaved != (name in self._unsaved):
+            self.__dict__["_unsaved"] = self._unsaved ^ {name}
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_buffers", "_modules"):
@@ -293,6 +302,7 @@ class Module:
         for table in ("_parameters", "_buffers", "_modules"):
             if name in self.__dict__[table]:
                 del self.__dict__[table][name]
+                self._mark_unsaved(name, False)
                 self._changed()
                 return
         object.__delattr__(self, name)
@@ -308,10 +318,25 @@ class Module:
             raise TypeError(f"param: expected a Parameter or None, got {type(param).__name__}")
         self._register("_parameters", name, param)
 
-    def register_buffer(self, name: str, value: Any) -> None:
-        """Register an array that is part of the state but not trained."""
+    def register_buffer(self, name: str, value: Any, persistent: bool = True) -> None:
+        """Register an array that the module needs but does not train, or reserve an empty slot.
+
+        One that is not ``persistent`` is left out of ``state_dict`` and not expected by
+        ``load_state_dict``: a constant that the constructor can always make again. Assigning to
+        the attribute keeps it so.
+
+        >>> import numpy as np
+        >>> from oxidet import nn
+        >>> model = nn.Module()
+        >>> model.register_buffer("mean", np.zeros(3), persistent=False)
+        >>> list(model.state_dict()), [name for name, _ in model.named_buffers()]
+        ([], ['mean'])
+        """
+        if not isinstance(persistent, (bool, np.bool_)):
+            raise TypeError(f"persistent: expected True or False, got {persistent!r}")
         buffer = value if value is None or isinstance(value, Buffer) else Buffer(value)
         self._register("_buffers", name, buffer)
+        self._mark_unsaved(name, not persistent)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Register a child under a name, which need not be a Python identifier."""
@@ -416,21 +441,27 @@ class Module:
 
     # --- state
 
-    def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Stored, bool]]:
-        """(key, entry, may be missing), in state_dict order: parameters, buffers, children."""
+    def _named_state(
+        self, prefix: str = "", saved: bool = False
+    ) -> Iterator[tuple[str, Stored, bool]]:
+        """(key, entry, may be missing), in state_dict order: parameters, buffers, children.
+
+        With ``saved`` only what state_dict holds, else all that the module computes with.
+        """
+        left_out = self._unsaved if saved else frozenset()
         for table in (self._parameters, self._buffers):
             for name, entry in table.items():
-                if entry is not None:
+                if entry is not None and name not in left_out:
                     yield prefix + name, entry, name in self._optional_keys
         for name, child in self.named_children():
-            yield from child._named_state(f"{prefix}{name}.")
+            yield from child._named_state(f"{prefix}{name}.", saved)
 
     def state_dict(self) -> OrderedDict[str, NDArray[Any]]:
-        """Parameters and buffers by dotted name, as read-only views of the live values.
+        """Parameters and persistent buffers by dotted name, as read-only views of the live values.
 
         The order is torch's: in each module parameters, then buffers, then children.
         """
-        return OrderedDict((key, entry.data) for key, entry, _ in self._named_state())
+        return OrderedDict((key, entry.data) for key, entry, _ in self._named_state(saved=True))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
@@ -457,7 +488,7 @@ class Module:
         mismatched: list[str] = []
         writes: list[tuple[Stored, NDArray[Any]]] = []
         known: set[str] = set()
-        for key, entry, optional in self._named_state():
+        for key, entry, optional in self._named_state(saved=True):
             known.add(key)
             if key not in state_dict:
                 if not optional:
