@@ -17,6 +17,7 @@ from oxidet.nn._repr import assemble
 from oxidet.nn.report import PlanReport, ProfileReport
 from oxidet.nn.symbol import current_trace
 from oxidet.nn.tensor import Buffer, Parameter, Stored, Tensor
+from oxidet.nn.watching import current_watcher
 
 Self = TypeVar("Self", bound="Module")
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -122,6 +123,12 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
+        watcher = current_watcher.get()
+        if watcher is not None:
+            return watcher.call(self, self._trace_or_call, *inputs, **options)
+        return self._trace_or_call(*inputs, **options)
+
+    def _trace_or_call(self, *inputs: Any, **options: Any) -> Any:
         trace = current_trace.get()
         if trace is not None:
             return trace.call(self, inputs, options)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tape import Node, is_grad_enabled
 from oxidet.nn.tensor import Stored, Tensor
+from oxidet.nn.watching import current_watcher
 
 Array = NDArray[Any]
 
@@ -89,6 +90,12 @@ class Primitive:
         Returns an array if all inputs are arrays, parameters or buffers and nothing is recorded;
         a :class:`Symbol` if one of them is a symbol; else a :class:`Tensor`.
         """
+        watcher = current_watcher.get()
+        if watcher is not None:
+            return watcher.operate(self.name, self._run, *inputs, **static)
+        return self._run(*inputs, **static)
+
+    def _run(self, *inputs: Any, **static: Any) -> Any:
         for x in inputs:
             if type(x) is Symbol:
                 return self._add_node(x, inputs, static)
