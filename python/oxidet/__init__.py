@@ -20,13 +20,17 @@ from oxidet import data, detection, nn, ops, optim, transforms, visualize, weigh
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
+from oxidet._receptive_field import ReceptiveField, receptive_field
 from oxidet._runtime import get_num_threads, set_num_threads, show_versions
+from oxidet._summary import Summary, summary
 from oxidet._weight_storage import get_weight_storage, set_weight_storage, weight_storage
 from oxidet.detections import Detection, Detections
 
 __all__ = [
     "Detection",
     "Detections",
+    "ReceptiveField",
+    "Summary",
     "__version__",
     "data",
     "detection",
@@ -38,10 +42,12 @@ __all__ = [
     "ops",
     "optim",
     "precision",
+    "receptive_field",
     "set_num_threads",
     "set_precision",
     "set_weight_storage",
     "show_versions",
+    "summary",
     "transforms",
     "visualize",
     "weight_storage",
