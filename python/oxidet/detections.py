@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32, as_array, as_float32, box_shape, pair, read_only
+from oxidet._text import printable
 
 REPR_ROWS = 8
 
@@ -352,7 +353,7 @@ class Detections:
         lines = [f"Detections: {self._summary()}"]
         shown = [self[row] for row in range(min(len(self), REPR_ROWS))]
         if shown:
-            names = [_printable(row.name) for row in shown]
+            names = [printable(row.name) for row in shown]
             width = max(4, *map(len, names))
             corners = "".join(f"{name:>7}" for name in ("x1", "y1", "x2", "y2"))
             lines.append(f"     score  {'name':<{width}}{corners}")
@@ -368,7 +369,7 @@ class Detections:
         text = "1 object" if len(self) == 1 else f"{len(self)} objects"
         if self.image_size is not None:
             text += f" in {self.image_size[0]} x {self.image_size[1]} pixels (height x width)"
-        return text if self.path is None else f"{text}, {_printable(os.path.basename(self.path))}"
+        return text if self.path is None else f"{text}, {printable(os.path.basename(self.path))}"
 
     def _repr_html_(self) -> str:
         from oxidet.visualize.html import detections_html
@@ -383,13 +384,6 @@ def _rebuild(values: dict[str, Any]) -> Detections:
 def _own(array: NDArray[Any], dtype: type) -> NDArray[Any]:
     """A read-only copy."""
     return read_only(array.astype(dtype, order="C", copy=True))
-
-
-def _printable(text: str) -> str:
-    """Text in one line: a name may come from anybody's file, and a terminal obeys what it reads."""
-    if text.isprintable():
-        return text
-    return text.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _plain(value: np.float32) -> float:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from oxidet._arrays import F32, as_array
+from oxidet._arrays import as_array, number
 from oxidet.detection.flip_bbox import flip_bbox
+from oxidet.transforms._image import Image
 from oxidet.transforms.sample import Sample
 
 
-def flip(img: F32, y_flip: bool = False, x_flip: bool = False) -> F32:
+def flip(img: NDArray[Any], y_flip: bool = False, x_flip: bool = False) -> Image:
     """A view of ``(C, H, W)`` turned upside down (``y_flip``), left to right (``x_flip``) or both.
 
     Examples
@@ -52,3 +55,45 @@ class RandomFlip:
             img=flip(sample.img, y_flip=y_flip, x_flip=x_flip),
             bbox=flip_bbox(sample.bbox, size, y_flip=y_flip, x_flip=x_flip),
         )
+
+
+def hflip(img: NDArray[Any]) -> Image:
+    """A view of ``(C, H, W)`` turned left to right.
+
+    >>> import numpy as np
+    >>> from oxidet.transforms import hflip
+    >>> hflip(np.array([[[1, 2], [3, 4]]])).tolist()
+    [[[2, 1], [4, 3]]]
+    """
+    return flip(img, x_flip=True)
+
+
+def vflip(img: NDArray[Any]) -> Image:
+    """A view of ``(C, H, W)`` turned upside down."""
+    return flip(img, y_flip=True)
+
+
+@dataclass(frozen=True)
+class RandomHorizontalFlip:
+    """Turn an image left to right with probability ``p``; ``RandomFlip`` also turns boxes."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        number(self.p, "p", 0, 1)
+
+    def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
+        return flip(img, x_flip=bool(rng.random() < self.p))
+
+
+@dataclass(frozen=True)
+class RandomVerticalFlip:
+    """Turn an image upside down with probability ``p``."""
+
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        number(self.p, "p", 0, 1)
+
+    def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
+        return flip(img, y_flip=bool(rng.random() < self.p))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from oxidet._arrays import F32, as_float32
+from oxidet._arrays import F32, as_float32, vector
 
 Triple = tuple[float, float, float]
 
@@ -82,6 +84,26 @@ class Normalize:
         out: F32 = image * _per_channel(np.array(self.std) / self.scale)
         out += _per_channel(np.array(self.mean) / self.scale)
         return out[::-1] if self.bgr else out
+
+
+def normalize(img: NDArray[Any], mean: Sequence[float], std: Sequence[float]) -> F32:
+    """``(img - mean) / std`` per channel of a ``(C, H, W)`` image, float32.
+
+    For ImageNet's constants, which are of 0..1, divide the image by 255 first.
+
+    >>> import numpy as np
+    >>> from oxidet.transforms import normalize
+    >>> normalize(np.array([[[0.5]], [[1.0]]]), (0.5, 0.5), (0.25, 0.5)).ravel().tolist()
+    [0.0, 1.0]
+    """
+    image = as_float32(img, "img", ndim=3, form="(C, H, W)")
+    centre, spread = (
+        vector(values, name, len(image)) for values, name in ((mean, "mean"), (std, "std"))
+    )
+    if not (spread != 0).all():
+        raise ValueError(f"std: expected numbers other than 0, got {tuple(spread.tolist())}")
+    out: F32 = (image - centre[:, None, None]) / spread[:, None, None]
+    return out
 
 
 def _three_channels(img: F32) -> F32:

@@ -1,20 +1,25 @@
-"""How detections look in a notebook: the picture, and a table beside it."""
+"""How detections and classifications look in a notebook: the picture, and a table beside it."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from oxidet import _extras
 from oxidet.data.image import read_image
 
 if TYPE_CHECKING:
+    from oxidet.classification import Classification
     from oxidet.detections import Detections
 
 ROWS = 20
 WIDTH = 640  # pixels that the picture takes at most on the page
-STORED = 2 * WIDTH  # pixels of its longer side at most: notebooks keep what they show
+SMALL = 240  # the same, of a picture that has no boxes to read
 
 
 def detections_html(detections: Detections) -> str:
@@ -48,11 +53,45 @@ def _picture(detections: Detections) -> str:
         picture = draw(pixels, detections, scale=legible_scale(*pixels.shape[1:]))
     except (ImportError, OSError, TypeError, ValueError):
         return ""  # no Pillow, the file has gone, or it is no image: a table will do
-    picture.thumbnail((STORED, STORED))
+    return _element(picture, WIDTH, "annotated image")
+
+
+def _element(picture: Any, width: int, description: str) -> str:
+    """A Pillow image as an ``img`` element of at most ``width`` pixels."""
+    picture.thumbnail((2 * width, 2 * width))  # notebooks keep what they show
     file = io.BytesIO()
     picture.save(file, format="PNG")
     data = base64.b64encode(file.getvalue()).decode("ascii")
     return (
-        f'<img style="max-width:min(100%,{WIDTH}px)" '
-        f'alt="annotated image" src="data:image/png;base64,{data}">'
+        f'<img style="max-width:min(100%,{width}px)" '
+        f'alt="{description}" src="data:image/png;base64,{data}">'
+    )
+
+
+def classification_html(found: Classification) -> str:
+    """A self-contained HTML fragment. Names are escaped."""
+    rows = "".join(
+        f'<tr><td style="text-align:right">{row.label}</td>'
+        f'<td style="text-align:left">{html.escape(row.name)}</td>'
+        f'<td style="text-align:right">{row.probability:.3f}</td>'
+        '<td><div style="background:currentColor;opacity:.5;height:.7em;'
+        f'width:{120 * row.probability:.1f}px"></div></td></tr>'
+        for row in found[:ROWS]
+    )
+    head = '<th>label</th><th style="text-align:left">name</th><th>probability</th><th></th>'
+    more = f"<p>... {len(found) - ROWS} more</p>" if len(found) > ROWS else ""
+    picture = ""
+    if found.image is not None:
+        # No Pillow, the file has gone, or it is no image: a table will do.
+        with contextlib.suppress(ImportError, OSError, TypeError, ValueError):
+            pixels = np.rint(read_image(found.image)).astype(np.uint8).transpose(1, 2, 0)
+            shown = _extras.require("PIL.Image", extra="images").fromarray(
+                np.ascontiguousarray(pixels)
+            )
+            picture = _element(shown, SMALL, "classified image")
+    return (
+        f"<div><p>{html.escape(found._summary())}</p>"
+        '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
+        f"{picture}<div><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
+        "</div></div></div>"
     )
