@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import oxidet
+from known_networks import KNOWN, NAMES, blank
 from oxidet import models, nn
 from oxidet.models.feature_extraction import create_feature_extractor
 from oxidet.nn import functional as F
-from known_networks import KNOWN, NAMES, blank
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,9 +13,13 @@ from oxidet import nn, optim
 from oxidet.optim import lr_scheduler
 from oxidet.optim.lr_scheduler import (
     CosineAnnealingLR,
+    ExponentialLR,
+    InverseDecayLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
     SequentialLR,
     StepLR,
     warmup_cosine,
@@ -50,6 +54,10 @@ SCHEDULES: dict[str, tuple[Make, list[float]]] = {
     "multistep none": (lambda o: MultiStepLR(o, []), [1, 1, 1]),
     "cosine": (lambda o: CosineAnnealingLR(o, 4), [1, 0.85355339, 0.5, 0.14644661, 0, 0.14644661]),
     "cosine floor": (lambda o: CosineAnnealingLR(o, 2, 0.5), [1, 0.75, 0.5, 0.75, 1]),
+    "exponential": (lambda o: ExponentialLR(o, 0.5), [1, 0.5, 0.25, 0.125]),
+    "polynomial": (lambda o: PolynomialLR(o, 4), [1, 0.75, 0.5, 0.25, 0, 0]),
+    "polynomial squared": (lambda o: PolynomialLR(o, 4, 2.0), [1, 0.5625, 0.25, 0.0625, 0]),
+    "inverse": (lambda o: InverseDecayLR(o, 1.0, 0.5), [1, 0.70710678, 0.57735027, 0.5]),
     "linear": (lambda o: LinearLR(o, 0.2, total_iters=4), [0.2, 0.4, 0.6, 0.8, 1, 1]),
     "linear down": (lambda o: LinearLR(o, 1, 0, 2), [1, 0.5, 0, 0]),
     "sequential": (sequential, [0.5, 0.75, 1, 1, 0.5, 1, 0.5, 0]),
@@ -98,6 +106,45 @@ def test_resumes_to_the_same_bits(name: str, stop: int) -> None:
         assert rates(resumed, again, len(expected)) == want, order
 
 
+MEASURES = [0.9, 0.5, 0.5, 0.6, 0.4999, 0.3, 0.3, 0.3, 0.3, float("nan"), 0.3, 0.2, 0.2, 0.2, 0.2]
+
+
+def test_plateau_by_hand() -> None:
+    """Better by less than the threshold is no better; after a cut, one measure is not counted."""
+    optimizer = sgd(1.0, 4.0)
+    schedule = ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=1, threshold=0.01, cooldown=1, min_lr=0.3
+    )
+    got = []
+    for value in MEASURES:
+        schedule.step(value)
+        got.append(optimizer.param_groups[0]["lr"])
+    assert got == [1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+    assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+    rising = ReduceLROnPlateau(sgd(), "max", patience=0, threshold=0.1, threshold_mode="abs")
+    for value in (0.0, 0.05, 0.2, 0.25):
+        rising.step(value)
+    assert rising.get_last_lr() == pytest.approx([0.01])
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 9])
+def test_plateau_resumes_to_the_same_bits(stop: int) -> None:
+    def make(optimizer: optim.Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, factor=0.3, patience=1, cooldown=1)
+
+    optimizer, resumed = sgd(0.3), sgd(0.3)
+    schedule, again = make(optimizer), make(resumed)
+    for value in MEASURES[:stop]:
+        schedule.step(value)
+    again.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
+    for value in MEASURES[stop:]:
+        schedule.step(value)
+        again.step(value)
+        assert again.get_last_lr() == schedule.get_last_lr()
+        assert resumed.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+    assert schedule.get_last_lr()[0] < 0.1
+
+
 def test_a_state_brings_its_settings() -> None:
     first, second = sgd(), sgd(0.5)
     state = StepLR(first, 3, 0.5).state_dict()
@@ -121,6 +168,13 @@ def test_refusals() -> None:
         (lambda: LinearLR(optimizer, 2.0), "start_factor"),
         (lambda: LinearLR(optimizer, 1, -1), "end_factor"),
         (lambda: LinearLR(optimizer, total_iters=0), "total_iters"),
+        (lambda: ExponentialLR(optimizer, -1), "gamma: expected a number of at least 0, got -1"),
+        (lambda: PolynomialLR(optimizer, 0), "total_iters"),
+        (lambda: PolynomialLR(optimizer, 4, -1), "power"),
+        (lambda: InverseDecayLR(optimizer, -1), "gamma"),
+        (lambda: ReduceLROnPlateau(optimizer, "up"), "mode: expected one of"),
+        (lambda: ReduceLROnPlateau(optimizer, factor=1), "factor: expected a number below 1"),
+        (lambda: ReduceLROnPlateau(optimizer, patience=-1), "patience"),
         (lambda: SequentialLR(optimizer, [], []), "one fewer than the 0 schedulers, got 0"),
         (lambda: SequentialLR(optimizer, [linear], [3]), "one fewer than the 1"),
         (lambda: SequentialLR(optimizer, [linear] * 3, [3, 2]), "increasing steps"),
@@ -135,6 +189,11 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             make()
+    plateau = ReduceLROnPlateau(optimizer)
+    with pytest.raises(TypeError, match="step: expected the measure"):
+        plateau.step()
+    with pytest.raises(TypeError, match=r"schedulers\[0\]: expected a function of the step"):
+        SequentialLR(optimizer, [plateau], [])
     with pytest.raises(TypeError, match="optimizer: expected an Optimizer, got list"):
         lr_scheduler.StepLR([], 1)  # type: ignore[arg-type]
     optimizer.add_param_group({"params": [nn.Parameter([1.0])]})

@@ -1,4 +1,4 @@
-"""SGD, schedules and gradient clipping against torch, step by step."""
+"""Optimisers, schedules and gradient clipping against torch, step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from conftest import assert_close
 from oxidet import nn, optim, weights
-from oxidet.nn.utils import clip_grad_norm_
+from oxidet.nn.utils import clip_grad_norm_, clip_grad_value_
 from oxidet.optim import lr_scheduler as ours
 
 torch = pytest.importorskip("torch")
@@ -64,6 +64,61 @@ def test_twenty_steps(settings: dict[str, Any]) -> None:
         assert_same(mine, reference, f"step {step}")
 
 
+ADAM = [
+    {"lr": 0.03, "betas": b, "eps": e, "weight_decay": w, "amsgrad": a, "maximize": x}
+    for b, e, w, a, x in itertools.product(
+        ((0.9, 0.999), (0.5, 0.6)), (1e-8, 0.1), (0, 0.05), (False, True), (False, True)
+    )
+]
+RMSPROP = [
+    {"lr": 0.03, "alpha": d, "eps": e, "weight_decay": w, "momentum": m, "centered": c}
+    for d, e, w, m, c in itertools.product(
+        (0.99, 0.5), (1e-8, 1.0), (0, 0.05), (0, 0.9), (False, True)
+    )
+]
+ADAPTIVE = [
+    *(("Adam", settings) for settings in ADAM),
+    *(("AdamW", settings) for settings in ADAM),
+    *(("RMSprop", settings) for settings in RMSPROP),
+    ("RMSprop", {"maximize": True}),
+    *((name, {}) for name in ("Adam", "AdamW", "RMSprop")),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), ADAPTIVE, ids=str)
+def test_twenty_adaptive_steps(name: str, settings: dict[str, Any]) -> None:
+    mine, reference = pair()
+    optimizer = getattr(optim, name)(mine, **settings)
+    other = getattr(torch.optim, name)(reference, **settings)
+    for step in range(20):
+        set_gradients(mine, reference, step)
+        optimizer.step()
+        other.step()
+        assert_same(mine, reference, f"step {step}")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("centered", [False, True])
+def test_rmsprop_of_tensorflow(momentum: float, centered: bool) -> None:
+    """timm has TensorFlow's form too, but starts from a mean square of 1 as TensorFlow 1 did."""
+    timm = pytest.importorskip("timm.optim")
+    mine, reference = pair()
+    settings = {"lr": 0.03, "alpha": 0.9, "eps": 1.0, "momentum": momentum, "centered": centered}
+    optimizer = optim.RMSprop(mine, eps_inside=True, **settings)  # type: ignore[arg-type]
+    other = timm.RMSpropTF(reference, lr_in_momentum=True, **settings)
+    for step in range(20):
+        if step == 10:
+            optimizer.param_groups[0]["lr"] = other.param_groups[0]["lr"] = 0.01
+        set_gradients(mine, reference, 20 + step)
+        if step == 0:  # let both start alike
+            for parameter in mine:
+                state = optimizer._state(parameter, "square_avg")
+                state["square_avg"] = np.ones_like(parameter.data)
+        optimizer.step()
+        other.step()
+        assert_same(mine, reference, f"step {step}")
+
+
 def test_groups_of_simple_faster_rcnn() -> None:
     """Biases at twice the rate without decay; every rate cut to a tenth on the way."""
     mine, reference = pair()
@@ -88,14 +143,23 @@ def test_groups_of_simple_faster_rcnn() -> None:
         assert_same(mine, reference, f"step {step}")
 
 
-def test_continues_a_state_of_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("SGD", {"momentum": 0.9, "weight_decay": 5e-4}),
+        ("Adam", {"amsgrad": True}),
+        ("AdamW", {"betas": (0.8, 0.9)}),
+        ("RMSprop", {"momentum": 0.9, "centered": True}),
+    ],
+)
+def test_continues_a_state_of_torch(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
     mine, reference = pair()
-    other = torch.optim.SGD(reference, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    other = getattr(torch.optim, name)(reference, lr=0.1, **settings)
     for step in range(5):
         set_gradients(mine, reference, step)
         other.step()
     torch.save({"optimizer": other.state_dict()}, tmp_path / "c.pth")
-    optimizer = optim.SGD(mine, lr=1.0)
+    optimizer = getattr(optim, name)(mine, lr=1.0)
     optimizer.load_state_dict(weights.load_checkpoint(tmp_path / "c.pth")["optimizer"])
     for parameter, value in zip(mine, reference, strict=True):
         parameter.copy_(value.detach().numpy())
@@ -112,6 +176,9 @@ SCHEDULES = {
     "multistep": lambda m, o: m.MultiStepLR(o, [4, 9, 9, 20], 0.3),
     "cosine": lambda m, o: m.CosineAnnealingLR(o, 17, 0.001),
     "cosine, several periods": lambda m, o: m.CosineAnnealingLR(o, 6, 0.05),
+    "exponential": lambda m, o: m.ExponentialLR(o, 0.9),
+    "polynomial": lambda m, o: m.PolynomialLR(o, 17),
+    "polynomial, squared": lambda m, o: m.PolynomialLR(o, 40, 2.0),
     "linear": lambda m, o: m.LinearLR(o, total_iters=7),
     "linear down": lambda m, o: m.LinearLR(o, 1.0, 0.1, 12),
     "warm-up, then steps": lambda m, o: m.SequentialLR(
@@ -140,6 +207,44 @@ def test_schedules(name: str) -> None:
         other.step()
         schedule.step()
         expected.step()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mode": "max", "patience": 0},
+        {"factor": 0.5, "patience": 2, "threshold": 0.3, "cooldown": 3},
+        {"patience": 1, "threshold": 0.2, "threshold_mode": "abs", "min_lr": 0.03},
+        {"mode": "max", "patience": 1, "threshold_mode": "abs", "threshold": 0.5, "eps": 0.02},
+    ],
+    ids=str,
+)
+def test_plateau(settings: dict[str, Any]) -> None:
+    mine, reference = pair()
+    optimizer = optim.SGD([{"params": mine[:2]}, {"params": mine[2:], "lr": 0.2}], lr=0.1)
+    other = torch.optim.SGD([{"params": reference[:2]}, {"params": reference[2:], "lr": 0.2}], 0.1)
+    schedule = ours.ReduceLROnPlateau(optimizer, **settings)
+    expected = theirs.ReduceLROnPlateau(other, **settings)
+    rng = np.random.default_rng(0)
+    for step, value in enumerate(rng.normal(size=60).cumsum()):
+        schedule.step(float(value))
+        expected.step(float(value))
+        got = [group["lr"] for group in optimizer.param_groups]
+        want = [group["lr"] for group in other.param_groups]
+        np.testing.assert_allclose(got, want, rtol=1e-12, err_msg=f"step {step}")
+
+
+def test_clip_grad_value() -> None:
+    mine, reference = pair()
+    set_gradients(mine, reference, 3)  # one gradient is missing
+    clip_grad_value_(mine, 0.5)
+    torch.nn.utils.clip_grad_value_(reference, 0.5)
+    for parameter, other in zip(mine, reference, strict=True):
+        if other.grad is None:
+            assert parameter.grad is None
+        else:
+            np.testing.assert_array_equal(parameter.grad, other.grad.numpy())
 
 
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, float("inf")])

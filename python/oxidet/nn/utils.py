@@ -10,6 +10,7 @@ import numpy as np
 from oxidet import _core
 from oxidet._arrays import F32, number
 from oxidet.nn.linear import Conv2d
+from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.tensor import Tensor
 
@@ -71,6 +72,54 @@ def _norm(values: F32, norm_type: float) -> float:
         # the sum would depend on their number.
         return math.sqrt(np.square(values, dtype=np.float64).sum())
     return float(np.linalg.norm(values.astype(np.float64).ravel(), norm_type))
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Bring every element of all gradients into ``-clip_value .. clip_value``.
+
+    As ``torch.nn.utils.clip_grad_value_``. Tensors without a gradient are left alone; NaN stays.
+
+    >>> from oxidet import nn
+    >>> weight = nn.Parameter([0.0, 0.0])
+    >>> weight.grad = [3.0, -0.5]
+    >>> nn.utils.clip_grad_value_(weight, 1.0)
+    >>> weight.grad
+    array([ 1. , -0.5], dtype=float32)
+    """
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    limit = np.float32(number(clip_value, "clip_value", 0))
+    for tensor in tensors:
+        if tensor.grad is not None:
+            tensor.grad = np.clip(tensor.grad, -limit, limit)
+
+
+def clip_filter_rms_(module: Module, max_rms: float = 0.1) -> int:
+    """Scale down every filter of the convolutions whose root mean square exceeds ``max_rms``.
+
+    Zeiler and Fergus keep filters of the first layer from dominating so, after every step of
+    training ("Visualizing and understanding convolutional networks", 2013, section 3). A filter is
+    the weight of one output channel. Returns how many were scaled.
+
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False))
+    >>> net[0].weight = np.array([[[[0.3, 0.3], [-0.3, 0.3]]], [[[0.1, 0.0], [0.0, 0.1]]]])
+    >>> nn.utils.clip_filter_rms_(net), net[0].weight.data[0].ravel().round(3).tolist()[:1]
+    (1, [0.10000000149011612])
+    """
+    limit = number(max_rms, "max_rms", 0)
+    clipped = 0
+    for inner in module.modules():
+        if not isinstance(inner, Conv2d):
+            continue
+        axes = tuple(range(1, inner.weight.ndim))
+        rms = np.sqrt(np.square(inner.weight.data, dtype=np.float64).mean(axis=axes, keepdims=True))
+        above = rms > limit
+        if above.any():
+            factor = np.where(above, limit / np.where(above, rms, 1), 1).astype(np.float32)
+            inner.weight.copy_(inner.weight.data * factor)
+            clipped += int(above.sum())
+    return clipped
 
 
 def fuse_conv_bn_eval(conv: Conv2d, bn: BatchNorm2d) -> Conv2d:

@@ -3,7 +3,8 @@
 A schedule here is a function of the step: :meth:`LRScheduler.lr_at` computes the rate of a group
 from its initial rate and the number of steps taken, and ``step()`` writes it into the optimiser.
 Nothing accumulates, so a schedule continued from its state gives the same rates to the last bit,
-and schedules compose by calling each other (:class:`SequentialLR`). torch computes most of its
+and schedules compose by calling each other (:class:`SequentialLR`). The one exception,
+:class:`ReduceLROnPlateau`, keeps its rates in its state. torch computes most of its
 schedules step from step, which agrees up to rounding; unlike there, a rate that someone else
 writes into the optimiser is overwritten at the next step.
 
@@ -17,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from oxidet._arrays import integer
+from oxidet._arrays import choice, integer, number
 from oxidet.optim.optimizer import Optimizer
 
 
@@ -116,6 +117,58 @@ class MultiStepLR(LRScheduler):
         return base_lr * self.gamma ** bisect_right(self.milestones, step)
 
 
+class ExponentialLR(LRScheduler):
+    """Multiply the rate by ``gamma`` at every step."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = number(gamma, "gamma", 0)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        """``base_lr * gamma ** step``."""
+        return base_lr * self.gamma**step
+
+
+class PolynomialLR(LRScheduler):
+    """Lower the rate to 0 in ``total_iters`` steps, as a power of what is left of them.
+
+    Caffe's ``"poly"``.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
+        self.total_iters = integer(total_iters, "total_iters", 1)
+        self.power = number(power, "power", 0)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        """``base_lr * (1 - step / total_iters) ** power``, 0 after that."""
+        left: float = (1 - min(step, self.total_iters) / self.total_iters) ** self.power
+        return base_lr * left
+
+
+class InverseDecayLR(LRScheduler):
+    """Lower the rate like a power of the inverse number of steps: Caffe's ``"inv"``.
+
+    The defaults are those of Caffe's LeNet, which counts iterations.
+
+    >>> from oxidet import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(2, 1).parameters(), lr=0.01, momentum=0.9)
+    >>> schedule = optim.lr_scheduler.InverseDecayLR(optimizer)
+    >>> round(schedule.lr_at(10_000, 0.01), 5)
+    0.00595
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float = 1e-4, power: float = 0.75) -> None:
+        self.gamma = number(gamma, "gamma", 0)
+        self.power = number(power, "power", 0)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        """``base_lr * (1 + gamma * step) ** -power``."""
+        factor: float = (1 + self.gamma * step) ** -self.power
+        return base_lr * factor
+
+
 class CosineAnnealingLR(LRScheduler):
     """Lower the rate to ``eta_min`` along half a cosine in ``T_max`` steps (and raise it again).
 
@@ -183,6 +236,10 @@ class SequentialLR(LRScheduler):
         self.schedulers = list(schedulers)
         self.milestones = [integer(m, "milestones", 0) for m in milestones]
         for index, scheduler in enumerate(self.schedulers):
+            if isinstance(scheduler, ReduceLROnPlateau):
+                raise TypeError(
+                    f"schedulers[{index}]: expected a function of the step, got ReduceLROnPlateau"
+                )
             if not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer:
                 raise ValueError(
                     f"schedulers[{index}]: expected a schedule of the same optimizer, "
@@ -219,6 +276,108 @@ class SequentialLR(LRScheduler):
         self.schedulers = schedulers
         for scheduler, state in zip(schedulers, saved, strict=True):
             scheduler._load(state)
+
+
+class ReduceLROnPlateau(LRScheduler):
+    """Multiply the rate by ``factor`` when a measure has stopped improving.
+
+    The only schedule that is no function of the step: ``step`` takes the measure. A trainer calls
+    it with the score after each evaluation, where more is better (``mode="max"``).
+
+    Parameters
+    ----------
+    optimizer
+        The optimiser.
+    mode
+        ``"min"`` if less is better, as of a loss, ``"max"`` if more is.
+    factor
+        What the rate is multiplied with, below 1.
+    patience
+        Steps without improvement that are forgiven; the next one lowers the rate.
+    threshold, threshold_mode
+        What counts as an improvement on the best value: more than ``threshold`` times it
+        (``"rel"``), or more than ``threshold`` (``"abs"``).
+    cooldown
+        Steps after a reduction that are not counted.
+    min_lr
+        The rate does not fall below this.
+    eps
+        A reduction by no more than this is left out.
+
+    Examples
+    --------
+    >>> from oxidet import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(2, 1).parameters(), lr=1.0)
+    >>> schedule = optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", patience=1)
+    >>> for accuracy in (0.5, 0.7, 0.7, 0.6, 0.8):
+    ...     schedule.step(accuracy)
+    >>> optimizer.param_groups[0]["lr"]
+    0.1
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.mode = choice(mode, "mode", ("min", "max"))
+        self.factor = number(factor, "factor", 0)
+        if not factor < 1:
+            raise ValueError(f"factor: expected a number below 1, got {factor!r}")
+        self.patience = integer(patience, "patience", 0)
+        self.threshold = number(threshold, "threshold", 0)
+        self.threshold_mode = choice(threshold_mode, "threshold_mode", ("rel", "abs"))
+        self.cooldown = integer(cooldown, "cooldown", 0)
+        self.min_lr = number(min_lr, "min_lr", 0)
+        self.eps = number(eps, "eps", 0)
+        self.best: float | None = None
+        self.num_bad_epochs = self.cooldown_counter = 0
+        self.rates: list[float] = []
+        super().__init__(optimizer)
+        self.rates = list(self.base_lrs)
+
+    def get_last_lr(self) -> list[float]:
+        """The current rate of each group."""
+        return list(self.rates or self.base_lrs)
+
+    def step(self, metrics: float | None = None) -> None:
+        """Take the measure of another epoch, and lower the rates if it is time. NaN is no better
+        than anything.
+        """
+        if metrics is None:
+            raise TypeError("step: expected the measure that may have stopped improving, got none")
+        self.last_epoch += 1
+        value = float(metrics)
+        if self._is_better(value):
+            self.best, self.num_bad_epochs = value, 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
+            lower = [max(rate * self.factor, self.min_lr) for rate in self.rates]
+            self.rates = [
+                new if rate - new > self.eps else rate
+                for rate, new in zip(self.rates, lower, strict=True)
+            ]
+        self._apply()
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None:
+            return math.isfinite(value)
+        margin = self.threshold * (self.best if self.threshold_mode == "rel" else 1.0)
+        if self.mode == "min":
+            return value < self.best - margin
+        return value > self.best + margin
 
 
 def warmup_cosine(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from oxidet._arrays import F32
 from oxidet.nn.tensor import Parameter
 
 
@@ -77,8 +78,24 @@ class Optimizer:
                 parameter.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient; every subclass defines this."""
-        raise NotImplementedError(f"{type(self).__name__} defines no step")
+        """Change every parameter that has a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
+        """Change one parameter by its gradient; every subclass defines this."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _update")
+
+    def _state(self, parameter: Parameter, *averages: str) -> dict[str, Any]:
+        """The state of a parameter, with a count of its steps and averages that start at 0."""
+        state = self.state.setdefault(parameter, {"step": 0})
+        for name in averages:
+            if name not in state:
+                # In the memory order of the parameter.
+                state[name] = np.zeros_like(parameter.data)
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and state, with parameters replaced by their index over all groups.
@@ -130,7 +147,9 @@ class Optimizer:
         }
         groups = []
         for group, saved in zip(self.param_groups, saved_groups, strict=True):
-            group = {**group, **saved, "params": group["params"]}
+            # A checkpoint returns tuples, such as betas, as lists.
+            settings = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+            group = {**group, **settings, "params": group["params"]}
             self._check_settings(group)
             groups.append(group)
         state = {}
@@ -164,6 +183,8 @@ def _like(parameter: Parameter, value: Any, argument: str) -> Any:
     """A copy of an array, in the memory order of its parameter; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
+    if argument.endswith("['step']") and value.ndim == 0:  # torch counts in a tensor
+        return int(value)
     if value.shape != parameter.shape:
         raise ValueError(f"{argument}: expected shape {parameter.shape}, got {value.shape}")
     copy = np.empty_like(parameter.data)

@@ -96,13 +96,6 @@ class SGD(Optimizer):
                 f"got {group['momentum']} and {group['dampening']}"
             )
 
-    def step(self) -> None:
-        """Change every parameter that has a gradient."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-
     def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
         # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.
         lr, momentum, dampening, decay = (
