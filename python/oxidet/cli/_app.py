@@ -12,6 +12,7 @@ import typer
 
 import oxidet
 from oxidet.cli import INTERRUPTED, _output
+from oxidet.cli.convert import convert
 from oxidet.cli.demo import demo
 from oxidet.cli.detect import detect
 from oxidet.cli.evaluate import evaluate
@@ -35,6 +36,7 @@ app.command("detect")(detect)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("demo")(demo)
+app.command("convert")(convert)
 app.command("info")(info)
 
 

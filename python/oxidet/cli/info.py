@@ -130,13 +130,13 @@ def _parsed(text: str) -> Any:
 
 
 def _print_machine(content: dict[str, Any]) -> None:
-    _print_rows(content["versions"])
+    print_rows(content["versions"])
     _output.say()
-    _print_rows(
+    print_rows(
         {
             "networks": ", ".join(content["models"]),
             **{
-                f"--weights {name}": f"{PRETRAINED[name].description}, {_megabytes(entry['bytes'])}"
+                f"--weights {name}": f"{PRETRAINED[name].description}, {megabytes(entry['bytes'])}"
                 for name, entry in content["shipped_weights"].items()
             },
         }
@@ -148,7 +148,7 @@ def _print_weights(content: dict[str, Any]) -> None:
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in content["dtypes"].items())
     rows = {
         "file": _output.printable(content["path"]),
-        "format": f"{content['format']}, {_megabytes(content['bytes'])}",
+        "format": f"{content['format']}, {megabytes(content['bytes'])}",
         "kind": KINDS[content["kind"]],
         "tensors": f"{content['tensors']} ({dtypes} once read)",
         "parameters": f"{content['parameters']:,}",
@@ -156,7 +156,7 @@ def _print_weights(content: dict[str, Any]) -> None:
     details = {**(recipe or {}), **(content["position"] or {}), **content["metadata"]}
     for key, value in details.items():
         rows[key] = _output.one_line(_plain(value))
-    _print_rows(rows)
+    print_rows(rows)
     table = _output.table("part", "tensors", "parameters", left=("part",))
     for name, part in content["parts"].items():
         table.add_row(_output.printable(name), str(part["tensors"]), f"{part['parameters']:,}")
@@ -171,12 +171,14 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _print_rows(rows: dict[str, str]) -> None:
+def print_rows(rows: dict[str, str]) -> None:
+    """Names and values, one pair a line."""
     grid = _output.grid()
     for name, value in rows.items():
         grid.add_row(name, value)
     _output.show(grid)
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
+    """A number of bytes for a person."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

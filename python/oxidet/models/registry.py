@@ -3,30 +3,95 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
+import inspect
+import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from oxidet import nn
 
-Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+P = ParamSpec("P")
+M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 
 
-def register_model(name: str | None = None) -> Callable[[Builder], Builder]:
-    """Decorator that makes a builder known under ``name``, or its own name.
+class Builder(Protocol[P, M_co]):
+    """A function that builds a network, and loads weights into it where asked."""
+
+    @overload
+    def __call__(self, *args: P.args, **config: P.kwargs) -> M_co: ...
+    @overload
+    def __call__(
+        self,
+        *args: Any,
+        weights: str | os.PathLike[str] | None,
+        new_classifier: bool = False,
+        **config: Any,
+    ) -> M_co: ...
+
+
+def register_model(
+    name: str | None = None,
+) -> Callable[[Callable[P, M_co]], Builder[P, M_co]]:
+    """Decorator that makes a builder known under ``name``, or its own name, and gives it weights.
+
+    The builder takes two more keywords. ``weights`` is what :func:`oxidet.weights.load_into`
+    takes: a file, an address, or published weights, of which the version is enough
+    (``"DEFAULT"``, ``"IMAGENET1K_V2"``). ``new_classifier`` is handed on to it.
 
     Raises ValueError if the name is taken.
     """
 
-    def register(builder: Builder) -> Builder:
+    def register(builder: Callable[P, M_co]) -> Builder[P, M_co]:
         key = builder.__name__ if name is None else name
         if key in _BUILDERS:
             raise ValueError(f"name: expected a new model, got {key!r} a second time")
-        _BUILDERS[key] = builder
-        return builder
+        made = _with_weights(key, builder)
+        _BUILDERS[key] = made
+        return made
 
     return register
+
+
+def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
+    signature = inspect.signature(builder)
+
+    @functools.wraps(builder)
+    def build(
+        *args: Any,
+        weights: str | os.PathLike[str] | None = None,
+        new_classifier: bool = False,
+        **config: Any,
+    ) -> M_co:
+        if weights is None:
+            if new_classifier:
+                raise ValueError("new_classifier: expected together with weights")
+            return builder(*args, **config)
+        from oxidet.weights import load_into, locate  # which are of no use to fresh networks
+
+        signature.bind(*args, **config)  # a wrong argument is told before anything is fetched
+        origin = locate(weights, key)
+        if origin.published is not None:
+            given = signature.bind_partial(*args, **config).arguments
+            for option, value in origin.published.options.items():
+                if option in signature.parameters and option not in given:
+                    config[option] = value
+        model = builder(*args, **config)
+        load_into(model, origin, new_classifier=new_classifier)
+        return model
+
+    extra = [
+        inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None),
+        inspect.Parameter("new_classifier", inspect.Parameter.KEYWORD_ONLY, default=False),
+    ]
+    own = list(signature.parameters.values())
+    at = len(own) - any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
+    build.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*own[:at], *extra, *own[at:]]
+    )
+    return cast("Builder[P, M_co]", build)
 
 
 def list_models(
@@ -46,10 +111,33 @@ def list_models(
     return sorted(names)
 
 
-def get_model(name: str, **config: Any) -> nn.Module:
-    """Build a network by name with fresh weights; ``config`` goes to its builder.
+def get_model(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    new_classifier: bool = False,
+    **config: Any,
+) -> nn.Module:
+    """Build a network by name; ``config`` goes to its builder.
 
-    Raises ValueError, with the nearest names, for a network that does not exist.
+    Parameters
+    ----------
+    name
+        One of :func:`list_models`.
+    weights
+        None for fresh weights, or a file, an address, or published weights
+        (``"DEFAULT"``, ``"IMAGENET1K_V2"``); see :func:`oxidet.weights.load_into`. The network
+        then has the recipe and class names that belong to them, and as in torchvision it is in
+        training mode.
+    new_classifier
+        Leave the last layer fresh, for other classes than those of the weights.
+
+    Raises
+    ------
+    ValueError
+        No such network (the message has the nearest names) or weights, or weights that do not fit.
+    DownloadError, OSError
+        The weights cannot be had.
 
     >>> from oxidet.models import get_model
     >>> get_model("resnet18", num_classes=10).fc
@@ -63,7 +151,7 @@ def get_model(name: str, **config: Any) -> nn.Module:
         near = difflib.get_close_matches(name, _BUILDERS, n=3)
         hint = f" (near: {', '.join(near)})" if near else ""
         raise ValueError(f"name: expected one of list_models(){hint}, got {name!r}")
-    return _BUILDERS[name](**config)
+    return _BUILDERS[name](weights=weights, new_classifier=new_classifier, **config)
 
 
 def _patterns(given: str | Iterable[str] | None) -> list[str]:

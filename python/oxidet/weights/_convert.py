@@ -9,12 +9,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from oxidet.transforms import ImageClassification
+
 StateDict = OrderedDict[str, NDArray[Any]]
+
+
+class DescribedWeights(NamedTuple):
+    """Weights, the images that they expect, and what they call the classes, as far as known.
+
+    :func:`load_into` takes them as they are.
+    """
+
+    state_dict: StateDict
+    preprocess: ImageClassification | None = None
+    class_names: tuple[str, ...] | None = None
+
 
 # Position of each convolution in VGG-16's `features`, which `extractor` begins with.
 _CONVOLUTIONS = {

@@ -83,11 +83,22 @@ def load(
     >>> {name: (array.dtype.name, array.shape) for name, array in load(path).items()}
     {'weight': ('float32', (2, 3))}
     """
-    content, _, source_path = _read(path, max_bytes)
-    state = _find_state(content, key, source_path)
+    return read_weights(path, key=key, strip_prefix=strip_prefix, max_bytes=max_bytes)[0]
+
+
+def read_weights(
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    strip_prefix: bool = True,
+    max_bytes: int | None = None,
+) -> tuple[StateDict, dict[str, str]]:
+    """What :func:`load` and :func:`load_metadata` give, of a file that is read once."""
+    content, metadata, source_path = _read(path, max_bytes)
+    state = find_state(content, key, source_path)
     if strip_prefix:
-        state = _strip_prefixes(state)
-    return OrderedDict((name, _widen(array)) for name, array in state.items())
+        state = strip_prefixes(state)
+    return OrderedDict((name, _widen(array)) for name, array in state.items()), metadata
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Any:
@@ -246,7 +257,8 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _find_state(content: Any, key: str | None, path: str) -> StateDict:
+def find_state(content: Any, key: str | None, path: str) -> StateDict:
+    """The weights in what a file holds: all of it, or under one of :data:`WRAPPERS`."""
     if key is None and _is_state(content):
         return OrderedDict(content)
     if not isinstance(content, dict):
@@ -266,7 +278,8 @@ def _find_state(content: Any, key: str | None, path: str) -> StateDict:
     )
 
 
-def _strip_prefixes(state: StateDict) -> StateDict:
+def strip_prefixes(state: StateDict) -> StateDict:
+    """``state`` without the :data:`PREFIXES` that all of its keys share."""
     while prefix := next(
         (p for p in PREFIXES if state and all(name.startswith(p) for name in state)), None
     ):
