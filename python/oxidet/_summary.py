@@ -156,11 +156,10 @@ class Summary:
             f"outputs {_bytes(self.output_bytes)}",
         ]
         if any(row.receptive_field for row in self.layers):
-            notes.append(
-                "field: receptive field, the pixels that a unit can depend on; stride: from a unit to "
-                "the next;"
-            )
-            notes.append("centre: of the first unit's field, the first pixel lying from 0 to 1")
+            notes += [
+                "field: receptive field, the pixels that a unit can depend on;",
+                "stride: from a unit's to the next one's; centre: of the first, pixel 0 being 0..1",
+            ]
         return notes
 
     def __str__(self) -> str:

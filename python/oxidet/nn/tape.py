@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,20 +81,63 @@ class Node:
         self.parents = ()
 
 
+#: The gradients of a node's parents from that of its result; another rule than the node's own.
+Rule = Callable[[Node, NDArray[Any]], "tuple[NDArray[Any] | None, ...]"]
+
+
 def backward(root: Tensor, grad: NDArray[Any], retain_graph: bool) -> None:
     """Add the gradient of ``root``, weighted by ``grad``, to every leaf that asks for one.
 
     Activations are freed as soon as their node has been used, unless ``retain_graph``.
     """
+    _walk(root, grad, Node.gradients, lambda leaf, g: leaf._accumulate(g), retain_graph)
+
+
+def pull_back(
+    root: Tensor, grad: NDArray[Any], leaf: Tensor, rules: Mapping[str, Rule]
+) -> NDArray[Any]:
+    """What arrives at ``leaf`` if ``grad`` goes from ``root`` back through the tape.
+
+    Unlike in :func:`backward`, nothing is added to any tensor's ``grad`` and no gradient of another
+    leaf is computed; primitives named in ``rules`` hand back what their rule says. With no rules,
+    that is the gradient. The tape is freed on the way.
+    """
+    arrived = np.zeros(leaf.shape, np.float32)
+
+    def gradients(node: Node, grad: NDArray[Any]) -> tuple[NDArray[Any] | None, ...]:
+        if node.context is not None:
+            node.context.needs_input_grad = tuple(
+                parent is not None and (parent is leaf or parent._node is not None)
+                for parent in node.parents
+            )
+        return rules.get(node.primitive.name, Node.gradients)(node, grad)
+
+    def deliver(tensor: Tensor, gradient: NDArray[Any]) -> None:
+        nonlocal arrived
+        if tensor is leaf:
+            arrived = np.asarray(arrived + gradient)
+
+    _walk(root, grad, gradients, deliver, retain_graph=False)
+    return arrived
+
+
+def _walk(
+    root: Tensor,
+    grad: NDArray[Any],
+    gradients: Rule,
+    deliver: Callable[[Tensor, NDArray[Any]], None],
+    retain_graph: bool,
+) -> None:
+    """Go back from ``root``: through each node by ``gradients``, and out at the leaves."""
     if root._node is None:
-        root._accumulate(grad)
+        deliver(root, grad)
         return
     pending: dict[int, NDArray[Any]] = {root._node.number: grad}
     heap: list[tuple[int, Node]] = [(-root._node.number, root._node)]
     while heap:
         _, node = heapq.heappop(heap)
-        gradients = node.gradients(pending.pop(node.number))
-        for parent, gradient in zip(node.parents, gradients, strict=True):
+        passed = gradients(node, pending.pop(node.number))
+        for parent, gradient in zip(node.parents, passed, strict=True):
             if parent is None or not parent.requires_grad or gradient is None:
                 continue
             if gradient.shape != parent.shape:
@@ -103,7 +146,7 @@ def backward(root: Tensor, grad: NDArray[Any], retain_graph: bool) -> None:
                     f"{gradient.shape} for an input of shape {parent.shape}"
                 )
             if parent._node is None:
-                parent._accumulate(gradient)
+                deliver(parent, gradient)
             elif parent._node.number in pending:
                 # A new array: the first one may belong to somebody else.
                 number = parent._node.number

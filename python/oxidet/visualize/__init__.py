@@ -1,17 +1,35 @@
 """Looking at results: ``draw`` into a picture, ``vis_bbox`` into a plot, ``save_png`` to a file;
 ``training_curves`` plots how a training went.
 
+Looking into networks: ``feature_maps`` and ``filters``, ``guided_backprop`` and ``deconvolution``
+(as arrays: ``guided_gradient`` and ``deconvolve``), ``architecture``.
+
 Pillow (extra ``images``) and matplotlib (extra ``plots``) are imported when first needed.
 """
 
+from oxidet.visualize.architecture import architecture
+from oxidet.visualize.attribution import (
+    deconvolution,
+    deconvolve,
+    guided_backprop,
+    guided_gradient,
+)
 from oxidet.visualize.draw import draw, save_png
+from oxidet.visualize.feature_maps import feature_maps, filters
 from oxidet.visualize.palette import PALETTE, label_colour, voc_colormap
 from oxidet.visualize.training_curves import training_curves
 from oxidet.visualize.vis_bbox import vis_bbox, vis_image
 
 __all__ = [
     "PALETTE",
+    "architecture",
+    "deconvolution",
+    "deconvolve",
     "draw",
+    "feature_maps",
+    "filters",
+    "guided_backprop",
+    "guided_gradient",
     "label_colour",
     "save_png",
     "training_curves",
