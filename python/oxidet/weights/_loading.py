@@ -323,9 +323,8 @@ def _explain_misfit(
     kind = type(model).__name__
     few = fitting < 0.5 * min(len(wanted), len(state))
     counts = {(shapes[name][:1], wanted[name].shape[:1]) for name in wrong}
-    theirs: tuple[int, ...]
-    ours: tuple[int, ...]
-    theirs, ours = counts.pop() if len(counts) == 1 else ((), ())
+    nothing: tuple[int, ...] = ()
+    theirs, ours = counts.pop() if len(counts) == 1 else (nothing, nothing)
     known = not few or set(state) <= set(wanted)
     if known and theirs and theirs != ours and all(_owner(n) in classifiers for n in wrong):
         name = next((name for name in wrong[::-1] if name.endswith(".weight")), wrong[-1])
