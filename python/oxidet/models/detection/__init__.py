@@ -1,4 +1,4 @@
-"""Detectors: Faster R-CNN over VGG-16, over a ResNet, and small; torchvision's pieces of one."""
+"""Detectors: Faster R-CNN over VGG-16, a ResNet, any network, and small; torchvision's pieces."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from oxidet.models.detection.detector_files import (
     save_detector,
 )
 from oxidet.models.detection.faster_rcnn import FasterRCNN, RoIOutput
+from oxidet.models.detection.faster_rcnn_backbone import FasterRCNNBackbone, faster_rcnn
 from oxidet.models.detection.faster_rcnn_resnet import FasterRCNNResNet, faster_rcnn_resnet
 from oxidet.models.detection.faster_rcnn_small import FasterRCNNSmall, faster_rcnn_small
 from oxidet.models.detection.faster_rcnn_vgg16 import (
@@ -31,6 +32,7 @@ __all__ = [
     "BalancedPositiveNegativeSampler",
     "BoxCoder",
     "FasterRCNN",
+    "FasterRCNNBackbone",
     "FasterRCNNResNet",
     "FasterRCNNSmall",
     "FasterRCNNVGG16",
@@ -43,6 +45,7 @@ __all__ = [
     "RoIOutput",
     "VGG16RoIHead",
     "build_detector",
+    "faster_rcnn",
     "faster_rcnn_resnet",
     "faster_rcnn_small",
     "faster_rcnn_vgg16",

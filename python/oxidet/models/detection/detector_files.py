@@ -16,12 +16,14 @@ import numpy as np
 
 from oxidet import weights
 from oxidet.models.detection.faster_rcnn import FasterRCNN
+from oxidet.models.detection.faster_rcnn_backbone import faster_rcnn
 from oxidet.models.detection.faster_rcnn_resnet import faster_rcnn_resnet
 from oxidet.models.detection.faster_rcnn_small import faster_rcnn_small
 from oxidet.models.detection.faster_rcnn_vgg16 import faster_rcnn_vgg16
 from oxidet.models.detection.preprocessing import Preprocessing
 
 DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
+    "faster_rcnn": faster_rcnn,
     "faster_rcnn_resnet": faster_rcnn_resnet,
     "faster_rcnn_small": faster_rcnn_small,
     "faster_rcnn_vgg16": faster_rcnn_vgg16,
