@@ -57,6 +57,8 @@ def register_model(
 
 def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
     signature = inspect.signature(builder)
+    own = dict(signature.parameters)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
 
     @functools.wraps(builder)
     def build(
@@ -71,12 +73,11 @@ def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
             return builder(*args, **config)
         from oxidet.weights import load_into, locate  # which are of no use to fresh networks
 
-        signature.bind(*args, **config)  # a wrong argument is told before anything is fetched
+        given = signature.bind(*args, **config).arguments  # refuses before anything is fetched
         origin = locate(weights, key)
         if origin.published is not None:
-            given = signature.bind_partial(*args, **config).arguments
             for option, value in origin.published.options.items():
-                if option in signature.parameters and option not in given:
+                if (option in own or open_ended) and option not in {*given, *config}:
                     config[option] = value
         model = builder(*args, **config)
         load_into(model, origin, new_classifier=new_classifier)
@@ -86,10 +87,10 @@ def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
         inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None),
         inspect.Parameter("new_classifier", inspect.Parameter.KEYWORD_ONLY, default=False),
     ]
-    own = list(signature.parameters.values())
-    at = len(own) - any(parameter.kind is parameter.VAR_KEYWORD for parameter in own)
+    listed = list(own.values())
+    at = len(listed) - open_ended
     build.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[*own[:at], *extra, *own[at:]]
+        parameters=[*listed[:at], *extra, *listed[at:]]
     )
     return cast("Builder[P, M_co]", build)
 

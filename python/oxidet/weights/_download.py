@@ -142,7 +142,7 @@ class ResumingDownloader:
                     raise DownloadError(
                         f"{url}: the transfer failed {failures} times in a row: {problem}{kept}"
                     ) from problem
-                time.sleep(max(min(0.5 * 2**failures, _LONGEST_PAUSE), problem.pause))
+                time.sleep(max(min(0.25 * 2**failures, _LONGEST_PAUSE), problem.pause))
                 continue
             if self.sha256 is None:
                 return
