@@ -28,6 +28,9 @@ class Classifier(nn.Module):
     preprocess: ImageClassification = ImageClassification(224)
     """The network's own recipe."""
 
+    auxiliary_weight: float = 0.3
+    """Share of the loss of each auxiliary head in training, where the network has any."""
+
     class_names: tuple[str, ...] | None = None
     """What the outputs mean, one name per class; None where nobody said."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oxidet.train.average import AveragedModel
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.classifier import ClassifierTrainer, accuracy
 from oxidet.train.evaluate import Evaluation, evaluate_detector
@@ -12,6 +13,7 @@ from oxidet.train.progress import Progress
 from oxidet.train.trainer import Trainer, check_ground_truth
 
 __all__ = [
+    "AveragedModel",
     "ClassifierTrainer",
     "Evaluation",
     "FasterRCNNTrainer",

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn, weights
-from oxidet._arrays import F32
+from oxidet._arrays import F32, number
 from oxidet.data import DataLoader, stack
+from oxidet.models.classifier import Classifier
 from oxidet.nn import functional as F
 from oxidet.optim import SGD
-from oxidet.train.loop import Score, TrainingLoop, check_validation
+from oxidet.train.loop import Score, TrainingLoop, check_schedule, check_validation
 
 ImageTransform = Callable[[F32, np.random.Generator], F32]
 
@@ -25,10 +26,14 @@ class ClassifierTrainer(TrainingLoop):
     Files, checkpoints, log and randomness are those of :class:`oxidet.train.Trainer`; ``best.npz``
     holds the weights with the highest accuracy on ``validation``.
 
+    A network with auxiliary heads returns a tuple in training, its logits first. The loss is then
+    the cross-entropy of those, plus ``auxiliary_weight`` times that of each head; all are smoothed
+    alike, and the log has them one by one.
+
     Parameters
     ----------
     model
-        Module from images (N, C, H, W) to logits (N, classes).
+        Module from images (N, C, H, W) to logits (N, classes), or to a tuple of such in training.
     dataset
         Items ``(img, label)``: an image (C, H, W) as the model takes it, and its class from 0.
     out
@@ -37,12 +42,22 @@ class ClassifierTrainer(TrainingLoop):
         A data set of the same kind to measure accuracy on; None to go without.
     epochs, batch_size
         How often to go through the data, and images in a step.
-    lr, momentum, weight_decay
+    lr, momentum, weight_decay, nesterov
         Of SGD, unless ``optimizer`` is given.
     augment
         ``augment(img, rng) -> img``, applied to every image in training.
     label_smoothing
         Share of the target spread over all classes, 0..1.
+    auxiliary_weight
+        Share of each auxiliary loss in the sum; by default the model's own ``auxiliary_weight``.
+    max_grad_value
+        Bring the elements of the gradients within this of 0, after ``max_grad_norm``.
+    after_step
+        Called with the model after every step, such as
+        :func:`oxidet.nn.utils.clip_filter_rms_` for ZFNet.
+    average_decay
+        Also keep a running average of the weights (:class:`oxidet.train.AveragedModel`), and score
+        and save that one.
 
     The other parameters are those of :class:`oxidet.train.Trainer`.
     """
@@ -59,11 +74,16 @@ class ClassifierTrainer(TrainingLoop):
         lr: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        nesterov: bool = False,
         optimizer: Any = None,
         schedule: Callable[[Any, int], Any] | None = None,
         max_grad_norm: float | None = None,
         augment: ImageTransform | None = None,
         label_smoothing: float = 0.0,
+        auxiliary_weight: float | None = None,
+        max_grad_value: float | None = None,
+        after_step: Callable[[nn.Module], Any] | None = None,
+        average_decay: float | None = None,
         seed: int = 0,
         evaluate_every: int = 1,
         checkpoint_every: int | None = 500,
@@ -76,6 +96,9 @@ class ClassifierTrainer(TrainingLoop):
         check_validation(validation)
         self.validation = validation
         self.label_smoothing = label_smoothing
+        if auxiliary_weight is None:
+            auxiliary_weight = getattr(model, "auxiliary_weight", Classifier.auxiliary_weight)
+        self.auxiliary_weight = number(auxiliary_weight, "auxiliary_weight", 0)
         loader = DataLoader(
             dataset,
             batch_size=batch_size,
@@ -86,41 +109,67 @@ class ClassifierTrainer(TrainingLoop):
         )
         if optimizer is None:
             parameters = [p for p in model.parameters() if p.requires_grad]
-            optimizer = SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+            optimizer = SGD(
+                parameters,
+                lr=lr,
+                momentum=momentum,
+                weight_decay=weight_decay,
+                nesterov=nesterov,
+            )
+        scheduled = None if schedule is None else schedule(optimizer, epochs * len(loader))
+        check_schedule(scheduled, validation)
         super().__init__(
             model,
             optimizer,
             loader,
             out,
             epochs=epochs,
-            schedule=None if schedule is None else schedule(optimizer, epochs * len(loader)),
+            schedule=scheduled,
             max_grad_norm=max_grad_norm,
+            max_grad_value=max_grad_value,
+            after_step=after_step,
+            average_decay=average_decay,
             evaluate_every=evaluate_every,
             checkpoint_every=checkpoint_every,
             log_every=log_every,
             resume=resume,
             overwrite=overwrite,
             quiet=quiet,
-            config={"augment": augment, "label_smoothing": label_smoothing},
+            config={
+                "augment": augment,
+                "label_smoothing": label_smoothing,
+                "auxiliary_weight": self.auxiliary_weight,
+            },
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
-        """The cross-entropy."""
+        """The cross-entropy, and that of each auxiliary head where there are any."""
         images, labels = stack(batch)
-        logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        return {"total_loss": loss}
+        outputs = self.model(images)
+        logits, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        names = getattr(outputs, "_fields", [f"output{i}" for i in range(1 + len(heads))])
+        losses = {
+            f"{name}_loss": F.cross_entropy(head, labels, label_smoothing=self.label_smoothing)
+            for name, head in zip(names, [logits, *heads], strict=True)
+            if head is not None
+        }
+        total, *auxiliary = losses.values()
+        if not auxiliary:
+            return {"total_loss": total}
+        for loss in auxiliary:
+            total = total + self.auxiliary_weight * loss
+        return {"total_loss": total, **losses}
 
     def score(self) -> Score | None:
         """Accuracy on the validation data."""
         if self.validation is None:
             return None
-        value = accuracy(self.model, self.validation)
+        value = accuracy(self.judged, self.validation)
         return Score(value, {"accuracy": value})
 
     def save_best(self, path: Path) -> None:
         """Write the weights."""
-        weights.save(path, self.model.state_dict())
+        weights.save(path, self.judged.state_dict())
 
 
 def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ import numpy as np
 
 from oxidet import _random, nn
 from oxidet.data import DataLoader, ItemError
+from oxidet.optim.lr_scheduler import ReduceLROnPlateau
+from oxidet.train.average import AveragedModel
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.interrupt import SafeInterrupt
 from oxidet.train.log import JsonLog
@@ -55,6 +57,8 @@ class TrainingLoop(ABC):
         Time spent in steps.
     best
         Highest score so far, or None.
+    average
+        The running average of the model, where ``average_decay`` asks for one.
     """
 
     def __init__(
@@ -67,6 +71,9 @@ class TrainingLoop(ABC):
         epochs: int,
         schedule: Any = None,
         max_grad_norm: float | None = None,
+        max_grad_value: float | None = None,
+        after_step: Callable[[nn.Module], Any] | None = None,
+        average_decay: float | None = None,
         evaluate_every: int = 1,
         checkpoint_every: int | None = 500,
         log_every: int = 1,
@@ -83,6 +90,8 @@ class TrainingLoop(ABC):
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if max_grad_norm is not None and not max_grad_norm > 0:
             raise ValueError(f"max_grad_norm: expected a positive number, got {max_grad_norm}")
+        if max_grad_value is not None and not max_grad_value > 0:
+            raise ValueError(f"max_grad_value: expected a positive number, got {max_grad_value}")
         if len(loader) == 0:
             raise ValueError("dataset: expected at least one batch, got none")
         self.model = model
@@ -92,6 +101,9 @@ class TrainingLoop(ABC):
         self.out = Path(out)
         self.epochs = epochs
         self.max_grad_norm = max_grad_norm
+        self.max_grad_value = max_grad_value
+        self.after_step = after_step
+        self.average = None if average_decay is None else AveragedModel(model, average_decay)
         self.evaluate_every = evaluate_every
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
@@ -101,6 +113,9 @@ class TrainingLoop(ABC):
             "batch_size": loader.batch_size,
             "items": len(loader.dataset),
             "max_grad_norm": max_grad_norm,
+            "max_grad_value": max_grad_value,
+            "after_step": after_step,
+            "average_decay": average_decay,
             **_optimizer_settings(optimizer),
             "schedule": None if schedule is None else type(schedule).__name__,
             # A schedule goes from the first step to the last; without one, a run can be prolonged.
@@ -134,6 +149,11 @@ class TrainingLoop(ABC):
     @abstractmethod
     def save_best(self, path: Path) -> None:
         """Write the model, as the one with the highest score so far."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is scored and kept as the best: the average if there is one, else the model."""
+        return self.model if self.average is None else self.average.model
 
     def describe(self, batch: list[Any]) -> str:
         """Name the items of a batch, for messages."""
@@ -213,9 +233,15 @@ class TrainingLoop(ABC):
         limit = np.inf if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self._check_finite({"gradient norm": norm}, batch)
+        if self.max_grad_value is not None:  # after the norm, which shows what is not finite
+            nn.utils.clip_grad_value_(self.model.parameters(), self.max_grad_value)
         rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
-        if self.schedule is not None:
+        if self.after_step is not None:
+            self.after_step(self.model)
+        if self.average is not None:
+            self.average.update(self.model)
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step()
         self.iteration += 1
         self.batch += 1
@@ -246,6 +272,8 @@ class TrainingLoop(ABC):
         score = self.score() if evaluate else None
         with self._interrupt.hold():
             if score is not None:
+                if isinstance(self.schedule, ReduceLROnPlateau):
+                    self.schedule.step(score.value)
                 self._log.write(
                     {
                         "event": "evaluation",
@@ -294,6 +322,7 @@ class TrainingLoop(ABC):
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
             "model": dict(self.model.state_dict()),
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -318,6 +347,8 @@ class TrainingLoop(ABC):
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         _random.default.set_state(state["random"]["package"])
         self.set_random_state(state["random"])
         position = state["position"]
@@ -339,6 +370,19 @@ def check_validation(dataset: Any) -> None:
     """Refuse a validation data set without items before an epoch is spent, not after it."""
     if dataset is not None and len(dataset) == 0:
         raise ValueError("validation: expected at least one item, or None, got none")
+
+
+def check_schedule(schedule: Any, validation: Any) -> None:
+    """Refuse a plateau that nothing could tell of, or that takes better scores for worse."""
+    if not isinstance(schedule, ReduceLROnPlateau):
+        return
+    if validation is None:
+        raise ValueError("schedule: expected validation data for ReduceLROnPlateau, got none")
+    if schedule.mode != "max":
+        raise ValueError(
+            f"schedule: expected ReduceLROnPlateau with mode='max', as a higher score is better, "
+            f"got mode={schedule.mode!r}"
+        )
 
 
 def _optimizer_settings(optimizer: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from oxidet.detection import resize_bbox
 from oxidet.models.detection import FasterRCNN, Preprocessing, save_detector
 from oxidet.train.evaluate import evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
-from oxidet.train.loop import Score, TrainingLoop, check_validation
+from oxidet.train.loop import Score, TrainingLoop, check_schedule, check_validation
 from oxidet.transforms import Compose, Sample, Transform
 
 
@@ -72,7 +72,8 @@ class Trainer(TrainingLoop):
         Another optimiser over the detector's parameters.
     schedule
         Called with the optimiser and the number of steps of the whole run, returns a schedule
-        whose ``step()`` is called after each step. None keeps the rate.
+        whose ``step()`` is called after each step (of ``ReduceLROnPlateau``, with the score after
+        each evaluation). None keeps the rate.
     max_grad_norm
         Scale the gradients of a step down to this Euclidean norm where it is larger.
     augment
@@ -166,13 +167,15 @@ class Trainer(TrainingLoop):
         )
         if optimizer is None:
             optimizer = faster_rcnn_optimizer(detector, lr, momentum, weight_decay)
+        scheduled = None if schedule is None else schedule(optimizer, epochs * len(loader))
+        check_schedule(scheduled, validation)
         super().__init__(
             detector,
             optimizer,
             loader,
             out,
             epochs=epochs,
-            schedule=None if schedule is None else schedule(optimizer, epochs * len(loader)),
+            schedule=scheduled,
             max_grad_norm=max_grad_norm,
             evaluate_every=evaluate_every,
             checkpoint_every=checkpoint_every,

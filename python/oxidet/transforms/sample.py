@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,9 @@ class Compose:
     """Transforms one after another, all drawing from the same Generator.
 
     A transform is any callable ``transform(sample, rng) -> Sample``. ``Compose`` is one, and is
-    what a ``DataLoader`` takes as ``transform``; it accepts a data set's plain tuple.
+    what a ``DataLoader`` takes as ``transform``; it accepts a data set's plain tuple. Transforms of
+    an image, ``transform(img, rng) -> img``, are composed in the same way, and then an array goes
+    in and comes out.
 
     Examples
     --------
@@ -48,11 +50,16 @@ class Compose:
     0.25
     """
 
-    def __init__(self, transforms: Iterable[Transform]) -> None:
+    def __init__(self, transforms: Iterable[Callable[..., Any]]) -> None:
         self.transforms = tuple(transforms)
 
-    def __call__(self, sample: Sample | tuple[Any, ...], rng: np.random.Generator) -> Sample:
-        sample = sample if isinstance(sample, Sample) else Sample(*sample)
+    @overload
+    def __call__(self, sample: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]: ...
+    @overload
+    def __call__(self, sample: Sample | tuple[Any, ...], rng: np.random.Generator) -> Sample: ...
+    def __call__(self, sample: Any, rng: np.random.Generator) -> Any:
+        if not isinstance(sample, (Sample, np.ndarray)):
+            sample = Sample(*sample)
         for transform in self.transforms:
             sample = transform(sample, rng)
         return sample
