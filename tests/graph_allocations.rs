@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use oxidet::conv::{Activation, Options, Padding, Precision, Storage};
 use oxidet::graph::{ConvArgs, Graph, Norm, PackedWeights, Plan, Shape, Value};
 use oxidet::layers::activation::Function;
+use oxidet::layers::gather::Border;
+use oxidet::layers::response_norm::ResponseNorm;
 use oxidet::layers::windows::Sliding;
 use oxidet::parallel;
 
@@ -67,11 +69,26 @@ fn network(blocks: usize) -> Plan {
         let pooled = graph.max_pool2d(y, window, "pool").unwrap();
         let part = graph.channels(pooled, 8, 32, "part").unwrap();
         let joined = graph.concat(&[part, narrow], "cat").unwrap();
-        x = graph.softmax(joined, false, "softmax").unwrap();
+        let softmax = graph.softmax(joined, false, "softmax").unwrap();
+        let response = ResponseNorm::new(5, 1.0, 0.75, 2.0).unwrap();
+        let normed = graph.response_norm(softmax, response, "lrn").unwrap();
+        let wide = Border::Constant(1.0);
+        let padded = graph.pad(normed, Padding::symmetric(1, 2), (0, 0), wide, "pad").unwrap();
+        let none = (None, None);
+        let small = graph.nearest2d(padded, (16, 16), none, false, "nearest").unwrap();
+        x = graph.bilinear2d(small, (32, 32), none, false, "bilinear").unwrap();
     }
     let zero = array(&mut graph, 48);
     let one = array(&mut graph, 48);
-    let norm = Norm { mean: zero, var: one, weight: None, bias: None, eps: 1e-5, key: vec![] };
+    let norm = Norm {
+        mean: zero,
+        var: one,
+        weight: None,
+        bias: None,
+        eps: 1e-5,
+        key: vec![],
+        affine: false,
+    };
     let x = graph.batch_norm(x, norm, "bn").unwrap();
     let mean = graph.adaptive_avg_pool2d(x, (2, 2), "mean").unwrap();
     let flat = graph.flatten(mean, "flatten").unwrap();

@@ -5,6 +5,9 @@ use super::ir::{Constant, Graph, Key, Layer, Node, Norm, Op, Shape, Value};
 use crate::conv::{Activation, Conv2d, Padding};
 use crate::layers::activation::Function;
 use crate::layers::avg_pool::Divisor;
+use crate::layers::bilinear::Bilinear2d;
+use crate::layers::gather::{Border, Every, Gather2d};
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::windows::{Pool2d, Sliding};
 use crate::memory::result_len;
 use crate::{Error, Result};
@@ -111,6 +114,7 @@ impl Graph {
             bias,
             key,
             norm: None,
+            scale: None,
             residual: false,
             activation: Activation::Identity,
         };
@@ -221,6 +225,75 @@ impl Graph {
         Ok(self.push(op, vec![input], shape, name))
     }
 
+    /// Padding of pixels, and of channels in front and behind.
+    pub fn pad(
+        &mut self,
+        input: Value,
+        padding: Padding,
+        around: (usize, usize),
+        border: Border,
+        name: &str,
+    ) -> Result<Value> {
+        let gather = Gather2d::pad(self.pixels(input)?, padding, around, border)?;
+        self.gather(input, gather, "pad", name)
+    }
+
+    /// Every n-th row and column of a part of each image.
+    pub fn slice(&mut self, input: Value, rows: Every, cols: Every, name: &str) -> Result<Value> {
+        let gather = Gather2d::slice(self.pixels(input)?, rows, cols)?;
+        self.gather(input, gather, "slice", name)
+    }
+
+    /// Resizing to the nearest pixels; see [`Gather2d::nearest`].
+    pub fn nearest2d(
+        &mut self,
+        input: Value,
+        output_size: (usize, usize),
+        scales: (Option<f64>, Option<f64>),
+        centres: bool,
+        name: &str,
+    ) -> Result<Value> {
+        let gather = Gather2d::nearest(self.pixels(input)?, output_size, scales, centres)?;
+        self.gather(input, gather, "interpolate", name)
+    }
+
+    fn gather(
+        &mut self,
+        input: Value,
+        gather: Gather2d,
+        op: &'static str,
+        name: &str,
+    ) -> Result<Value> {
+        let (height, width, channels) = gather.output_shape();
+        if height * width * channels == 0 {
+            let got = format!("{height} x {width} pixels of {channels} channels");
+            return Err(Error::shape("input", "something to be left of it", got));
+        }
+        let shape = Shape::Image { channels, height, width };
+        Ok(self.push(Op::Gather(Box::new(gather), op), vec![input], shape, name))
+    }
+
+    /// Bilinear resizing; see [`Bilinear2d::new`].
+    pub fn bilinear2d(
+        &mut self,
+        input: Value,
+        output_size: (usize, usize),
+        scales: (Option<f64>, Option<f64>),
+        align_corners: bool,
+        name: &str,
+    ) -> Result<Value> {
+        let resize = Bilinear2d::new(self.pixels(input)?, output_size, scales, align_corners)?;
+        let (height, width, channels) = resize.output_shape();
+        let shape = Shape::Image { channels, height, width };
+        Ok(self.push(Op::Bilinear(Box::new(resize)), vec![input], shape, name))
+    }
+
+    /// Local response normalisation of images or vectors.
+    pub fn response_norm(&mut self, input: Value, norm: ResponseNorm, name: &str) -> Result<Value> {
+        let shape = self.shape(input)?;
+        Ok(self.push(Op::ResponseNorm(norm), vec![input], shape, name))
+    }
+
     /// The channels of several values of one size, one after the other.
     pub fn concat(&mut self, inputs: &[Value], name: &str) -> Result<Value> {
         let Some((&first, rest)) = inputs.split_first() else {
@@ -269,6 +342,11 @@ impl Graph {
             Shape::Image { channels, height, width } => Ok((1, height, width, channels)),
             shape => Err(Error::shape("input", "shape (N, C, H, W)", batched(shape))),
         }
+    }
+
+    /// (H, W, C) of a value that must be an image.
+    fn pixels(&self, value: Value) -> Result<(usize, usize, usize)> {
+        self.image(value).map(|(_, height, width, channels)| (height, width, channels))
     }
 
     fn check_constant(&self, constant: Constant, argument: &'static str, len: usize) -> Result<()> {

@@ -7,6 +7,9 @@
 use crate::conv::{Activation, Conv2d};
 use crate::layers::activation::Function;
 use crate::layers::avg_pool::Divisor;
+use crate::layers::bilinear::Bilinear2d;
+use crate::layers::gather::Gather2d;
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::windows::Pool2d;
 
 /// Index of a value, and of the node that computes it.
@@ -121,6 +124,12 @@ pub enum Op {
     MaxPool(Pool2d),
     /// Average pooling.
     AvgPool(Pool2d, Divisor),
+    /// Pixels from elsewhere, and the name of the operation that says so.
+    Gather(Box<Gather2d>, &'static str),
+    /// Bilinear resizing.
+    Bilinear(Box<Bilinear2d>),
+    /// Local response normalisation.
+    ResponseNorm(ResponseNorm),
     /// The inputs' channels one after the other.
     Concat,
     /// (C, H, W) to (C * H * W,), in that order.
@@ -153,6 +162,8 @@ pub struct Layer {
     pub key: Key,
     /// The batch norm behind it.
     pub norm: Option<Norm>,
+    /// Factor and summand of all that, where the network scales the result.
+    pub scale: Option<(f32, f32)>,
     /// Whether the node's second input is added to the sums.
     pub residual: bool,
     /// The function applied last.
@@ -174,6 +185,16 @@ pub struct Norm {
     pub eps: f64,
     /// Identity of the constants.
     pub key: Key,
+    /// Whether it is no batch norm but a factor and a summand for each channel, with mean 0,
+    /// variance 1 and no eps.
+    pub affine: bool,
+}
+
+impl Norm {
+    /// The name that plans show.
+    pub(super) fn name(&self) -> &'static str {
+        if self.affine { "affine" } else { "batch_norm" }
+    }
 }
 
 impl Op {
@@ -183,7 +204,7 @@ impl Op {
             Op::Input(_) => "input",
             Op::Layer(layer) if layer.linear => "linear",
             Op::Layer(_) => "conv2d",
-            Op::BatchNorm(..) => "batch_norm",
+            Op::BatchNorm(norm, _) => norm.name(),
             Op::Map(Function::Clamp(Activation::Identity)) => "identity",
             Op::Map(Function::Clamp(activation)) => activation_name(*activation),
             Op::Map(Function::Sigmoid) => "sigmoid",
@@ -193,6 +214,9 @@ impl Op {
             Op::Channels(_) => "channels",
             Op::MaxPool(_) => "max_pool2d",
             Op::AvgPool(..) => "avg_pool2d",
+            Op::Gather(_, name) => name,
+            Op::Bilinear(_) => "interpolate",
+            Op::ResponseNorm(_) => "local_response_norm",
             Op::Concat => "concat",
             Op::Flatten => "flatten",
             Op::Softmax { log: false } => "softmax",

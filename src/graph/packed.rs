@@ -19,6 +19,8 @@ struct LayerKey {
     weights: Key,
     /// Constants of the batch norm folded in, and the bits of its eps.
     norm: Option<(Key, u64)>,
+    /// Bits of the factor and summand folded in.
+    scale: Option<(u32, u32)>,
     /// Height, width and channels of the image that a linear layer flattens.
     image: Option<(usize, usize, usize)>,
     packing: Packing,
@@ -105,7 +107,8 @@ fn key(layer: &Layer, options: Options) -> Option<LayerKey> {
     let conv = &layer.conv;
     let image = layer.linear.then_some((conv.input.0, conv.input.1, conv.in_channels));
     let packing = PreparedConv::packing(conv, options);
-    Some(LayerKey { weights: layer.key.clone(), image, norm, packing })
+    let scale = layer.scale.map(|(factor, summand)| (factor.to_bits(), summand.to_bits()));
+    Some(LayerKey { weights: layer.key.clone(), image, norm, scale, packing })
 }
 
 /// Packs one layer; folded weights, where there is a batch norm, are freed on return.
@@ -121,16 +124,25 @@ fn pack(name: &str, layer: &Layer, constants: &[&[f32]], options: Options) -> Re
             Ok(PreparedConv::new(conv, weight, bias, options))
         }
     };
-    let Some(norm) = &layer.norm else { return prepare(weight, bias) };
-    let norm = norm_of(norm, constants)?;
-    if layer.linear {
-        let (weight, bias) = fold(conv.out_channels, weight, bias, &norm)?;
-        prepare(&weight, Some(&bias))
-    } else {
-        let mut folded = weight.to_vec();
-        let bias = fold_packed(conv.out_channels, &mut folded, bias, &norm)?;
-        prepare(&folded, Some(&bias))
+    if layer.norm.is_none() && layer.scale.is_none() {
+        return prepare(weight, bias);
     }
+    let (mut weight, mut bias) = (weight.to_vec(), bias.map(<[f32]>::to_vec));
+    if let Some(norm) = &layer.norm {
+        let norm = norm_of(norm, constants)?;
+        if layer.linear {
+            let folded = fold(conv.out_channels, &weight, bias.as_deref(), &norm)?;
+            (weight, bias) = (folded.0, Some(folded.1));
+        } else {
+            bias = Some(fold_packed(conv.out_channels, &mut weight, bias.as_deref(), &norm)?);
+        }
+    }
+    if let Some((factor, summand)) = layer.scale {
+        weight.iter_mut().for_each(|w| *w *= factor);
+        let bias = bias.get_or_insert_with(|| vec![0.0; conv.out_channels]);
+        bias.iter_mut().for_each(|b| *b = *b * factor + summand);
+    }
+    prepare(&weight, bias.as_deref())
 }
 
 /// A batch norm over the arrays it refers to.

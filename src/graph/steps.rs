@@ -8,7 +8,10 @@ use crate::conv::{Activation, Epilogue, PreparedConv};
 use crate::layers::activation::{self, Function};
 use crate::layers::avg_pool::{self, Divisor};
 use crate::layers::batch_norm::Affine;
+use crate::layers::bilinear::Bilinear2d;
+use crate::layers::gather::Gather2d;
 use crate::layers::max_pool;
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::softmax::{log_softmax_into, softmax_into};
 use crate::layers::windows::Pool2d;
 use crate::rows::{Rows, RowsMut, Tiling};
@@ -22,6 +25,9 @@ pub(super) enum Kernel {
     Add(Activation),
     MaxPool(Pool2d),
     AvgPool(Pool2d, Divisor),
+    Gather(Box<Gather2d>),
+    Bilinear(Box<Bilinear2d>),
+    ResponseNorm(ResponseNorm),
     Flatten,
     Softmax { log: bool },
     Copy,
@@ -166,6 +172,9 @@ impl Kernel {
             Kernel::AvgPool(pool, divisor) => {
                 avg_pool::forward_into(pool, *divisor, input, output);
             }
+            Kernel::Gather(gather) => gather.forward_into(input, output),
+            Kernel::Bilinear(resize) => resize.forward_into(input, output),
+            Kernel::ResponseNorm(norm) => norm.forward_into(input, output),
             Kernel::Flatten => flatten_into(images, input, output),
             Kernel::Softmax { log: false } => softmax_into(input, output),
             Kernel::Softmax { log: true } => log_softmax_into(input, output),

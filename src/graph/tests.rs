@@ -6,7 +6,9 @@ use crate::conv::{Activation, Options, Padding, Precision, Storage, forward};
 use crate::layers::activation::{Function, relu, sigmoid, tanh};
 use crate::layers::avg_pool::{self, Divisor};
 use crate::layers::batch_norm::{self, normalize};
+use crate::layers::gather::{Border, Every};
 use crate::layers::max_pool;
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::softmax::{log_softmax, softmax};
 use crate::layers::testing::same_for_any_thread_count;
 use crate::layers::windows::{Pool2d, Sliding};
@@ -71,6 +73,7 @@ impl Net {
             bias: Some(self.random(channels, 0.0)),
             eps: 1e-5,
             key: self.key(),
+            affine: false,
         };
         self.graph.batch_norm(x, norm, "bn").unwrap()
     }
@@ -89,6 +92,15 @@ impl Net {
 
     fn flatten(&mut self, x: Value) -> Value {
         self.graph.flatten(x, "flatten").unwrap()
+    }
+
+    fn pad(&mut self, x: Value, by: usize) -> Value {
+        let zeros = Border::Constant(0.0);
+        self.graph.pad(x, Padding::symmetric(by, by), (0, 0), zeros, "pad").unwrap()
+    }
+
+    fn scale(&mut self, x: Value, factor: f32, summand: f32) -> Value {
+        self.graph.map(x, Function::Scale(factor, summand), "scale").unwrap()
     }
 
     fn mean(&mut self, x: Value, size: usize) -> Value {
@@ -183,6 +195,9 @@ impl Net {
             Op::AvgPool(pool, divisor) => {
                 avg_pool::forward(&Pool2d { batch, ..pool.clone() }, *divisor, x(0))
             }
+            Op::Gather(gather, _) => gather.forward(batch, x(0)).unwrap(),
+            Op::Bilinear(resize) => resize.forward(batch, x(0)).unwrap(),
+            Op::ResponseNorm(norm) => norm.forward(channels, x(0)),
             Op::Concat => {
                 let row = |i: usize, index: usize| {
                     let width = shape(index).channels();
@@ -234,6 +249,23 @@ fn every_operation_agrees_with_its_eager_kernel() {
         }),
         ("avg_pool2d", |n, x| n.mean(x, 2)),
         ("max_pool2d", |n, x| n.graph.adaptive_max_pool2d(x, (2, 3), "").unwrap()),
+        ("pad", |n, x| {
+            let border = Border::Constant(-1.5);
+            n.graph.pad(x, Padding { top: 1, ..Default::default() }, (2, 3), border, "").unwrap()
+        }),
+        ("pad", |n, x| {
+            n.graph.pad(x, Padding::symmetric(2, 1), (0, 0), Border::Reflect, "").unwrap()
+        }),
+        ("slice", |n, x| {
+            let every = |count| Every { first: 1, count, step: 2 };
+            n.graph.slice(x, every(2), every(3), "").unwrap()
+        }),
+        ("interpolate", |n, x| n.graph.nearest2d(x, (13, 4), (None, None), false, "").unwrap()),
+        ("interpolate", |n, x| n.graph.bilinear2d(x, (13, 4), (None, None), true, "").unwrap()),
+        ("local_response_norm", |n, x| {
+            n.graph.response_norm(x, ResponseNorm::new(5, 0.5, 0.75, 2.0).unwrap(), "").unwrap()
+        }),
+        ("copy", |n, x| n.pad(x, 0)),
         ("flatten", Net::flatten),
         ("softmax", |n, x| n.graph.softmax(x, false, "").unwrap()),
         ("log_softmax", |n, x| n.graph.softmax(x, true, "").unwrap()),
@@ -287,6 +319,62 @@ fn residual_sums_are_fused_in_either_order() {
             }
         }
     }
+}
+
+#[test]
+fn convolutions_add_the_zeros_around_their_input() {
+    for (channels, kernel, stride) in [(3, 3, 1), (3, 7, 2), (40, 3, 1), (5, 1, 2)] {
+        let (mut net, x) = Net::image(channels, 9, 8);
+        let x = net.relu(x);
+        let padded = net.pad(x, 2);
+        let y = net.conv(padded, 6, kernel, stride);
+        assert_eq!(net.check(&[y]), ["relu", "conv2d+pad"]);
+        assert_eq!(net.check(&[y, padded]), ["relu", "pad", "conv2d+pad"]);
+        // Only zeros, and only around the image.
+        let border = Border::Constant(1.0);
+        let ones = net.graph.pad(x, Padding::symmetric(1, 1), (0, 0), border, "pad").unwrap();
+        let y = net.conv(ones, 6, kernel, stride);
+        assert_eq!(net.check(&[y]), ["relu", "pad", "conv2d"]);
+    }
+}
+
+#[test]
+fn scaled_residuals_are_one_step() {
+    let (mut net, x) = Net::image(6, 8, 8);
+    let x = net.relu(x);
+    let y = net.conv(x, 6, 3, 1);
+    let scaled = net.scale(y, 0.17, -0.0);
+    let sum = net.add(scaled, x);
+    let sum = net.relu(sum);
+    assert_eq!(net.check(&[sum]), ["relu", "conv2d+scale+add+relu"]);
+    assert_eq!(net.check(&[sum, y]), ["relu", "conv2d", "scale", "add+relu"]);
+    // Behind a batch norm; a second one finds no place.
+    let normed = net.norm(y);
+    let once = net.scale(normed, -2.0, 0.5);
+    assert_eq!(net.check(&[once]), ["relu", "conv2d+batch_norm+scale"]);
+    let twice = net.scale(once, 0.5, 1.0);
+    assert_eq!(net.check(&[twice]), ["relu", "conv2d+batch_norm+scale", "scale"]);
+    // What is not finite would not leave the weights as they are where it is multiplied by 0.
+    let endless = net.scale(y, f32::INFINITY, 0.0);
+    let endless = net.scale(endless, 0.0, 1.0);
+    assert_eq!(net.compile(&[endless], &PackedWeights::new()).steps().count(), 4);
+    let flat = net.flatten(x);
+    let rows = net.linear(flat, 5);
+    let rows = net.scale(rows, 3.0, 1.0);
+    assert_eq!(net.check(&[rows]), ["relu", "linear+flatten+scale"]);
+}
+
+#[test]
+fn layers_of_one_weight_and_several_scales_are_packed_apart() {
+    let (mut net, x) = Net::image(6, 8, 8);
+    let y = net.conv(x, 6, 3, 1);
+    let scaled = net.scale(y, 3.0, 0.0);
+    let packed = PackedWeights::new();
+    let plans = [net.compile(&[y], &packed), net.compile(&[scaled], &packed)];
+    let input = net.inputs(1).remove(0);
+    let [plain, tripled] = plans.each_ref().map(|plan| plan.run(1, &[&input]).unwrap().remove(0));
+    assert!(close(&tripled, &plain.iter().map(|v| 3.0 * v).collect::<Vec<_>>(), 1e-6));
+    assert_eq!(packed.len(), 2);
 }
 
 #[test]

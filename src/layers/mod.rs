@@ -8,8 +8,11 @@
 //! |---|---|
 //! | [`windows`] | which pixels a pooled pixel sees: sliding and adaptive windows |
 //! | [`max_pool`], [`avg_pool`] | the two poolings over such windows |
+//! | [`gather`] | pixels from elsewhere: padding, nearest-neighbour resizing, slices |
+//! | [`bilinear`] | bilinear resizing |
 //! | [`batch_norm`] | batch statistics, normalisation, gradients |
 //! | [`fold`](mod@fold) | a batch norm folded into the convolution before it |
+//! | [`response_norm`] | local response normalisation |
 //! | `blocks` | how many rows make a task |
 //! | `elementwise` | functions of single elements, over rows or slices |
 //! | [`activation`] | ReLU, tanh, sigmoid |
@@ -22,13 +25,16 @@
 pub mod activation;
 pub mod avg_pool;
 pub mod batch_norm;
+pub mod bilinear;
 mod blocks;
 pub mod cross_entropy;
 pub mod dropout;
 mod elementwise;
 pub mod focal;
 pub mod fold;
+pub mod gather;
 pub mod max_pool;
+pub mod response_norm;
 pub mod smooth_l1;
 pub mod softmax;
 #[cfg(test)]

@@ -3,22 +3,26 @@
 
 use numpy::ndarray::Dimension;
 use numpy::{
-    PyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArray, PyReadonlyArray1, PyReadonlyArray2,
-    PyReadonlyArray4, PyReadonlyArrayDyn, PyUntypedArrayMethods,
+    PyArray, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray, PyReadonlyArray1,
+    PyReadonlyArray2, PyReadonlyArray4, PyReadonlyArrayDyn, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::pooling::divisor;
+use super::resampling::{Scales, to_border};
 use super::{compute, shape4, slice, wrap};
 use crate::conv::{Activation, Options, Padding, Precision, Storage};
 use crate::graph::{self, Constant, ConvArgs, Graph, Key, Norm, Shape, StepInfo, Value};
 use crate::layers::activation::Function;
+use crate::layers::gather::Every;
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::windows::Sliding;
 use crate::{Error, Result};
 
 type Pair = (usize, usize);
+type Triple = (usize, usize, usize);
 type Quad = (usize, usize, usize, usize);
 type Vector<'py> = PyReadonlyArray1<'py, f32>;
 
@@ -130,7 +134,40 @@ impl GraphBuilder {
     ) -> PyResult<Value> {
         let (mean, var) = (self.keep(&mean), self.keep(&var));
         let (weight, bias) = (self.keep_optional(&weight), self.keep_optional(&bias));
-        let norm = Norm { mean, var, weight, bias, eps, key };
+        let norm = Norm { mean, var, weight, bias, eps, key, affine: false };
+        Ok(self.graph.batch_norm(input, norm, name)?)
+    }
+
+    /// "add", "sub", "mul" or "div" of a value and a number for each channel, or "rsub", the
+    /// numbers less the value.
+    fn channelwise(
+        &mut self,
+        py: Python<'_>,
+        input: Value,
+        kind: &str,
+        operand: Vector<'_>,
+        mut key: Key,
+        name: &str,
+    ) -> PyResult<Value> {
+        let channels = self.graph.shape(input)?.channels();
+        let numbers = slice(&operand, "operand")?;
+        let each = |f: fn(f32) -> f32| numbers.iter().map(|&v| f(v)).collect();
+        let (code, weight, bias): (u64, Vec<f32>, Vec<f32>) = match kind {
+            "add" => (1, vec![1.0; channels], each(|v| v)),
+            "sub" => (2, vec![1.0; channels], each(|v| -v)),
+            "rsub" => (3, vec![-1.0; channels], each(|v| v)),
+            "mul" => (4, each(|v| v), vec![0.0; channels]),
+            "div" => (5, each(|v| 1.0 / v), vec![0.0; channels]),
+            _ => return Err(unknown("kind", "add, sub, rsub, mul or div", kind).into()),
+        };
+        // One buffer may be added here and multiplied there; no parameter has the serial 0.
+        key.push((0, code));
+        let mut keep = |values: Vec<f32>| -> PyResult<Constant> {
+            Ok(self.keep(&PyArray1::from_vec(py, values).try_readonly()?))
+        };
+        let (mean, var) = (keep(vec![0.0; channels])?, keep(vec![1.0; channels])?);
+        let (weight, bias) = (Some(keep(weight)?), Some(keep(bias)?));
+        let norm = Norm { mean, var, weight, bias, eps: 0.0, key, affine: true };
         Ok(self.graph.batch_norm(input, norm, name)?)
     }
 
@@ -225,6 +262,64 @@ impl GraphBuilder {
         name: &str,
     ) -> PyResult<Value> {
         Ok(self.graph.adaptive_max_pool2d(input, output_size, name)?)
+    }
+
+    /// Padding by (top, bottom, left, right) pixels and (in front, behind) channels.
+    fn pad(
+        &mut self,
+        input: Value,
+        padding: Quad,
+        channels: Pair,
+        mode: &str,
+        value: f32,
+        name: &str,
+    ) -> PyResult<Value> {
+        let (top, bottom, left, right) = padding;
+        let padding = Padding { top, bottom, left, right };
+        Ok(self.graph.pad(input, padding, channels, to_border(mode, value)?, name)?)
+    }
+
+    /// Rows and columns (first, count, step) of each image.
+    fn slice(&mut self, input: Value, rows: Triple, cols: Triple, name: &str) -> PyResult<Value> {
+        let every = |(first, count, step): Triple| Every { first, count, step };
+        Ok(self.graph.slice(input, every(rows), every(cols), name)?)
+    }
+
+    /// Resizing to the nearest pixels.
+    fn nearest2d(
+        &mut self,
+        input: Value,
+        output_size: Pair,
+        scales: Scales,
+        centres: bool,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.nearest2d(input, output_size, scales, centres, name)?)
+    }
+
+    /// Bilinear resizing.
+    fn bilinear2d(
+        &mut self,
+        input: Value,
+        output_size: Pair,
+        scales: Scales,
+        align_corners: bool,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.bilinear2d(input, output_size, scales, align_corners, name)?)
+    }
+
+    /// Local response normalisation.
+    fn local_response_norm(
+        &mut self,
+        input: Value,
+        size: usize,
+        alpha: f64,
+        beta: f64,
+        k: f64,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.response_norm(input, ResponseNorm::new(size, alpha, beta, k)?, name)?)
     }
 
     /// The channels of several values, one after the other.

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use super::{compute, slice, wrap};
 use crate::layers::batch_norm::{self as normalization, Norm, Statistics};
 use crate::layers::cross_entropy::{self as losses, Targets};
+use crate::layers::response_norm::ResponseNorm;
 use crate::layers::{
     activation, dropout as dropout_kernel, fold, smooth_l1 as huber, softmax as rows,
 };
@@ -180,6 +181,35 @@ fn sigmoid_backward<'py>(
     gradient(py, &output, &grad_output, activation::sigmoid_backward)
 }
 
+/// Local response normalisation over the last axis.
+#[pyfunction]
+fn local_response_norm<'py>(
+    py: Python<'py>,
+    input: Tensor<'py>,
+    size: usize,
+    alpha: f64,
+    beta: f64,
+    k: f64,
+) -> PyResult<NewTensor<'py>> {
+    let (norm, channels) = (ResponseNorm::new(size, alpha, beta, k)?, last(&input));
+    alike(py, &input, "input", |x| Ok(norm.forward(channels, x)))
+}
+
+/// Gradient of [`local_response_norm`] from its input.
+#[pyfunction]
+fn local_response_norm_backward<'py>(
+    py: Python<'py>,
+    input: Tensor<'py>,
+    grad_output: Tensor<'py>,
+    size: usize,
+    alpha: f64,
+    beta: f64,
+    k: f64,
+) -> PyResult<NewTensor<'py>> {
+    let (norm, channels) = (ResponseNorm::new(size, alpha, beta, k)?, last(&input));
+    gradient(py, &input, &grad_output, |x, g| norm.backward(channels, x, g))
+}
+
 /// Softmax over the last axis.
 #[pyfunction]
 fn softmax<'py>(py: Python<'py>, input: Tensor<'py>) -> PyResult<NewTensor<'py>> {
@@ -340,6 +370,8 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(tanh_backward, m)?)?;
     m.add_function(wrap_pyfunction!(sigmoid, m)?)?;
     m.add_function(wrap_pyfunction!(sigmoid_backward, m)?)?;
+    m.add_function(wrap_pyfunction!(local_response_norm, m)?)?;
+    m.add_function(wrap_pyfunction!(local_response_norm_backward, m)?)?;
     m.add_function(wrap_pyfunction!(softmax, m)?)?;
     m.add_function(wrap_pyfunction!(softmax_backward, m)?)?;
     m.add_function(wrap_pyfunction!(log_softmax, m)?)?;

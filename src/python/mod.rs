@@ -17,6 +17,7 @@ mod graph;
 mod layers;
 mod nms;
 mod pooling;
+mod resampling;
 mod roi;
 mod rpn;
 mod runtime;
@@ -109,6 +110,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     evaluation::register(m)?;
     roi::register(m)?;
     pooling::register(m)?;
+    resampling::register(m)?;
     layers::register(m)?;
     graph::register(m)?;
     Ok(())

@@ -231,3 +231,57 @@ def test_a_call_that_fails_changes_no_statistics() -> None:
             call()
         np.testing.assert_array_equal(mean, np.zeros(3))
         np.testing.assert_array_equal(var, np.ones(3))
+
+
+# --- local response normalisation
+
+
+def naive_response(x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+    x = x.astype(np.float64)
+    result = np.empty_like(x)
+    for c in range(x.shape[1]):
+        window = x[:, max(0, c - size // 2) : c + (size - 1) // 2 + 1]
+        result[:, c] = x[:, c] / (k + alpha / size * (window**2).sum(axis=1)) ** beta
+    return result
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 0.6])
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 300])
+@pytest.mark.parametrize("shape", [(2, 7, 3, 4), (1, 1, 1, 1), (0, 5, 2, 2), (1, 130, 2, 3)])
+def test_local_response_norm_agrees_with_the_formula(shape, size: int, beta: float) -> None:
+    x = 3 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    got = F.local_response_norm(x, size, 0.4, beta, 1.5)
+    assert_close(got, naive_response(x, size, 0.4, beta, 1.5), 2e-6)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(F.local_response_norm(last, size, 0.4, beta, 1.5), got)
+
+
+def test_local_response_norm_of_the_specification() -> None:
+    x = np.arange(1.0, 8.0).reshape(1, 7, 1, 1)
+    expected = [0.308368, 0.420448, 0.438191, 0.422948, 0.400103, 0.503761, 0.645564]
+    got = F.local_response_norm(x, 5, alpha=1.0, k=2.0).ravel()
+    np.testing.assert_allclose(got, expected, rtol=2e-6)
+    expected = [5.651837, 10.70864, 14.86675, 17.99954, 20.19233, 24.73079, 29.96241]
+    layer = nn.LocalResponseNorm(5, alpha=5e-4, k=2.0).eval()
+    np.testing.assert_allclose(layer(10 * x).ravel(), expected, rtol=2e-6)
+    layer.compiled = True
+    np.testing.assert_allclose(layer(10 * x).ravel(), expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+@pytest.mark.parametrize("beta", [0.75, 1.2])
+def test_gradient_of_local_response_norm(size: int, beta: float) -> None:
+    x = 2 * np.random.default_rng(1).standard_normal((2, 5, 2, 2))
+    check_gradients(lambda x: F.local_response_norm(x, size, 0.8, beta, 1.2), x)
+
+
+def test_text_and_arguments_of_local_response_norm() -> None:
+    assert (
+        repr(nn.LocalResponseNorm(5, k=2)) == "LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=2)"
+    )
+    with pytest.raises(ValueError, match="size: expected an integer of at least 1, got 0"):
+        nn.LocalResponseNorm(0)
+    with pytest.raises(TypeError, match="alpha: expected a number, got None"):
+        nn.LocalResponseNorm(5, None)
+    with pytest.raises(ValueError, match=r"input: expected at least 3 dimensions \(N, C, ...\)"):
+        F.local_response_norm(np.ones((2, 3)), 5)

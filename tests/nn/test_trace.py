@@ -33,6 +33,9 @@ class Net(nn.Module):
         self.alpha = nn.Parameter(np.float32(0.25))
         self.offset = nn.Buffer(np.array([3.0]))
         self.array = np.ones((1, 6, 1, 1), np.float32)
+        self.channels = nn.Buffer(np.linspace(0.5, 2, 6).reshape(1, 6, 1, 1))
+        self.four = nn.Parameter(np.array([0.5, -1, 2, 3]).reshape(4, 1, 1))
+        self.columns = nn.Buffer(np.ones(8))
         self.function = function
         self.eval()
 
@@ -77,6 +80,27 @@ WORKS: dict[str, Callable[..., Any]] = {
     "channels": lambda net, x: x[:, 1:4],
     "channels from the end": lambda net, x: x[:, -2:, :, :] + x[:, :2, ...],
     "all channels": lambda net, x: x[:, :],
+    "rows": lambda net, x: x[:, :, 1:-1],
+    "every other pixel": lambda net, x: x[:, :, ::2, ::2] + 1,
+    "part of everything": lambda net, x: F.relu(x)[:, 1:3, 2:7:3, -3:],
+    "columns by ellipsis": lambda net, x: x[..., 3:4],
+    "affine of buffers": lambda net, x: x * net.channels + net.channels,
+    "buffer and symbol": lambda net, x: net.channels * (net.channels - x) + net.channels,
+    "affine behind a layer": lambda net, x: (net.conv(x) - net.four) / net.four,
+    "pad": lambda net, x: F.pad(x, (1, 0, 2, 3), value=-1),
+    "pad channels": lambda net, x: F.pad(F.relu(x), (0, 0, 1, 0, 1, 4)),
+    "pad with nothing": lambda net, x: F.pad(x, (0, 0)),
+    "pad before a convolution": lambda net, x: net.conv(F.pad(x, (0, 1, 2, 0))),
+    "pad reflect": lambda net, x: F.pad(x, (1, 2, 3, 4), "reflect"),
+    "pad replicate": lambda net, x: F.pad(x, (1, 2, 3, 4), "replicate"),
+    "pad circular": lambda net, x: F.pad(x, (1, 2, 3, 4), "circular"),
+    "local_response_norm": lambda net, x: F.local_response_norm(x, 4, 0.5, 0.75, 2.0),
+    "interpolate nearest": lambda net, x: F.interpolate(x, scale_factor=(2, 0.6)),
+    "interpolate exact": lambda net, x: F.interpolate(x, (4, 17), mode="nearest-exact"),
+    "interpolate bilinear": lambda net, x: F.interpolate(x, scale_factor=1.7, mode="bilinear"),
+    "interpolate area": lambda net, x: F.interpolate(x, 4, mode="area"),
+    "scaled residual": lambda net, x: F.relu(x[:, :4] + 0.17 * net.conv(x)),
+    "option A": lambda net, x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 3, 3)),
     "flatten": lambda net, x: F.flatten(x, 1),
     "method flatten": lambda net, x: x.flatten(1),
     "view": lambda net, x: x.view(x.size(0), -1),
@@ -126,6 +150,33 @@ def test_a_plan_does_what_the_layers_do(name: str) -> None:
         else:
             assert a == b
             assert type(a) is type(b)
+
+
+def test_a_buffer_for_each_channel_may_be_a_row() -> None:
+    net = Net(lambda net, x: (net.linear(x) * net.norm.weight + net.norm.bias) / net.wide)
+    net.norm = nn.BatchNorm2d(7)
+    net.norm.weight, net.norm.bias = np.linspace(1, 2, 7), np.linspace(-1, 1, 7)
+    net.wide = nn.Buffer(np.linspace(3, 4, 7)[None])
+    with nn.eager():
+        expected = net(ROWS)
+    assert_close(net(ROWS), expected, 1e-6)
+    # It is part of the linear layer before, and its changes are noticed.
+    assert "affine" in net.plan(ROWS.shape).rows[0].fused
+    net.norm.bias = np.zeros(7)
+    with nn.eager():
+        expected = net(ROWS)
+    assert_close(net(ROWS), expected, 1e-6)
+
+
+def test_one_buffer_in_several_roles_is_packed_for_each() -> None:
+    def forward(net: Net, x: Any) -> Any:
+        return net.conv(x) * net.four, net.conv(x) + net.four, net.four - net.conv(x)
+
+    net = Net(forward)
+    with nn.eager():
+        expected = net(IMAGE)
+    for got, right in zip(net(IMAGE), expected, strict=True):
+        assert_close(got, right, 1e-5)
 
 
 def test_rows_go_through_linear_layers() -> None:
@@ -326,11 +377,21 @@ FAILS: dict[str, tuple[Callable[..., Any], str]] = {
         "weight: .* got ndarray, whose changes a plan",
     ),
     "tensor": (lambda net, x: x + nn.Tensor(IMAGE), "other: .* got Tensor"),
-    "one channel": (lambda net, x: x[:, 0], "not a slice of channels"),
-    "every other channel": (lambda net, x: x[:, ::2], "not a slice of channels"),
-    "rows": (lambda net, x: x[:, :, 1:], "not a slice of channels"),
-    "first image": (lambda net, x: x[0:1], "not a slice of channels"),
-    "list index": (lambda net, x: x[:, [2, 1, 0]], "not a slice of channels"),
+    "one channel": (lambda net, x: x[:, 0], "not slices of channels"),
+    "every other channel": (lambda net, x: x[:, ::2], "not slices of channels"),
+    "rows backwards": (lambda net, x: x[:, :, ::-1], "not slices of channels"),
+    "no rows": (lambda net, x: x[:, :, 20:], "an index that leaves nothing"),
+    "first image": (lambda net, x: x[0:1], "not slices of channels"),
+    "list index": (lambda net, x: x[:, [2, 1, 0]], "not slices of channels"),
+    "padded batch": (lambda net, x: F.pad(x, (0,) * 7 + (1,)), "padding of the batch"),
+    "buffer along a row": (
+        lambda net, x: x + net.columns,
+        r"a Buffer of shape \(8,\) .* of shape \(1, 6, 1, 1\)",
+    ),
+    "quotient of a buffer": (
+        lambda net, x: net.channels / x,
+        "a division by something other than a number",
+    ),
     "drops": (lambda net, x: F.dropout(x), "'dropout' has no graph form"),
     "batch statistics": (
         lambda net, x: F.batch_norm(x, None, None, training=True),

@@ -268,7 +268,116 @@ def test_fused_layers_equal_torchs() -> None:
         assert_close(value, expected[key], 1e-6, key)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 200])
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": 0.5, "beta": 0.6, "k": 2.0}, {"alpha": 1.0, "k": 0.5}], ids=ids
+)
+@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (1, 96, 3, 3), (3, 1, 2, 2), (2, 5, 4)], ids=ids)
+def test_local_response_norm(shape: tuple[int, ...], options: dict[str, Any], size: int) -> None:
+    compare(
+        lambda x: F.local_response_norm(x, size, **options),
+        lambda x: TF.local_response_norm(x, size, **options),
+        3 * random(*shape),
+    )
+
+
+PADS = [
+    ((1, 2), "constant"),
+    ((1, 0, 2, 3), "constant"),
+    ((0, 1, 0, 1, 2, 3), "constant"),
+    ((1,) * 8, "constant"),
+    ((1, 2, 3, 4), "reflect"),
+    ((5, 1, 2, 9), "replicate"),
+    ((8, 1, 2, 7), "circular"),
+]
+
+
+@pytest.mark.parametrize("case", PADS, ids=ids)
+def test_pad(case: tuple[tuple[int, ...], str]) -> None:
+    pad, mode = case
+    options = {"value": -0.5} if mode == "constant" else {}
+    x = random(2, 3, 7, 8)
+    compare(lambda x: F.pad(x, pad, mode, **options), lambda x: TF.pad(x, pad, mode, **options), x)
+
+
+RESIZED: list[dict[str, Any]] = [
+    {"size": (7, 3)},
+    {"size": 11},
+    {"size": 1},
+    {"scale_factor": 2},
+    {"scale_factor": 3.3},
+    {"scale_factor": (0.3, 1.7)},
+    {"scale_factor": 0.51, "recompute_scale_factor": True},
+    {"scale_factor": 1.1},
+    {"size": 5, "mode": "nearest-exact"},
+    {"scale_factor": (1.9, 0.4), "mode": "nearest-exact"},
+    {"size": (3, 2), "mode": "area"},
+    {"scale_factor": 2, "mode": "area"},
+]
+BILINEAR: list[dict[str, Any]] = [
+    {"size": (7, 3)},
+    {"size": (1, 20)},
+    {"scale_factor": 2},
+    {"scale_factor": 3.3},
+    {"scale_factor": (0.3, 1.7)},
+    {"scale_factor": 1.1},
+    {"scale_factor": 0.51, "recompute_scale_factor": True},
+]
+RESIZED += [
+    {"mode": "bilinear", "align_corners": aligned} | case
+    for case in BILINEAR
+    for aligned in (None, False, True)
+]
+
+
+@pytest.mark.parametrize("options", RESIZED, ids=ids)
+@pytest.mark.parametrize("shape", [(2, 3, 7, 8), (1, 17, 4, 5), (1, 1, 30, 13)], ids=ids)
+def test_interpolate(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    x = random(*shape)
+    ours, theirs = (
+        lambda x, f=f: f.interpolate(x, **options)  # type: ignore[misc]
+        for f in (F, TF)
+    )
+    compare(ours, theirs, x)
+
+
+def test_nearest_pixels_are_torchs_at_every_size() -> None:
+    """Where a place falls just between two pixels, a rounding decides."""
+    for size in (1, 2, 3, 7, 10, 13, 56, 224):
+        x = np.arange(size, dtype=np.float32).reshape(1, 1, 1, size)
+        for out in range(1, 100):
+            for mode in ("nearest", "nearest-exact"):
+                expected = TF.interpolate(torch.tensor(x), (1, out), mode=mode)
+                np.testing.assert_array_equal(F.interpolate(x, (1, out), mode=mode), expected)
+        for factor in np.linspace(0.1, 4, 79):
+            for mode in ("nearest", "nearest-exact") if size * factor >= 1 else ():
+                scale = (1, float(factor))
+                expected = TF.interpolate(torch.tensor(x), scale_factor=scale, mode=mode)
+                got = F.interpolate(x, scale_factor=scale, mode=mode)
+                np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [0, (2, 1), "same", "valid"], ids=ids)
+def test_padding_modes_of_convolutions(mode: str, padding: Any) -> None:
+    ours = nn.Conv2d(4, 6, (3, 2), padding=padding, groups=2, padding_mode=mode)
+    theirs = torch.nn.Conv2d(4, 6, (3, 2), padding=padding, groups=2, padding_mode=mode)
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in ours.state_dict().items()})
+    compare(ours, theirs, random(2, 4, 6, 7))
+    assert repr(ours) == repr(theirs)
+
+
 TEXTS = [
+    lambda nn: nn.LocalResponseNorm(5),
+    lambda nn: nn.LocalResponseNorm(5, alpha=5e-4, k=2),
+    lambda nn: nn.LocalResponseNorm(2, 1, 0.5, 2.0),
+    lambda nn: nn.Dropout2d(0.2, inplace=True),
+    lambda nn: nn.ZeroPad2d(1),
+    lambda nn: nn.ZeroPad2d((1, 2, 3, 4)),
+    lambda nn: nn.Upsample(scale_factor=2),
+    lambda nn: nn.Upsample(scale_factor=(2, 1.5), mode="bilinear", align_corners=True),
+    lambda nn: nn.Upsample((4, 5), mode="nearest-exact"),
+    lambda nn: nn.Upsample(7),
     lambda nn: nn.MaxPool2d(3, stride=2, padding=1),
     lambda nn: nn.MaxPool2d((2, 3), padding=(1, 1), return_indices=True, ceil_mode=True),
     lambda nn: nn.AvgPool2d(3, 1, 1, count_include_pad=False),

@@ -21,10 +21,11 @@ from oxidet.nn.linear import Conv2d, Linear
 from oxidet.nn.losses import CrossEntropyLoss, MSELoss, NLLLoss, SmoothL1Loss
 from oxidet.nn.mode import evaluating
 from oxidet.nn.module import IncompatibleKeys, Module, StateDictError, compiled_method
-from oxidet.nn.normalization import BatchNorm2d
+from oxidet.nn.normalization import BatchNorm2d, LocalResponseNorm
 from oxidet.nn.plans import eager
 from oxidet.nn.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from oxidet.nn.report import PlanReport, PlanStep, ProfileReport, ProfileStep
+from oxidet.nn.resampling import Upsample, ZeroPad2d
 from oxidet.nn.symbol import Symbol, TraceError
 from oxidet.nn.tape import is_grad_enabled, no_grad, set_grad_enabled
 from oxidet.nn.tensor import Buffer, Parameter, Tensor
@@ -44,6 +45,7 @@ __all__ = [
     "Identity",
     "IncompatibleKeys",
     "Linear",
+    "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
     "MaxPool2d",
@@ -66,6 +68,8 @@ __all__ = [
     "Tanh",
     "Tensor",
     "TraceError",
+    "Upsample",
+    "ZeroPad2d",
     "compiled_method",
     "eager",
     "evaluating",

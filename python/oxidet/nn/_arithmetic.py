@@ -209,6 +209,23 @@ def _affine(trace: Trace, x: Any, factor: float, offset: float, name: str) -> Sy
     return trace.symbol(trace.builder.scale(value, factor, offset, trace.name(name)))
 
 
+def _channelwise(
+    trace: Trace, a: Any, b: Any, kinds: tuple[str | None, str | None], name: str
+) -> Symbol | None:
+    """A symbol with a parameter or buffer that has a value for each channel; None without one.
+
+    ``kinds`` are what this is called with the symbol on the left and on the right.
+    """
+    for x, other, kind in ((a, b, kinds[0]), (b, a, kinds[1])):
+        found = None if kind is None else trace.channels(other, x)
+        if found is not None:
+            values, key = found
+            value = trace.value(x, "self")
+            node = trace.builder.channelwise(value, str(kind), values, [key], trace.name(name))
+            return trace.symbol(node)
+    return None
+
+
 def _sum_of(trace: Trace, a: Any, b: Any, name: str) -> Symbol:
     left, right = trace.value(a, "self"), trace.value(b, "other")
     if a.shape != b.shape:
@@ -222,6 +239,9 @@ def _add_graph(trace: Trace, a: Any, b: Any) -> Symbol:
         return _affine(trace, a, 1.0, right, "add")
     if left is not None:
         return _affine(trace, b, 1.0, left, "add")
+    affine = _channelwise(trace, a, b, ("add", "add"), "add")
+    if affine is not None:
+        return affine
     return _sum_of(trace, a, b, "add")
 
 
@@ -231,6 +251,9 @@ def _sub_graph(trace: Trace, a: Any, b: Any) -> Symbol:
         return _affine(trace, a, 1.0, -right, "sub")
     if left is not None:
         return _affine(trace, b, -1.0, left, "sub")
+    affine = _channelwise(trace, a, b, ("sub", "rsub"), "sub")
+    if affine is not None:
+        return affine
     return _sum_of(trace, a, _affine(trace, b, -1.0, -0.0, "neg"), "sub")
 
 
@@ -240,6 +263,9 @@ def _mul_graph(trace: Trace, a: Any, b: Any) -> Symbol:
         return _affine(trace, a, right, -0.0, "mul")
     if left is not None:
         return _affine(trace, b, left, -0.0, "mul")
+    affine = _channelwise(trace, a, b, ("mul", "mul"), "mul")
+    if affine is not None:
+        return affine
     trace.value(a, "self"), trace.value(b, "other")
     raise trace_error("a product of symbols has no graph form")
 
@@ -247,6 +273,9 @@ def _mul_graph(trace: Trace, a: Any, b: Any) -> Symbol:
 def _div_graph(trace: Trace, a: Any, b: Any) -> Symbol:
     right = trace.number(b)
     if right is None:
+        affine = _channelwise(trace, a, b, ("div", None), "div")
+        if affine is not None:
+            return affine
         raise trace_error("a division by something other than a number has no graph form")
     if right == 0:
         raise trace_error("a division by 0")
@@ -288,18 +317,38 @@ def _reshape_graph(trace: Trace, x: Any, *, shape: tuple[Any, ...]) -> Symbol:
 
 def _getitem_graph(trace: Trace, x: Any, *, index: Any) -> Symbol:
     value = trace.value(x, "self")
-    parts = [part for part in index if part is not ...] if isinstance(index, tuple) else []
-    if (
-        2 <= len(parts) <= x.ndim
-        and all(isinstance(part, slice) for part in parts)
-        and all(part == slice(None) for i, part in enumerate(parts) if i != 1)
-        and (... not in index or index.index(...) >= 2)
-    ):
-        first, last, step = parts[1].indices(x.shape[1])
-        if step == 1 and last > first:
-            name = trace.name("channels")
-            return trace.symbol(trace.builder.channels(value, first, last - first, name))
-    raise trace_error("an index that is not a slice of channels, as in x[:, 2:5]")
+    ranges = _ranges(index, x.shape)
+    if ranges is None:
+        raise trace_error(
+            "an index that is not slices of channels, rows or columns, as in x[:, 2:5] or "
+            "x[:, :, ::2, ::2]"
+        )
+    if any(count == 0 for _, count, _ in ranges):
+        raise trace_error(f"an index that leaves nothing of the shape {x.shape}")
+    first, count, _ = ranges[0]
+    if count < x.shape[1]:
+        value = trace.builder.channels(value, first, count, trace.name("channels"))
+    if any(r != (0, n, 1) for r, n in zip(ranges[1:], x.shape[2:], strict=True)):
+        rows, cols = ranges[1:]
+        value = trace.builder.slice(value, rows, cols, trace.name("slice"))
+    return trace.symbol(value)
+
+
+def _ranges(index: Any, shape: tuple[Any, ...]) -> list[tuple[int, int, int]] | None:
+    """(first, count, step) of each axis but the batch, if that is what an index means."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if parts.count(...) == 1:
+        place = parts.index(...)
+        parts[place : place + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    parts += [slice(None)] * (len(shape) - len(parts))
+    if len(parts) != len(shape) or parts[0] != slice(None):
+        return None
+    if not all(isinstance(part, slice) for part in parts):
+        return None
+    ranges = [range(n)[part] for n, part in zip(shape[1:], parts[1:], strict=True)]
+    if ranges[0].step != 1 or any(r.step < 1 for r in ranges):
+        return None
+    return [(r.start, len(r), r.step) for r in ranges]
 
 
 def _cat_graph(trace: Trace, *tensors: Any, dim: Any) -> Symbol:

@@ -1,4 +1,5 @@
-"""The primitive of batch normalisation, and the running statistics around it."""
+"""Primitives of batch normalisation, with its running statistics, and of local response
+normalisation."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_float32, number, vector
+from oxidet._arrays import INT32_MAX, as_float32, integer, number, vector
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tensor import Stored
@@ -197,3 +198,83 @@ def _check_present(input: Any, running_mean: Any, running_var: Any) -> None:
     for name, running in (("running_mean", running_mean), ("running_var", running_var)):
         if running is None:
             raise ValueError(f"{name}: expected an array of shape ({shape[1]},), got None")
+
+
+def _local_response_norm(
+    ctx: Context, input: Any, *, size: int, alpha: float, beta: float, k: float
+) -> Array:
+    _check_planes(np.shape(input))
+    x = _channels_last(input, "input")
+    if ctx.recording:
+        ctx.input, ctx.constants = x, (size, alpha, beta, k)
+    return np.moveaxis(_core.local_response_norm(x, size, alpha, beta, k), -1, 1)
+
+
+def _local_response_norm_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    g = _channels_last(grad, "grad")
+    return (np.moveaxis(_core.local_response_norm_backward(ctx.input, g, *ctx.constants), -1, 1),)
+
+
+def _local_response_norm_graph(
+    trace: Trace, input: Any, *, size: int, alpha: float, beta: float, k: float
+) -> Symbol:
+    x, name = trace.image(input), trace.name("local_response_norm")
+    return trace.symbol(trace.builder.local_response_norm(x, size, alpha, beta, k, name))
+
+
+def _check_planes(shape: tuple[int, ...]) -> None:
+    if len(shape) < 3:
+        raise ValueError(f"input: expected at least 3 dimensions (N, C, ...), got shape {shape}")
+
+
+local_response_norm_ = Primitive(
+    "local_response_norm",
+    _local_response_norm,
+    _local_response_norm_backward,
+    _local_response_norm_graph,
+)
+
+
+def local_response_norm(
+    input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Any:
+    """Divide each channel by what its neighbours among the channels amount to.
+
+    ``x[c] / (k + alpha / size * sum of x[c'] ** 2) ** beta``, the sum over the channels from
+    ``c - size // 2`` to ``c + (size - 1) // 2`` that exist (Krizhevsky et al. 2012, section 3.3;
+    torch's function of this name). The paper's formula does not divide by ``size``: its alpha of
+    1e-4 with five channels is 5e-4 here.
+
+    Parameters
+    ----------
+    input
+        (N, C, ...) float32 with at least three axes. Channels-last memory is used without a copy.
+    size
+        Number of channels in a window, at least 1.
+    alpha, beta, k
+        Numbers as in the formula.
+
+    Returns
+    -------
+    float32 of the shape of ``input``; NaN and infinities are what the formula makes of them.
+
+    Raises
+    ------
+    ValueError
+        For fewer axes, or a ``size`` below 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.nn import functional as F
+    >>> x = np.arange(1.0, 8.0).reshape(1, 7, 1, 1)
+    >>> F.local_response_norm(x, 5, alpha=1.0, k=2.0).ravel().round(4)
+    array([0.3084, 0.4204, 0.4382, 0.4229, 0.4001, 0.5038, 0.6456], dtype=float32)
+    """
+    return local_response_norm_(
+        input,
+        size=integer(size, "size", 1, INT32_MAX),
+        alpha=number(alpha, "alpha"),
+        beta=number(beta, "beta"),
+        k=number(k, "k"),
+    )

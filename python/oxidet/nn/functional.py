@@ -11,8 +11,9 @@ from oxidet.nn._activation import dropout, dropout2d, log_softmax, relu, sigmoid
 from oxidet.nn._arithmetic import cat, flatten
 from oxidet.nn._convolution import conv2d, linear
 from oxidet.nn._losses import cross_entropy, mse_loss, nll_loss, smooth_l1_loss
-from oxidet.nn._normalization import batch_norm
+from oxidet.nn._normalization import batch_norm, local_response_norm
 from oxidet.nn._pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from oxidet.nn._resampling import interpolate, pad
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -25,11 +26,14 @@ __all__ = [
     "dropout",
     "dropout2d",
     "flatten",
+    "interpolate",
     "linear",
+    "local_response_norm",
     "log_softmax",
     "max_pool2d",
     "mse_loss",
     "nll_loss",
+    "pad",
     "relu",
     "sigmoid",
     "smooth_l1_loss",

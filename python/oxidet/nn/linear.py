@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from oxidet import _random
-from oxidet._arrays import F32, integer, pair
+from oxidet._arrays import F32, choice, integer, pair
 from oxidet.nn import _convolution
+from oxidet.nn._resampling import PADDING_MODES, pad
 from oxidet.nn.module import Module
 from oxidet.nn.tensor import Parameter
 
@@ -29,7 +30,7 @@ def _uniform(shape: tuple[int, ...], fan_in: int) -> F32:
 
 
 class Conv2d(Module):
-    """Two-dimensional convolution, as ``torch.nn.Conv2d`` (zero padding).
+    """Two-dimensional convolution, as ``torch.nn.Conv2d``.
 
     Parameters
     ----------
@@ -43,6 +44,9 @@ class Conv2d(Module):
         Number of channel groups that do not see each other.
     bias
         Whether to add a trainable bias per output channel.
+    padding_mode
+        ``"zeros"``, or what stands around the image instead: ``"reflect"``, ``"replicate"`` or
+        ``"circular"``, as in ``functional.pad``.
 
     Weight (O, C / groups, kh, kw) and bias (O,) start uniform within 1 / sqrt(fan_in).
     """
@@ -62,6 +66,7 @@ class Conv2d(Module):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
         self.in_channels = integer(in_channels, "in_channels", 1)
@@ -78,6 +83,7 @@ class Conv2d(Module):
         if not isinstance(padding, str):
             symmetric = top == bottom and left == right
             self.padding = (top, left) if symmetric else ((top, bottom), (left, right))
+        self.padding_mode = choice(padding_mode, "padding_mode", ("zeros", *PADDING_MODES[1:]))
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(
@@ -94,8 +100,15 @@ class Conv2d(Module):
 
     def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, O, H_out, W_out)."""
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            top, bottom, left, right = _convolution._resolve_padding(
+                padding, self.kernel_size, self.stride, self.dilation
+            )
+            input = pad(input, (left, right, top, bottom), self.padding_mode)
+            padding = 0
         return _convolution.conv2d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
 
     def extra_repr(self) -> str:
@@ -112,6 +125,8 @@ class Conv2d(Module):
             text += f", groups={self.groups}"
         if self.bias is None:
             text += ", bias=False"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode}"
         return text
 
 

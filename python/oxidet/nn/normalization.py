@@ -1,4 +1,4 @@
-"""Batch normalisation."""
+"""Batch normalisation and local response normalisation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from oxidet._arrays import integer, number
-from oxidet.nn._normalization import batch_norm
+from oxidet.nn._normalization import batch_norm, local_response_norm
 from oxidet.nn._repr import get_repr_style
 from oxidet.nn.module import Module
 from oxidet.nn.tensor import Buffer, Parameter
@@ -110,3 +110,31 @@ class BatchNorm2d(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, {bias}track_running_stats={self.track_running_stats}"
         )
+
+
+class LocalResponseNorm(Module):
+    """Normalisation by neighbouring channels; see ``functional.local_response_norm``.
+
+    >>> from oxidet import nn
+    >>> nn.LocalResponseNorm(5, alpha=5e-4, k=2)
+    LocalResponseNorm(5, alpha=0.0005, beta=0.75, k=2)
+    """
+
+    _mode_matters = False
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size = integer(size, "size", 1)
+        for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
+            number(value, name)
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def forward(self, input: Any) -> Any:
+        """(N, C, ...); the same out."""
+        return local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Arguments in torch's form."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -144,6 +144,23 @@ class Trace:
             return float(array.item())
         return None
 
+    def channels(self, value: Any, symbol: Any) -> tuple[Any, tuple[int, int]] | None:
+        """The values of a parameter or buffer with one for each channel of ``symbol``, else None.
+
+        Its shape is (1, C, 1, 1) or (C, 1, 1) beside an image, (1, F) or (F,) beside rows.
+        """
+        if not isinstance(value, Stored) or not isinstance(symbol, Symbol):
+            return None
+        shape = (1, symbol.shape[1]) + (1,) * (symbol.ndim - 2)
+        if value.shape not in (shape, shape[1:]):
+            raise trace_error(
+                f"a {type(value).__name__} of shape {value.shape} beside a symbol of shape "
+                f"{symbol.shape}; a plan can only combine it with a number or with one value for "
+                f"each channel, of shape {shape}"
+            )
+        array, key = self.constant(value, "other")
+        return np.ascontiguousarray(array, np.float32).reshape(-1), key
+
     def refuse_constant(self, value: Any, argument: str) -> NoReturn:
         """Raise for something that a graph cannot hold because nobody could tell it changed."""
         raise trace_error(

@@ -18,6 +18,7 @@ fn is_identity(graph: &Graph, node: &Node) -> bool {
         Op::MaxPool(pool) => sees_itself(pool),
         // The mean of one pixel is that pixel, whatever the padding around it would have counted.
         Op::AvgPool(pool, Divisor::Pixels) => sees_itself(pool),
+        Op::Gather(gather, _) => gather.is_identity(),
         Op::Concat => node.inputs.len() == 1,
         Op::Channels(_) | Op::Flatten => node.shape == graph.nodes[node.inputs[0]].shape,
         _ => false,

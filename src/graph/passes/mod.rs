@@ -6,10 +6,12 @@
 //! | pass | before | after |
 //! |---|---|---|
 //! | `unread` | operations that no output needs | nothing |
-//! | `identities` | dropout, a pooling of single pixels, a concatenation of one, all channels of a value | their input |
+//! | `identities` | dropout, a pooling of single pixels, a padding with nothing, a concatenation of one, all channels of a value | their input |
 //! | `flatten` | `linear(flatten(x))` | a convolution of x with a window as large as x |
+//! | `padding` | a convolution of an image padded with zeros | a convolution with more padding |
 //! | `batch_norm` | `batch_norm(layer(x))`, sole reader | the layer, its weights folded when they are packed |
 //! | `pool_first` | `avg_pool(layer(x))`, a 1x1 layer, sole reader, smaller result | `layer(avg_pool(x))` |
+//! | `scale` | `layer(x) * a + b`, sole reader | the layer, its weights and bias scaled when they are packed |
 //! | `fuse_add` | `layer(x) + y`, sole reader | the layer with y as its residual |
 //! | `fuse_activation` | ReLU or clamp of a layer, batch norm or sum, sole reader | the operation with it |
 //!
@@ -21,6 +23,7 @@ mod batch_norm;
 mod flatten;
 mod fuse;
 mod identities;
+mod padding;
 mod pool_first;
 
 use super::ir::{Graph, Layer, Op, Value};
@@ -30,9 +33,11 @@ pub(super) fn run(graph: &mut Graph, outputs: &mut [Value]) {
     graph.remove_unread(outputs);
     identities::run(graph, outputs);
     flatten::run(graph);
+    padding::run(graph);
     graph.remove_unread(outputs);
     batch_norm::run(graph, outputs);
     pool_first::run(graph, outputs);
+    batch_norm::scale(graph, outputs);
     fuse::add(graph, outputs);
     fuse::activation(graph, outputs);
 }
