@@ -50,8 +50,12 @@ def load_caffemodel(
     """
     path = os.fspath(path)
     with open(path, "rb") as file:
-        source = Source(file, path, max_bytes)
-        message = _Message(source, source.read_array(0, source.size, "the model"))
+        return read_caffemodel(Source(file, path, max_bytes))
+
+
+def read_caffemodel(source: Source) -> OrderedDict[str, NDArray[np.float32]]:
+    """As :func:`load_caffemodel`."""
+    message = _Message(source, source.read_array(0, source.size, "the model"))
     state: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
     for number, value in message.fields():
         if number not in _LAYERS or not isinstance(value, _Message):

@@ -176,8 +176,6 @@ def published_as(file: str) -> PublishedWeights | None:
 def imagenet_classes() -> tuple[str, ...]:
     """English names of ImageNet's 1000 classes (ILSVRC 2012), in the order of the outputs.
 
-    Two pairs of classes share a name: cranes, the bird and the machine, and maillots.
-
     >>> from oxidet.weights import imagenet_classes
     >>> names = imagenet_classes()
     >>> len(names), names[0], names[207]
