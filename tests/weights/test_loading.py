@@ -109,6 +109,13 @@ def test_a_mapping_and_a_wrapped_one() -> None:
     assert_loaded(model, state)
 
 
+def test_lists_and_tensors_count_as_arrays() -> None:
+    state, model = trained(), Net()
+    lists = {k: v.tolist() if k.endswith("bias") else nn.Tensor(v) for k, v in state.items()}
+    load_into(model, lists)
+    assert_loaded(model, state)
+
+
 def test_auxiliary_heads_are_dropped_where_the_model_has_none() -> None:
     state, model = trained(aux_logits=True), Net()
     report = load_into(model, state)
@@ -339,6 +346,8 @@ def test_a_missing_file_is_named() -> None:
         load_into(Net(), "net")
     with pytest.raises(TypeError, match="weights: expected a path"):
         load_into(Net(), 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="weights: expected names of tensors, got 1"):
+        load_into(Net(), {1: np.zeros(2)})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="model: expected a Module"):
         load_into(trained(), trained())  # type: ignore[arg-type]
 

@@ -16,6 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from oxidet import nn
 from oxidet.weights._convert import DescribedWeights
 from oxidet.weights._fetch import fetch, is_url
@@ -259,6 +261,9 @@ def _read(weights: Any, key: str | None) -> DescribedWeights:
     if isinstance(weights, Mapping):
         if any(isinstance(value, Mapping) for value in weights.values()):
             weights = find_state(dict(weights), key, "weights")
+        unnamed = [name for name in weights if not isinstance(name, str)]
+        if unnamed:
+            raise TypeError(f"weights: expected names of tensors, got {unnamed[0]!r}")
         return DescribedWeights(strip_prefixes(OrderedDict(weights)))
     origin = weights if isinstance(weights, Origin) else locate(weights)
     return describe(origin, *read_weights(origin.path, key=key))
@@ -316,7 +321,7 @@ def _explain_misfit(
     classifiers: Sequence[str],
 ) -> None:
     """Raise for the misfits that have a name; the others are for ``load_state_dict`` to list."""
-    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    shapes = {name: np.shape(value) for name, value in state.items()}
     common = [name for name in wanted if name in state]
     wrong = [name for name in common if shapes[name] != wanted[name].shape]
     fitting = len(common) - len(wrong)
