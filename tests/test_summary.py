@@ -196,16 +196,30 @@ class Stages(nn.Module):
         return self.net(self.mix(x))["layer2"]
 
 
+class Cut(nn.Module):
+    """A map without its first rows, of which every second column stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.ZeroPad2d((1, 2, 3, 4))
+        self.first = nn.Conv2d(2, 2, 3)
+        self.second = nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.second(self.first(self.pad(x))[:, :, 5:, 1::2])
+
+
 @pytest.mark.parametrize(
     "net",
     [
         Branches(),
+        Cut(),
         nn.Sequential(nn.Conv2d(2, 3, 5, padding=((0, 3), (1, 2))), nn.AvgPool2d(3, 2, 1)),
         nn.Sequential(nn.Conv2d(2, 3, 3, 2), nn.Conv2d(3, 3, (4, 1), (1, 3), dilation=2)),
         nn.Sequential(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(4), nn.Conv2d(2, 1, 3)),
         Stages(),
     ],
-    ids=["branches", "asymmetric", "dilated", "adaptive", "residual"],
+    ids=["branches", "cut", "asymmetric", "dilated", "adaptive", "residual"],
 )
 def test_where_derivatives_are_not_zero(net: nn.Module) -> None:
     side = 48
@@ -216,6 +230,15 @@ def test_where_derivatives_are_not_zero(net: nn.Module) -> None:
     for row, column in ((shape[2] // 2, shape[3] // 2), (0, 0), (shape[2] - 1, shape[3] - 1)):
         expected = np.clip(seen.box(row, column), 0, side)
         assert dependence(net, side, row, column) == pytest.approx(expected), (row, column)
+
+
+def test_resizing() -> None:
+    net = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, 3, padding=1))
+    assert oxidet.receptive_field(net, "1", (1, 1, 16, 16)) == ((4, 4), (2, 2), (1, 1))
+    assert oxidet.receptive_field(net, "2", (1, 1, 16, 16)) == ((8, 8), (2, 2), (1, 1))
+    smooth = nn.Upsample(scale_factor=2, mode="bilinear")
+    net = nn.Sequential(nn.AvgPool2d(4), smooth)
+    assert oxidet.receptive_field(net, None, (1, 1, 16, 16)) == ((8, 8), (2, 2), (1, 1))
 
 
 def test_unknown_layer() -> None:

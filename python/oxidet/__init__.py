@@ -9,7 +9,7 @@ The kernels are Rust; the networks are Python. Submodules:
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
 ``oxidet.optim``          optimisers and learning-rate schedules, named as in torch.optim
 ``oxidet.transforms``     resizing, flipping and normalising images and boxes
-``oxidet.visualize``      drawing detections
+``oxidet.visualize``      drawing detections, and what networks compute
 ``oxidet.weights``        weight files: torch's, safetensors, npz
 ========================  =====================================================================
 """

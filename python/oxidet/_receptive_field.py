@@ -142,12 +142,18 @@ def _after(
         return y, x
     if node.op == "linear":
         return spans[0].slide(spans[0].flattened), spans[1].slide(spans[1].flattened)
-    if "padding" in given and len(given["padding"]) == 4:
+    if node.op == "pad":
         top, _, left, _ = given["padding"]
         return spans[0].slide(1, padding=top), spans[1].slide(1, padding=left)
+    if node.op == "slice":
+        y, x = (
+            span.slide(1, step, -first)
+            for span, (first, _, step) in zip(spans, (given["rows"], given["cols"]), strict=True)
+        )
+        return y, x
     if len(after) == 3 and after[1:] != before[1:]:
         y, x = (
-            _resized(span, length, result)
+            _resized(span, length, result, 1 if node.op.startswith("nearest") else 2)
             for span, length, result in zip(spans, before[1:], after[1:], strict=True)
         )
         return y, x
@@ -160,9 +166,10 @@ def _adaptive(span: _Span, length: int, windows: int) -> _Span:
     return span.slide(largest, length / windows if windows > 1 else 1)
 
 
-def _resized(span: _Span, length: int, result: int) -> _Span:
-    """Interpolation between two units, of which the first lies where the first results do."""
-    return span.slide(2, length / result, 0.5 - 0.5 * length / result + 0.5)
+def _resized(span: _Span, length: int, result: int, taps: int) -> _Span:
+    """Resizing, each result from one unit or two: around where it lies between them."""
+    ratio = length / result
+    return span.slide(taps, ratio, taps / 2 - ratio / 2)
 
 
 def receptive_field(

@@ -17,7 +17,10 @@ nbclient = pytest.importorskip("nbclient")
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NEEDS = {"replacing_utilities": ["torch", "torchvision", "matplotlib"]}
+NEEDS = {
+    "convolution_explained": ["matplotlib", "PIL", "sklearn"],
+    "replacing_utilities": ["torch", "torchvision", "matplotlib"],
+}
 VARIES = re.compile(r"\bms\b|^\w+ \d+\.\d+|\bthreads$")
 
 
