@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from oxidet import nn
-from oxidet.models._blocks import BasicConv2d, transform_input
+from oxidet.models._inception import BasicConv2d, transform_input
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
@@ -79,7 +79,9 @@ class InceptionB(nn.Module):
 class InceptionC(nn.Module):
     """1 x 1, 7 x 7 as 1 x 7 and 7 x 1, the same twice, and a pool (figure 6)."""
 
-    def __init__(self, in_channels: int, channels_7x7: int, conv_block: Block = BasicConv2d) -> None:
+    def __init__(
+        self, in_channels: int, channels_7x7: int, conv_block: Block = BasicConv2d
+    ) -> None:
         super().__init__()
         width = channels_7x7
         self.branch1x1 = conv_block(in_channels, 192, kernel_size=1)
@@ -148,9 +150,7 @@ class InceptionE(nn.Module):
 class InceptionAux(nn.Module):
     """A second head on features in the middle, for training only (section 4)."""
 
-    def __init__(
-        self, in_channels: int, num_classes: int, conv_block: Block = BasicConv2d
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, conv_block: Block = BasicConv2d) -> None:
         super().__init__()
         self.conv0 = conv_block(in_channels, 128, kernel_size=1)
         self.conv1 = conv_block(128, 768, kernel_size=5)

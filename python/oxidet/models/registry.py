@@ -101,8 +101,8 @@ def list_models(
     """Names of the networks, sorted; patterns are those of a shell (``"resnet*"``).
 
     >>> from oxidet.models import list_models
-    >>> list_models("resnet*1*")
-    ['resnet101', 'resnet152', 'resnet18']
+    >>> list_models(["resnet1*", "densenet*"], exclude="*_cifar10")
+    ['densenet121', 'densenet161', 'densenet169', 'densenet201', 'resnet101', 'resnet152', 'resnet18']
     """
     names = set(_BUILDERS)
     if include is not None:

@@ -1,4 +1,4 @@
-"""What several families of Inception networks are made of."""
+"""What timm's Inception networks share, with its names and its text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,6 @@ from typing import Any
 from oxidet import nn
 from oxidet._arrays import choice
 from oxidet.nn import functional as F
-
-# ImageNet's mean and standard deviation of red, green and blue, values in [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class BasicConv2d(nn.Module):
-    """Convolution without bias, batch norm, ReLU, as in torchvision's Inception networks."""
-
-    def __init__(self, in_channels: int, out_channels: int, **options: Any) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, bias=False, **options)
-        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
-
-    def forward(self, x: Any) -> Any:
-        """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
-        return F.relu(self.bn(self.conv(x)))
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
@@ -78,13 +61,8 @@ class SelectAdaptivePool2d(nn.Module):
         return f"pool_type={self.pool_type}, flatten={nn.Flatten()}"
 
 
-def transform_input(x: Any) -> Any:
-    """From ImageNet's mean and deviation to values in [-1, 1], as Google's networks expect.
-
-    (N, 3, H, W) RGB, normalised by :data:`IMAGENET_MEAN` and :data:`IMAGENET_STD`; the same out.
-    """
-    planes = [
-        x[:, c : c + 1] * (std / 0.5) + (mean - 0.5) / 0.5
-        for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
-    ]
-    return F.cat(planes, 1)
+def set_eps(network: nn.Module, eps: float) -> None:
+    """Let all batch norms of a network add ``eps`` to variances."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = eps
