@@ -101,8 +101,8 @@ def list_models(
     """Names of the networks, sorted; patterns are those of a shell (``"resnet*"``).
 
     >>> from oxidet.models import list_models
-    >>> list_models(["resnet1*", "densenet*"], exclude="*_cifar10")
-    ['densenet121', 'densenet161', 'densenet169', 'densenet201', 'resnet101', 'resnet152', 'resnet18']
+    >>> list_models(["resnet1*", "plain??"], exclude="*_cifar10")
+    ['plain18', 'plain34', 'resnet101', 'resnet152', 'resnet18']
     """
     names = set(_BUILDERS)
     if include is not None:
@@ -149,7 +149,7 @@ def get_model(
     if name not in _BUILDERS:
         import difflib
 
-        near = difflib.get_close_matches(name, _BUILDERS, n=3)
+        near = difflib.get_close_matches(name.lower(), _BUILDERS, n=3)
         hint = f" (near: {', '.join(near)})" if near else ""
         raise ValueError(f"name: expected one of list_models(){hint}, got {name!r}")
     return _BUILDERS[name](weights=weights, new_classifier=new_classifier, **config)
