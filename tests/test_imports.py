@@ -7,12 +7,30 @@ import sys
 
 import pytest
 
-EXTRAS = ("PIL", "matplotlib", "sklearn", "scipy", "tqdm", "defusedxml", "torch", "typer", "rich")
+EXTRAS = (
+    "PIL",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "tqdm",
+    "defusedxml",
+    "torch",
+    "typer",
+    "rich",
+    "onnx",
+)
 
 
 @pytest.mark.parametrize(
     "module",
-    ["oxidet", "oxidet.data", "oxidet.transforms", "oxidet.detections", "oxidet.visualize"],
+    [
+        "oxidet",
+        "oxidet.data",
+        "oxidet.transforms",
+        "oxidet.detections",
+        "oxidet.visualize",
+        "oxidet.onnx",
+    ],
 )
 def test_no_extra_is_imported(module: str) -> None:
     code = f"import sys, {module}; print(sorted(set({EXTRAS!r}) & set(sys.modules)))"

@@ -6,6 +6,7 @@ The kernels are Rust; the networks are Python. Submodules:
 ``oxidet.data``           image reading, VOC and digit data sets, the loader
 ``oxidet.detection``      drop-in tools of chainercv and simple-faster-rcnn, boxes in (y, x) order
 ``oxidet.nn``             tensors with a tape, layers and containers, named as in torch.nn
+``oxidet.onnx``           networks to ONNX files, and from them
 ``oxidet.ops``            box and region operators, named as in torchvision.ops
 ``oxidet.optim``          optimisers and learning-rate schedules, named as in torch.optim
 ``oxidet.transforms``     resizing, flipping and normalising images and boxes
@@ -16,7 +17,7 @@ The kernels are Rust; the networks are Python. Submodules:
 
 from __future__ import annotations
 
-from oxidet import data, detection, nn, ops, optim, transforms, visualize, weights
+from oxidet import data, detection, nn, onnx, ops, optim, transforms, visualize, weights
 from oxidet._core import __version__
 from oxidet._precision import get_precision, precision, set_precision
 from oxidet._random import manual_seed
@@ -39,6 +40,7 @@ __all__ = [
     "get_weight_storage",
     "manual_seed",
     "nn",
+    "onnx",
     "ops",
     "optim",
     "precision",

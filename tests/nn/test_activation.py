@@ -186,3 +186,21 @@ BAD = [
 def test_bad_arguments_are_named(call, error, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_clamp() -> None:
+    x = np.array([-np.inf, -2, -1, 0.5, 3, np.inf, np.nan], np.float32)
+    assert np.array_equal(F.clamp(x, -1, 3), np.clip(x, -1, 3), equal_nan=True)
+    assert np.array_equal(F.clamp(x, min=0), np.clip(x, 0, None), equal_nan=True)
+    assert np.array_equal(F.clamp(x, max=0), np.clip(x, None, 0), equal_nan=True)
+    tensor = nn.Tensor(x, requires_grad=True)
+    F.clamp(tensor, -1, 3).backward(np.arange(1.0, 8.0))
+    # A value at a limit is inside, as in torch.
+    assert tensor.grad is not None
+    assert tensor.grad.tolist() == [0, 0, 3, 4, 5, 0, 0]
+    with pytest.raises(ValueError, match="min: expected a number unless max is one, got None"):
+        F.clamp(x)
+    with pytest.raises(ValueError, match=r"min: expected at most max=1\.0, got 2"):
+        F.clamp(x, 2, 1)
+    with pytest.raises(TypeError, match="max: expected a number"):
+        F.clamp(x, 0, "one")  # type: ignore[arg-type]

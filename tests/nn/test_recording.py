@@ -163,6 +163,9 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="channels"):
         record(nn.Conv2d(3, 4, 1), (1, 2, 8, 8))
 
+    with pytest.raises(ValueError, match=r"layer head\.1: "):
+        record(Net(), (1, 3, 20, 16), (1, 8, 10, 8))
+
     class Looks(nn.Module):
         def forward(self, x: Any) -> Any:
             return float(x) if self.training else object()

@@ -59,6 +59,8 @@ WORKS: dict[str, Callable[..., Any]] = {
     "relu": lambda net, x: F.relu(x),
     "tanh": lambda net, x: F.tanh(x),
     "sigmoid": lambda net, x: F.sigmoid(x),
+    "clamp": lambda net, x: F.clamp(x, -0.5, 1),
+    "clamp below": lambda net, x: F.clamp(x, min=-0.5),
     "softmax": lambda net, x: F.softmax(x, 1),
     "log_softmax": lambda net, x: F.log_softmax(x, dim=-3),
     "dropout": lambda net, x: F.dropout(x, 0.5, training=net.training),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import as_array, as_float32, axis, integer
+from oxidet._arrays import as_array, as_float32, axis, integer, number
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import BatchSize, Symbol, trace_error
 from oxidet.nn.tensor import Tensor
@@ -200,6 +200,17 @@ def _cat_backward(ctx: Context, grad: Array) -> tuple[Array, ...]:
     return tuple(np.split(grad, ctx.ends, axis=ctx.dim))
 
 
+def _clamp(ctx: Context, input: Any, *, low: float, high: float) -> Array:
+    x = as_float32(input, "input")
+    if ctx.recording:
+        ctx.inside = (x >= low) & (x <= high)
+    return np.clip(x, np.float32(low), np.float32(high))
+
+
+def _clamp_backward(ctx: Context, grad: Array) -> tuple[Array]:
+    return (grad * ctx.inside,)
+
+
 # --- on symbols: what keeps the images of a batch apart, and what networks use
 
 
@@ -359,6 +370,11 @@ def _cat_graph(trace: Trace, *tensors: Any, dim: Any) -> Symbol:
     return trace.symbol(trace.builder.concat(values, trace.name("cat")))
 
 
+def _clamp_graph(trace: Trace, input: Any, *, low: float, high: float) -> Symbol:
+    x = trace.value(input, "input")
+    return trace.symbol(trace.builder.activation(x, "clamp", low, high, trace.name("clamp")))
+
+
 add_ = Primitive("add", _add, _add_backward, _add_graph)
 sub_ = Primitive("sub", _sub, _sub_backward, _sub_graph)
 mul_ = Primitive("mul", _mul, _mul_backward, _mul_graph)
@@ -368,6 +384,7 @@ reshape_ = Primitive("reshape", _reshape, _reshape_backward, _reshape_graph)
 permute_ = Primitive("permute", _permute, _permute_backward)
 getitem_ = Primitive("getitem", _getitem, _getitem_backward, _getitem_graph)
 cat_ = Primitive("cat", _cat, _cat_backward, _cat_graph)
+clamp_ = Primitive("clamp", _clamp, _clamp_backward, _clamp_graph)
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
@@ -384,6 +401,26 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     if len(tensors) == 0:
         raise ValueError("tensors: expected at least one array, got none")
     return cat_(*tensors, dim=dim)
+
+
+def clamp(input: Any, min: float | None = None, max: float | None = None) -> Any:
+    """``input``, but at least ``min`` and at most ``max``, as ``torch.clamp`` with numbers.
+
+    ``input`` is float32 of any shape; a limit that is None does not hold. A NaN stays NaN, and the
+    gradient is 0 outside of the limits. Raises ValueError if both limits are None or ``min`` is
+    larger than ``max``.
+
+    >>> from oxidet.nn import functional as F
+    >>> F.clamp([-1.0, 3.0, 7.0], 0, 6)
+    array([0., 3., 6.], dtype=float32)
+    """
+    if min is None and max is None:
+        raise ValueError("min: expected a number unless max is one, got None")
+    low = -math.inf if min is None else number(min, "min")
+    high = math.inf if max is None else number(max, "max")
+    if low > high:
+        raise ValueError(f"min: expected at most max={high}, got {low}")
+    return clamp_(input, low=low, high=high)
 
 
 def reshape(x: Any, *shape: Any) -> Any:

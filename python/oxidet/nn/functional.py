@@ -8,7 +8,7 @@ keyword only: torch has two retired arguments in between.
 from __future__ import annotations
 
 from oxidet.nn._activation import dropout, dropout2d, log_softmax, relu, sigmoid, softmax, tanh
-from oxidet.nn._arithmetic import cat, flatten
+from oxidet.nn._arithmetic import cat, clamp, flatten
 from oxidet.nn._convolution import conv2d, linear
 from oxidet.nn._losses import cross_entropy, mse_loss, nll_loss, smooth_l1_loss
 from oxidet.nn._normalization import batch_norm, local_response_norm
@@ -21,6 +21,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "cat",
+    "clamp",
     "conv2d",
     "cross_entropy",
     "dropout",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
+from oxidet.nn import _where
 from oxidet.nn._nested import Form, NotPlainError, put_back, take_out
 from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tensor import Stored
@@ -328,7 +329,11 @@ def record(model: Module, *shapes: tuple[int, ...]) -> Recording:
     with evaluating(model):
         trace = _RecordingTrace(model)
         symbols = [trace.input(shape[1:]) for shape in checked]
-        result = trace.run(model.forward, tuple(symbols), {})
+        try:
+            result = trace.run(model.forward, tuple(symbols), {})
+        except ValueError as error:
+            _where.name_layer(error, model)
+            raise
     leaves: list[Symbol] = []
     try:
         form = take_out(result, lambda value: type(value) is Symbol, leaves)
