@@ -203,3 +203,17 @@ def test_gradients_of_residual_blocks(block: object) -> None:
 def test_inception_resnet_v1_learns_the_digits() -> None:
     model = models.InceptionResnetV1(num_classes=10, blocks=(1, 1, 1))
     assert learn_digits(model, size=75, steps=30, batch=32, lr=0.02) > 0.9
+
+
+def test_recipes() -> None:
+    sizes_of = {
+        "inception_v3": (299, 342),
+        "inception_v4": (299, 341),
+        "inception_resnet_v1": (299, 341),
+        "inception_resnet_v2": (299, 333),
+    }
+    classes = (models.Inception3, models.InceptionV4, models.InceptionResnetV1)
+    recipes = [cls.preprocess for cls in (*classes, models.InceptionResnetV2)]
+    assert [(r.crop_size, r.resize_size) for r in recipes] == list(sizes_of.values())
+    assert [r.mean for r in recipes[1:]] == [0.5] * 3
+    assert models.Inception3.auxiliary_weight == 0.4

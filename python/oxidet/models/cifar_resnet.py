@@ -16,6 +16,7 @@ from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.models.resnet import BasicBlock, PlainBlock, conv3x3, initialize, make_layer
 from oxidet.nn import functional as F
+from oxidet.transforms import ImageClassification
 
 
 class CifarResNet(Classifier):
@@ -45,6 +46,8 @@ class CifarResNet(Classifier):
     >>> sum(p.numel() for p in CifarResNet(20).parameters())
     269722
     """
+
+    preprocess = ImageClassification(32, resize_size=32)
 
     def __init__(
         self,

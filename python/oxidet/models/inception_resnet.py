@@ -21,6 +21,7 @@ from oxidet.models.inception_v4 import average_and_project, stem
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
 from oxidet.nn import init
+from oxidet.transforms import ImageClassification
 
 Triple = tuple[int, int, int]
 
@@ -208,6 +209,10 @@ class InceptionResnetV1(_InceptionResnet):
         Whether a last block without ReLU follows, as in known implementations. The paper has none.
     """
 
+    preprocess = ImageClassification(
+        299, resize_size=341, mean=0.5, std=0.5, interpolation="bicubic"
+    )
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -259,6 +264,10 @@ class InceptionResnetV2(_InceptionResnet):
         ``"released"``, the network whose weights exist, or ``"paper"``, that of figure 15 with
         Inception v4's stem. Where the figures' widths do not add up, they are made to.
     """
+
+    preprocess = ImageClassification(
+        299, resize_size=333, mean=0.5, std=0.5, interpolation="bicubic"
+    )
 
     def __init__(
         self,

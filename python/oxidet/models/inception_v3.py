@@ -16,6 +16,7 @@ from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
 from oxidet.nn import init
+from oxidet.transforms import ImageClassification
 
 Block = Callable[..., nn.Module]
 
@@ -197,6 +198,9 @@ class Inception3(Classifier):
     dropout
         Probability with which the features before the last layer are dropped in training.
     """
+
+    preprocess = ImageClassification(299, resize_size=342)
+    auxiliary_weight = 0.4
 
     def __init__(
         self,

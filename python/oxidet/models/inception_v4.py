@@ -16,6 +16,7 @@ from oxidet.models._conv_norm_act import ConvNormAct, SelectAdaptivePool2d, set_
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
+from oxidet.transforms import ImageClassification
 
 
 def average_and_project(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -207,6 +208,10 @@ class InceptionV4(Classifier):
     norm_eps
         What batch norms add to variances.
     """
+
+    preprocess = ImageClassification(
+        299, resize_size=341, mean=0.5, std=0.5, interpolation="bicubic"
+    )
 
     def __init__(
         self,
