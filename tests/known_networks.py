@@ -141,7 +141,7 @@ KNOWN = {
 #: Those that exist; of the large ones, whose weights take a while to fill in, some are slow tests.
 NAMES: list[Any] = [
     pytest.param(name, marks=pytest.mark.slow)
-    if KNOWN[name].parameters > 80e6 and name != "vgg16"
+    if KNOWN[name].parameters > 50e6 and name != "vgg16"
     else name
     for name in sorted(set(KNOWN) & set(models.list_models()))
 ]

@@ -82,6 +82,19 @@ def test_rows() -> None:
         shallow["elsewhere"]
 
 
+class Pool(nn.Module):
+    """Operations, and no modules, inside."""
+
+    def forward(self, x: Any) -> Any:
+        return F.flatten(F.relu(F.adaptive_avg_pool2d(F.cat([x, x], 1), 1)), 1)
+
+
+def test_operations_of_a_module_without_others() -> None:
+    table = oxidet.summary(nn.Sequential(nn.Conv2d(3, 4, 1), Pool()), (1, 3, 4, 4))
+    names = ["0", "1.cat", "1.adaptive_avg_pool2d", "1.relu", "1.flatten"]
+    assert [row.layer for row in table] == names
+
+
 def test_rows_are_plain_and_make_a_data_frame() -> None:
     table = oxidet.summary(models.lenet5())
     assert json.loads(json.dumps(table.rows))[2] == {
@@ -151,6 +164,13 @@ def test_shape_and_depth_are_checked() -> None:
 
 
 # --- receptive fields
+
+
+def test_a_stride_in_the_first_convolution_sees_more() -> None:
+    model = blank("resnet50", stride_1x1=True)
+    sizes = [oxidet.receptive_field(model, f"layer{i}").size[0] for i in (1, 2, 3, 4)]
+    assert sizes == [35, 99, 291, 483]
+    assert oxidet.summary(model).macs == 3_857_973_248
 
 
 def test_stacks_of_three_by_three() -> None:

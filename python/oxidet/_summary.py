@@ -248,7 +248,12 @@ class _Reader:
 
     def operation(self, number: int, path: str) -> _Branch:
         node = self.recording.nodes[number]
-        name = node.attributes["kind"] if node.op == "activation" else node.name.rpartition(".")[2]
+        if node.op == "activation":
+            name = node.attributes["kind"]
+        elif node.name == path:  # a module that has no others inside
+            name = {"concat": "cat"}.get(node.op, node.op)
+        else:
+            name = node.name.rpartition(".")[2]
         stored = (self.keys[c.key] for c in node.constants.values() if c.key in self.keys)
         parameters = sum(self.new(p) for p in stored)
         layer = f"{path}.{name}" if path else name

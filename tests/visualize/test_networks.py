@@ -19,8 +19,8 @@ pyplot = pytest.importorskip("matplotlib.pyplot")
 DRAWN = [
     name
     for name in (
-        "lenet5", "alexnet", "nin", "googlenet", "inception_v3", "inception_v4",
-        "inception_resnet_v2", "resnet18", "resnet50", "densenet121",
+        "lenet5", "nin", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2",
+        "resnet18", "resnet50", "densenet121",
     )
     if name in models.list_models()
 ]  # fmt: skip

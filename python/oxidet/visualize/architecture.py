@@ -35,7 +35,7 @@ _FOLLOWERS = {
     "activation": "", "batch_norm": "bn", "BatchNorm2d": "bn", "Dropout": "dropout",
     "Dropout2d": "dropout", "Flatten": "flatten", "Identity": "", "LocalResponseNorm": "lrn",
     "LogSoftmax": "log-softmax", "ReLU": "relu", "Sigmoid": "sigmoid", "Softmax": "softmax",
-    "Tanh": "tanh", "batch_norm2d": "bn", "dropout": "", "flatten": "flatten",
+    "Tanh": "tanh", "dropout": "", "flatten": "flatten",
     "local_response_norm": "lrn", "log_softmax": "log-softmax", "relu": "relu",
     "sigmoid": "sigmoid", "softmax": "softmax", "tanh": "tanh",
 }  # fmt: skip
@@ -118,21 +118,22 @@ def _blocks(model: nn.Module, root: _Branch) -> list[_Box]:
 
     def add(branch: _Branch) -> None:
         row, shape = branch.row, branch.row.output_shape[1:]
-        kinds = [child.type for child in branch.below if child.below]
-        alike = bool(kinds) and len(set(kinds)) == 1 and len(kinds) > 1
-        if branch.below and branch.type == "Sequential" and not alike:
+        blocks = [child.type for child in branch.below if len(_leading(child)) > 1]
+        alike = len(blocks) > 1 and len({*blocks}) == 1 and blocks[0] != "Sequential"
+        leaves, leading = list(branch.leaves()), _leading(branch)
+        if branch.below and len(leading) == 1 and leaves[0] is leading[0]:
+            # Such as a convolution with its batch norm and activation: one box under one name.
+            box = _layer_box(leading[0], modules, row.layer)
+            box.then = [_FOLLOWERS[leaf.type] for leaf in leaves[1:]]
+            if len(shape) == len(box.shape):
+                box.shape = shape
+            boxes.append(box)
+        elif branch.below and branch.type == "Sequential" and not alike:
             for child in branch.below:
                 add(child)
         elif branch.below:
-            convolutions = [leaf for leaf in branch.leaves() if leaf.type == "Conv2d"]
-            if len(convolutions) == 1 and len(list(branch.leaves())) <= 3:
-                box = _layer_box(convolutions[0], modules, row.layer)
-                box.shape = shape
-                box.then = [_FOLLOWERS.get(leaf.type, "") for leaf in branch.leaves()]
-                boxes.append(box)
-            else:
-                detail = f"{len(kinds)} x {kinds[0]}" if alike else branch.type
-                boxes.append(_Box("block", row.layer, detail.replace("_", ""), shape))
+            detail = f"{len(blocks)} x {blocks[0]}" if alike else branch.type
+            boxes.append(_Box("block", row.layer, detail.replace("_", ""), shape))
         elif branch.type in _FOLLOWERS and boxes:
             boxes[-1].then.append(_FOLLOWERS[branch.type])
             if len(shape) == len(boxes[-1].shape):  # a flattened map is drawn as the map it was
@@ -146,6 +147,11 @@ def _blocks(model: nn.Module, root: _Branch) -> list[_Box]:
     else:
         add(root)
     return boxes
+
+
+def _leading(branch: _Branch) -> list[_Branch]:
+    """The layers inside that have a box of their own."""
+    return [leaf for leaf in branch.leaves() if leaf.type not in _FOLLOWERS]
 
 
 def _layer_box(branch: _Branch, modules: dict[str, nn.Module], name: str) -> _Box:
@@ -202,9 +208,7 @@ def _draw_blocks(boxes: list[_Box], title: str, ax: Any) -> Any:
     for index, box in enumerate(boxes):
         x, y = index % columns + 0.5, -2.0 * (index // columns)
         right = _draw_cuboid(ax, box, x, y, largest)
-        lines = [
-            line if len(line) <= LETTERS else "…" + line[1 - LETTERS :] for line in box.lines()
-        ]
+        lines = [_shortened(line) for line in box.lines()]
         ax.text(x, y - 0.06, lines[0], ha="center", va="top", fontsize=7, weight="bold")
         ax.text(x, y - 0.2, "\n".join(lines[1:]), ha="center", va="top", fontsize=7)
         if index + 1 < len(boxes):
@@ -218,6 +222,16 @@ def _draw_blocks(boxes: list[_Box], title: str, ax: Any) -> Any:
     ax.set_axis_off()
     ax.set_title(title, fontsize="medium")
     return ax
+
+
+def _shortened(line: str) -> str:
+    """
+    >>> _shortened("features.denseblock1.conv"), _shortened("features.conv0")
+    ('…denseblock1.conv', 'features.conv0')
+    """
+    while len(line) > LETTERS and "." in line:
+        line = "…" + line.partition(".")[2]
+    return line if len(line) <= LETTERS else "…" + line[1 - LETTERS :]
 
 
 def _thickness(shape: Shape) -> float:
