@@ -15,10 +15,11 @@ import statistics
 import sys
 from pathlib import Path
 
-from networks import export, machine
 from runtimes import RUNTIMES
 from workers import Worker
 from workloads import NETWORKS, Workload
+
+from networks import export, machine
 
 MEGABYTE = 1e6
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oxidet.models.alexnet import AlexNet, AlexNet2012, alexnet, alexnet_2012
 from oxidet.models.cifar_resnet import (
     CifarResNet,
     plain20_cifar10,
@@ -16,15 +17,25 @@ from oxidet.models.cifar_resnet import (
 )
 from oxidet.models.classifier import Classifier
 from oxidet.models.densenet import DenseNet, densenet121, densenet161, densenet169, densenet201
+from oxidet.models.googlenet import (
+    GoogLeNet,
+    GoogLeNetOutputs,
+    GoogLeNetPaper,
+    NaiveInception,
+    googlenet,
+    googlenet_paper,
+)
 from oxidet.models.inception_resnet import (
     InceptionResnetV1,
     InceptionResnetV2,
     inception_resnet_v1,
     inception_resnet_v2,
 )
+from oxidet.models.inception_v2 import InceptionV2, inception_v2
 from oxidet.models.inception_v3 import Inception3, InceptionOutputs, inception_v3
 from oxidet.models.inception_v4 import InceptionV4, inception_v4
-from oxidet.models.lenet import LeNet5, lenet5
+from oxidet.models.lenet import LeNet, LeNet5, lenet, lenet5, map_loss
+from oxidet.models.nin import NiN, nin, nin_cifar10
 from oxidet.models.registry import get_model, list_models, register_model
 from oxidet.models.resnet import (
     ResNet,
@@ -41,31 +52,63 @@ from oxidet.models.resnet import (
     wide_resnet50_2,
     wide_resnet101_2,
 )
-from oxidet.models.vgg import VGG, vgg11, vgg13, vgg16, vgg19
+from oxidet.models.vgg import (
+    VGG,
+    vgg11,
+    vgg11_bn,
+    vgg11_lrn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg16_c,
+    vgg19,
+    vgg19_bn,
+)
+from oxidet.models.zfnet import ZFNet, zfnet, zfnet_wide
 
 __all__ = [
     "VGG",
+    "AlexNet",
+    "AlexNet2012",
     "CifarResNet",
     "Classifier",
     "DenseNet",
+    "GoogLeNet",
+    "GoogLeNetOutputs",
+    "GoogLeNetPaper",
     "Inception3",
     "InceptionOutputs",
     "InceptionResnetV1",
     "InceptionResnetV2",
+    "InceptionV2",
     "InceptionV4",
+    "LeNet",
     "LeNet5",
+    "NaiveInception",
+    "NiN",
     "ResNet",
+    "ZFNet",
+    "alexnet",
+    "alexnet_2012",
     "densenet121",
     "densenet161",
     "densenet169",
     "densenet201",
     "get_model",
+    "googlenet",
+    "googlenet_paper",
     "inception_resnet_v1",
     "inception_resnet_v2",
+    "inception_v2",
     "inception_v3",
     "inception_v4",
+    "lenet",
     "lenet5",
     "list_models",
+    "map_loss",
+    "nin",
+    "nin_cifar10",
     "plain18",
     "plain20_cifar10",
     "plain32_cifar10",
@@ -87,9 +130,17 @@ __all__ = [
     "resnext101_32x8d",
     "resnext101_64x4d",
     "vgg11",
+    "vgg11_bn",
+    "vgg11_lrn",
     "vgg13",
+    "vgg13_bn",
     "vgg16",
+    "vgg16_bn",
+    "vgg16_c",
     "vgg19",
+    "vgg19_bn",
     "wide_resnet50_2",
     "wide_resnet101_2",
+    "zfnet",
+    "zfnet_wide",
 ]

@@ -161,6 +161,34 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_deviation(tensor, a, mode, nonlinearity))
 
 
+def fan_in_uniform_(tensor: _S, scale: float = 1.0) -> _S:
+    """Fill from U(-b, b), b = scale / fan_in.
+
+    LeCun et al., "Gradient-based learning applied to document recognition" (1998), appendix A,
+    with ``scale=2.4``.
+    """
+    bound = scale / max(_fans(tensor)[0], 1)
+    return uniform_(tensor, -bound, bound)
+
+
+def caffe_xavier_(tensor: _S) -> _S:
+    """Fill from U(-b, b), b = sqrt(3 / fan_in): Caffe's filler "xavier", which ignores the fan out.
+
+    Caffe's "msra" is :func:`kaiming_normal_` with ``nonlinearity="relu"``.
+    """
+    bound = math.sqrt(3 / max(_fans(tensor)[0], 1))
+    return uniform_(tensor, -bound, bound)
+
+
+def variance_scaling_(tensor: _S, scale: float = 2.0) -> _S:
+    """Fill from N(0, std^2) cut off at 2 std, std = sqrt(1.3 * scale / fan_in).
+
+    The default of TensorFlow-Slim. The factor 1.3 makes up for the variance that is cut off.
+    """
+    std = math.sqrt(1.3 * scale / max(_fans(tensor)[0], 1))
+    return trunc_normal_(tensor, 0.0, std, -2 * std, 2 * std)
+
+
 def _stored(tensor: Any) -> Stored:
     if not isinstance(tensor, Stored):
         raise TypeError(f"tensor: expected a Parameter or Buffer, got {type(tensor).__name__}")
