@@ -47,7 +47,10 @@ class CifarResNet(Classifier):
     269722
     """
 
-    preprocess = ImageClassification(32, resize_size=32)
+    # Mean and deviation of the training images of CIFAR-10.
+    preprocess = ImageClassification(
+        32, resize_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
+    )
 
     def __init__(
         self,

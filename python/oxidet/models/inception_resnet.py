@@ -209,9 +209,7 @@ class InceptionResnetV1(_InceptionResnet):
         Whether a last block without ReLU follows, as in known implementations. The paper has none.
     """
 
-    preprocess = ImageClassification(
-        299, resize_size=341, mean=0.5, std=0.5, interpolation="bicubic"
-    )
+    preprocess = ImageClassification(299, resize_size=341, mean=0.5, std=0.5)
 
     def __init__(
         self,
