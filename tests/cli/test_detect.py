@@ -189,7 +189,7 @@ def test_weights_alone_need_the_name_of_the_network(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--model", "yolo"], "--model: expected one of faster_rcnn_resnet"),
+        (["--model", "yolo"], "--model: expected one of faster_rcnn"),
         (["--model", "faster_rcnn_small", "--normalization", "x"], "--normalization: expected"),
         (["--normalization", "caffe"], "--normalization: expected together with --model"),
         (["--class-names", "a,b"], "--class-names: expected together with --model"),

@@ -187,7 +187,7 @@ def test_the_recipes_of_the_digits(oxidet_command, tmp_path, monkeypatch):
         (["--data", "digits", "--lr", "0.1"], "--lr: expected none with --data digits"),
         (["--data", "digits", "--batch-size", "2"], "--batch-size: expected none"),
         (["--data", "digits", "--model", "faster_rcnn_vgg16"], "--model: expected faster_rcnn_sm"),
-        (["--data", "{voc}", "--model", "lenet5"], "--model: expected one of faster_rcnn_resnet"),
+        (["--data", "{voc}", "--model", "lenet5"], "--model: expected one of faster_rcnn"),
         (["--data", "{voc}", "--resume"], "--resume: expected a folder with last.npz"),
         (["--data", "{voc}", "--split", "dev"], "split: expected one of"),
         (["--data", "{voc}", "--weights", "nothing.npz"], "nothing.npz: No such file"),
