@@ -25,8 +25,20 @@ INT32_MAX = 2**31 - 1
 FEW_CHANNELS = 4
 
 
+def shown(value: Any) -> str:
+    """``value`` in a message, of which it takes a line at most."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return f"{type(value).__name__} too long to show"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
 def as_array(value: Any, argument: str) -> NDArray[Any]:
-    """``value`` as an array of numbers (bool, integer or float), of any shape."""
+    """``value`` as an array of numbers (bool, integer or float), of any shape.
+
+    In the processor's byte order. No copy where none is needed.
+    """
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested lists
@@ -39,7 +51,9 @@ def as_array(value: Any, argument: str) -> NDArray[Any]:
             f"{argument}: expected an array of numbers, "
             f"got {type(value).__name__} of dtype {array.dtype}"
         )
-    return array if array.flags.aligned else array.copy()
+    if array.flags.aligned and array.dtype.isnative:
+        return array
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def as_float32(value: Any, argument: str, ndim: int | None = None, form: str = "") -> F32:
@@ -48,7 +62,22 @@ def as_float32(value: Any, argument: str, ndim: int | None = None, form: str = "
     if ndim is not None and array.ndim != ndim:
         named = f" {form}" if form else ""
         raise ValueError(f"{argument}: expected {ndim} dimensions{named}, got shape {array.shape}")
-    return array.astype(np.float32, copy=False)
+    if array.dtype == np.float32:
+        return array
+    with np.errstate(over="ignore"):  # infinite, as in torch
+        return array.astype(np.float32)
+
+
+def in_type_of(model: Any, result: Any) -> Any:
+    """An array computed in float32 in the floating type of ``model``, as torch has it.
+
+    float32 where ``model`` holds integers. A tensor on the tape stays float32.
+    """
+    dtype = np.asarray(model).dtype
+    if dtype.kind != "f" or not isinstance(result, np.ndarray):
+        return result
+    with np.errstate(over="ignore"):  # infinite in half precision
+        return result.astype(dtype.newbyteorder("="), copy=False)
 
 
 def nhwc(value: Any, argument: str) -> F32:
@@ -93,19 +122,25 @@ def vector(value: Any, argument: str, length: int) -> F32:
     return np.ascontiguousarray(array)
 
 
+def extent(value: Any, argument: str) -> int:
+    """How many there are along an axis: an integer from 1 to the largest that kernels take."""
+    return integer(value, argument, 1, INT32_MAX)
+
+
 def number(
     value: Any, argument: str, minimum: float | None = None, maximum: float | None = None
 ) -> float:
     """A real number, at least ``minimum`` (and at most ``maximum``); NaN lies in no range."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{argument}: expected a number, got {value!r}")
+        raise TypeError(f"{argument}: expected a number, got {shown(value)}")
     if not _in_range(value, minimum, maximum):
         range_ = _range(minimum, maximum)
-        raise ValueError(f"{argument}: expected a number {range_}, got {value!r}")
+        raise ValueError(f"{argument}: expected a number {range_}, got {shown(value)}")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{argument}: expected a number that a float holds, got {value}") from None
+        got = shown(value)
+        raise ValueError(f"{argument}: expected a number that a float holds, got {got}") from None
 
 
 def threshold_number(value: Any, argument: str) -> float:
@@ -121,10 +156,10 @@ def integer(
 ) -> int:
     """An integer (a bool is none) between two bounds, which belong to the range."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+        raise TypeError(f"{argument}: expected an integer, got {shown(value)}")
     if not _in_range(value, minimum, maximum):
         range_ = _range(minimum, maximum)
-        raise ValueError(f"{argument}: expected an integer {range_}, got {value}")
+        raise ValueError(f"{argument}: expected an integer {range_}, got {shown(value)}")
     return int(value)
 
 
@@ -138,10 +173,18 @@ def _range(minimum: float | None, maximum: float | None) -> str:
     return f"of at most {maximum}" if minimum is None else f"from {minimum} to {maximum}"
 
 
+def flag(value: Any, argument: str) -> bool:
+    """What Python takes for true or false."""
+    try:
+        return bool(value)
+    except (ValueError, RuntimeError):  # an array, or a tensor, of several
+        raise TypeError(f"{argument}: expected True or False, got {shown(value)}") from None
+
+
 def choice(value: Any, argument: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{argument}: expected one of {choices}, got {value!r}")
+        raise ValueError(f"{argument}: expected one of {choices}, got {shown(value)}")
     return str(value)
 
 
@@ -149,7 +192,7 @@ def axis(value: Any, argument: str, ndim: int) -> int:
     """One of ``ndim`` axes, counted from 0; a negative one counts from the end."""
     index = integer(value, argument)
     if not -ndim <= index < ndim:
-        raise ValueError(f"{argument}: expected an axis of {ndim} dimensions, got {value}")
+        raise ValueError(f"{argument}: expected an axis of {ndim} dimensions, got {shown(value)}")
     return index % ndim
 
 
@@ -161,11 +204,13 @@ def pair(value: Any, argument: str, minimum: int = 1) -> tuple[int, int]:
         or len(values) != 2
         or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in values)
     ):
-        raise TypeError(f"{argument}: expected an integer or a pair of integers, got {value!r}")
+        raise TypeError(
+            f"{argument}: expected an integer or a pair of integers, got {shown(value)}"
+        )
     if any(v < minimum for v in values):
-        raise ValueError(f"{argument}: expected values of at least {minimum}, got {value!r}")
+        raise ValueError(f"{argument}: expected values of at least {minimum}, got {shown(value)}")
     if any(v > INT32_MAX for v in values):
-        raise ValueError(f"{argument}: expected values of at most {INT32_MAX}, got {value!r}")
+        raise ValueError(f"{argument}: expected values of at most {INT32_MAX}, got {shown(value)}")
     return int(values[0]), int(values[1])
 
 
@@ -180,7 +225,9 @@ def real_pair(value: Any, argument: str) -> tuple[float, float]:
     """Two finite numbers, such as the (height, width) of an image."""
     values = as_array(value, argument)
     if values.shape != (2,) or not np.isfinite(values).all():
-        raise ValueError(f"{argument}: expected two finite numbers (height, width), got {value!r}")
+        raise ValueError(
+            f"{argument}: expected two finite numbers (height, width), got {shown(value)}"
+        )
     return float(values[0]), float(values[1])
 
 
@@ -201,7 +248,8 @@ def boxes(**arguments: Any) -> list[NDArray[Any]]:
 
     An empty one-dimensional array, such as that of an empty list, is no boxes.
     """
-    return [box_shape(a, name) for a, name in zip(floats(**arguments), arguments, strict=True)]
+    arrays = {name: box_shape(as_array(value, name), name) for name, value in arguments.items()}
+    return floats(**arrays)
 
 
 def is_double(array: NDArray[Any]) -> bool:
@@ -211,6 +259,8 @@ def is_double(array: NDArray[Any]) -> bool:
 
 def box_shape(array: NDArray[Any], argument: str) -> NDArray[Any]:
     """``array`` if its shape is (R, 4); an empty one-dimensional one as (0, 4)."""
+    if array.dtype == np.bool_:
+        raise TypeError(f"{argument}: expected coordinates, got dtype bool")
     if array.shape == (0,):
         return array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
@@ -239,6 +289,15 @@ def labels(value: Any, argument: str, length: int) -> NDArray[Any]:
             f"{argument}: expected labels of 0 or above, got {array[row]} in row {row}"
         )
     return array
+
+
+def listed(value: Any, argument: str) -> list[Any]:
+    """``value``, an array for each image, model or class, as a list."""
+    try:
+        return list(value)
+    except TypeError:
+        got = type(value).__name__
+        raise TypeError(f"{argument}: expected a list of arrays, got {got}") from None
 
 
 def computed(result: NDArray[Any] | None) -> NDArray[Any]:

@@ -212,11 +212,11 @@ def bbox2loc(src_bbox: object, dst_bbox: object) -> NDArray[Any] | None: ...
 def loc2bbox(src_bbox: object, loc: object) -> NDArray[Any] | None: ...
 def clip_boxes(boxes: object, size: tuple[float, float]) -> NDArray[Any] | None: ...
 def mask_boxes(masks: NDArray[np.uint8]) -> F32: ...
-def box_loss_f32(kind: str, a: F32, b: F32, eps: float) -> F32: ...
-def box_loss_f64(kind: str, a: F64, b: F64, eps: float) -> F64: ...
+def box_loss(kind: str, a: object, b: object, eps: float) -> NDArray[Any] | None: ...
 def box_loss_backward(kind: str, a: F32, b: F32, eps: float, weights: F32) -> F32: ...
-def sigmoid_focal_f32(inputs: F32, targets: F32, alpha: float, gamma: float) -> F32: ...
-def sigmoid_focal_f64(inputs: F64, targets: F64, alpha: float, gamma: float) -> F64: ...
+def sigmoid_focal_loss(
+    inputs: object, targets: object, alpha: float, gamma: float
+) -> NDArray[Any] | None: ...
 def sigmoid_focal_gradient(
     inputs: F32, targets: F32, alpha: float, gamma: float, weights: F32, by_target: bool
 ) -> F32: ...
@@ -368,7 +368,7 @@ def roi_pool(
     rois: F32,
     output: F32,
     output_size: Pair,
-    spatial_scale: float,
+    scale: float,
     half_to_even: bool,
     float64_edges: bool,
 ) -> None: ...
@@ -376,7 +376,7 @@ def roi_pool_with_argmax(
     input: F32,
     rois: F32,
     output_size: Pair,
-    spatial_scale: float,
+    scale: float,
     half_to_even: bool,
     float64_edges: bool,
 ) -> tuple[F32, NDArray[np.int32]]: ...
@@ -389,7 +389,7 @@ def roi_align(
     rois: F32,
     output: F32,
     output_size: Pair,
-    spatial_scale: float,
+    scale: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> None: ...
@@ -397,7 +397,7 @@ def roi_align_backward(
     grad_output: F32,
     rois: F32,
     input_shape: Quad,
-    spatial_scale: float,
+    scale: float,
     sampling_ratio: int,
     aligned: bool,
 ) -> F32: ...
@@ -407,22 +407,20 @@ def ps_roi_pool(
     rois: F32,
     output: F32,
     output_size: Pair,
-    spatial_scale: float,
+    scale: float,
 ) -> None: ...
-def ps_roi_pool_backward(
-    grad_output: F32, rois: F32, input_shape: Quad, spatial_scale: float
-) -> F32: ...
+def ps_roi_pool_backward(grad_output: F32, rois: F32, input_shape: Quad, scale: float) -> F32: ...
 def ps_roi_align(
     input: F32,
     channels_first: bool,
     rois: F32,
     output: F32,
     output_size: Pair,
-    spatial_scale: float,
+    scale: float,
     sampling_ratio: int,
 ) -> None: ...
 def ps_roi_align_backward(
-    grad_output: F32, rois: F32, input_shape: Quad, spatial_scale: float, sampling_ratio: int
+    grad_output: F32, rois: F32, input_shape: Quad, scale: float, sampling_ratio: int
 ) -> F32: ...
 
 # --- graphs and plans ---

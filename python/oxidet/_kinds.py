@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -24,26 +24,13 @@ R = TypeVar("R")
 _PLAIN = frozenset({np.ndarray, float, int, bool, str, type(None)})
 
 
-@overload
-def same_kind(function: Callable[P, R], /) -> Callable[P, R]: ...
-@overload
-def same_kind(*, dtype_of: str) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def same_kind(function: Any = None, /, *, dtype_of: str | None = None) -> Any:
+def same_kind(function: Callable[P, R]) -> Callable[P, R]:
     """``function`` on arrays, taking torch CPU tensors too and then returning tensors.
 
     Looks into lists, tuples and dicts, not into iterators. Python and NumPy numbers go with either
     kind. Raises TypeError for a tensor together with an array, and for one that NumPy cannot share
     (on another device, requiring grad, sparse, bfloat16), with the remedy.
-
-    ``dtype_of`` names an argument whose floating-point type a tensor of the result gets: torch,
-    unlike NumPy, seldom mixes types, so what is computed in float32 goes back into the caller's.
     """
-    if function is None:
-        return functools.partial(_either, dtype_of=dtype_of)
-    return _either(function)
-
-
-def _either(function: Callable[P, R], dtype_of: str | None = None) -> Callable[P, R]:
     code = getattr(inspect.unwrap(function), "__code__", None)
     names = code.co_varnames[: code.co_argcount] if code else ()
 
@@ -56,14 +43,9 @@ def _either(function: Callable[P, R], dtype_of: str | None = None) -> Callable[P
             _holds(args, tensor) or (kwargs and _holds(kwargs.values(), tensor))
         ):
             return function(*args, **kwargs)
-        named = [(_name(names, i), value) for i, value in enumerate(args)]
-        arrays = [_to_array(value, name, tensor) for name, value in named]
+        arrays = [_to_array(value, _name(names, i), tensor) for i, value in enumerate(args)]
         keywords = {name: _to_array(value, name, tensor) for name, value in kwargs.items()}
         result: Any = _to_tensor(function(*arrays, **keywords), torch)
-        if dtype_of is not None:
-            model = kwargs.get(dtype_of, dict(named).get(dtype_of))
-            if isinstance(model, tensor) and model.dtype.is_floating_point:
-                result = result.to(model.dtype)
         return result
 
     return either_kind

@@ -1,11 +1,11 @@
 //! Losses of dense detectors: of boxes and of single logits. Arrays come converted.
 
-use numpy::{Element, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{Ix1, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use super::boxes::rows;
-use super::{filled, slice};
-use crate::boxes::{self, BoxLoss, Scalar};
+use super::boxes::{Number, Perhaps, either, ready_boxes, rows};
+use super::{filled, ready, slice};
+use crate::boxes::{self, BoxLoss};
 use crate::layers::focal::{By, Focal, sigmoid_focal, sigmoid_focal_backward};
 use crate::{Error, Result};
 
@@ -18,39 +18,29 @@ fn named(kind: &str) -> Result<BoxLoss> {
     }
 }
 
-fn losses<'py, T: Scalar + Element>(
+fn losses<'py, T: Number>(
     py: Python<'py>,
     kind: &str,
-    a: &PyReadonlyArray2<'py, T>,
-    b: &PyReadonlyArray2<'py, T>,
+    a: &Bound<'py, PyAny>,
+    b: &Bound<'py, PyAny>,
     eps: f64,
-) -> PyResult<Bound<'py, PyArray1<T>>> {
-    let (what, a, b) = (named(kind)?, rows(a, "boxes1")?, rows(b, "boxes2")?);
-    filled(py, [a.len()], |out| boxes::box_loss(what, a, b, eps, out))
+) -> Perhaps<'py> {
+    let (Some(a), Some(b)) = (ready_boxes::<T>(a), ready_boxes::<T>(b)) else { return Ok(None) };
+    let (what, a, b) = (named(kind)?, rows(&a, "boxes1")?, rows(&b, "boxes2")?);
+    let losses = filled(py, [a.len()], |out| boxes::box_loss(what, a, b, eps, out))?;
+    Ok(Some(losses.into_any()))
 }
 
 /// Loss of each box of `a` against its partner in `b`: (R,).
 #[pyfunction]
-fn box_loss_f32<'py>(
+fn box_loss<'py>(
     py: Python<'py>,
     kind: &str,
-    a: PyReadonlyArray2<'py, f32>,
-    b: PyReadonlyArray2<'py, f32>,
+    a: &Bound<'py, PyAny>,
+    b: &Bound<'py, PyAny>,
     eps: f64,
-) -> PyResult<Bound<'py, PyArray1<f32>>> {
-    losses(py, kind, &a, &b, eps)
-}
-
-/// [`box_loss_f32`] of float64.
-#[pyfunction]
-fn box_loss_f64<'py>(
-    py: Python<'py>,
-    kind: &str,
-    a: PyReadonlyArray2<'py, f64>,
-    b: PyReadonlyArray2<'py, f64>,
-    eps: f64,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    losses(py, kind, &a, &b, eps)
+) -> Perhaps<'py> {
+    either!(losses(py, kind, a, b, eps))
 }
 
 /// Gradient of the weighted losses by the corners of both boxes of each pair: (R, 8).
@@ -70,38 +60,30 @@ fn box_loss_backward<'py>(
     })
 }
 
-fn focal<'py, T: Scalar + Element>(
+fn focal<'py, T: Number>(
     py: Python<'py>,
-    inputs: &PyReadonlyArray1<'py, T>,
-    targets: &PyReadonlyArray1<'py, T>,
+    inputs: &Bound<'py, PyAny>,
+    targets: &Bound<'py, PyAny>,
     focal: Focal,
-) -> PyResult<Bound<'py, PyArray1<T>>> {
-    let (inputs, targets) = (slice(inputs, "inputs")?, slice(targets, "targets")?);
-    filled(py, [inputs.len()], |out| sigmoid_focal(focal, inputs, targets, out))
+) -> Perhaps<'py> {
+    let (Some(inputs), Some(targets)) = (ready::<T, Ix1>(inputs), ready::<T, Ix1>(targets)) else {
+        return Ok(None);
+    };
+    let (inputs, targets) = (slice(&inputs, "inputs")?, slice(&targets, "targets")?);
+    let losses = filled(py, [inputs.len()], |out| sigmoid_focal(focal, inputs, targets, out))?;
+    Ok(Some(losses.into_any()))
 }
 
 /// Focal loss of each logit: (R,).
 #[pyfunction]
-fn sigmoid_focal_f32<'py>(
+fn sigmoid_focal_loss<'py>(
     py: Python<'py>,
-    inputs: PyReadonlyArray1<'py, f32>,
-    targets: PyReadonlyArray1<'py, f32>,
+    inputs: &Bound<'py, PyAny>,
+    targets: &Bound<'py, PyAny>,
     alpha: f64,
     gamma: f64,
-) -> PyResult<Bound<'py, PyArray1<f32>>> {
-    focal(py, &inputs, &targets, Focal { alpha, gamma })
-}
-
-/// [`sigmoid_focal_f32`] of float64.
-#[pyfunction]
-fn sigmoid_focal_f64<'py>(
-    py: Python<'py>,
-    inputs: PyReadonlyArray1<'py, f64>,
-    targets: PyReadonlyArray1<'py, f64>,
-    alpha: f64,
-    gamma: f64,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    focal(py, &inputs, &targets, Focal { alpha, gamma })
+) -> Perhaps<'py> {
+    either!(focal(py, inputs, targets, Focal { alpha, gamma }))
 }
 
 /// Derivative of the weighted losses by the logits, or by the targets: (R,).
@@ -125,11 +107,9 @@ fn sigmoid_focal_gradient<'py>(
 }
 
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_function(wrap_pyfunction!(box_loss_f32, m)?)?;
-    m.add_function(wrap_pyfunction!(box_loss_f64, m)?)?;
+    m.add_function(wrap_pyfunction!(box_loss, m)?)?;
     m.add_function(wrap_pyfunction!(box_loss_backward, m)?)?;
-    m.add_function(wrap_pyfunction!(sigmoid_focal_f32, m)?)?;
-    m.add_function(wrap_pyfunction!(sigmoid_focal_f64, m)?)?;
+    m.add_function(wrap_pyfunction!(sigmoid_focal_loss, m)?)?;
     m.add_function(wrap_pyfunction!(sigmoid_focal_gradient, m)?)?;
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) fn indices<'py>(
 }
 
 /// A result, or none where the arguments have to be converted first.
-type Perhaps<'py> = PyResult<Option<Bound<'py, PyAny>>>;
+pub(super) type Perhaps<'py> = PyResult<Option<Bound<'py, PyAny>>>;
 
 /// `function::<f32>(...)`, or `function::<f64>(...)` if that has none.
 macro_rules! either {
@@ -43,9 +43,10 @@ macro_rules! either {
         }
     };
 }
+pub(super) use either;
 
 /// The two types, to kernels and to NumPy.
-trait Number: Scalar + Element {}
+pub(super) trait Number: Scalar + Element {}
 impl Number for f32 {}
 impl Number for f64 {}
 

@@ -68,10 +68,18 @@ impl Bins {
         axis: impl Fn(f32, f32, usize, usize) -> I,
     ) -> Bins {
         let (rows, cols) = map.output;
+        // A region that lies nowhere meets a map without pixels.
+        let limit = |region: &Region, extent| if region.is_nowhere() { 0 } else { extent };
         Bins {
             output: map.output,
-            rows: regions.iter().flat_map(|r| axis(r.y1, r.y2, rows, map.height)).collect(),
-            cols: regions.iter().flat_map(|r| axis(r.x1, r.x2, cols, map.width)).collect(),
+            rows: regions
+                .iter()
+                .flat_map(|r| axis(r.y1, r.y2, rows, limit(r, map.height)))
+                .collect(),
+            cols: regions
+                .iter()
+                .flat_map(|r| axis(r.x1, r.x2, cols, limit(r, map.width)))
+                .collect(),
         }
     }
 

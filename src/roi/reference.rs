@@ -4,7 +4,8 @@ use super::align::Align;
 use super::max_pool::{Edges, MaxPool, Rounding};
 use super::regions::{FeatureMap, Region};
 
-/// Calls `visit(region, bin row, bin column, channel, output index)` for every output.
+/// Calls `visit(region, bin row, bin column, channel, output index)` for every output that may be
+/// other than 0: a region with a NaN coordinate has none.
 fn for_each_output(
     map: &FeatureMap,
     regions: &[Region],
@@ -15,7 +16,9 @@ fn for_each_output(
         for row in 0..map.output.0 {
             for col in 0..map.output.1 {
                 for channel in 0..map.channels {
-                    visit(region, row, col, channel, index);
+                    if !region.is_nowhere() {
+                        visit(region, row, col, channel, index);
+                    }
                     index += 1;
                 }
             }
@@ -203,7 +206,7 @@ pub(super) mod tests {
         (0..count * rows * cols).map(at).collect()
     }
 
-    /// Regions inside, across the border, outside, the whole map, and one pixel large.
+    /// Regions inside, across the border, outside, the whole map, one pixel large, and nowhere.
     pub fn regions(map: &FeatureMap, scale: f64, seed: u64) -> Vec<Region> {
         if map.batch == 0 {
             return Vec::new();
@@ -218,6 +221,8 @@ pub(super) mod tests {
             [0.0, 0.0, width, height],
             [width + 3.3, 0.3, width + 5.7, height],
             [0.6, 0.4, 0.6, 0.4],
+            [f32::NAN, 0.0, width, height],
+            [0.0, 0.0, width, f32::NAN],
         ];
         let images = (0..map.batch).cycle();
         placed

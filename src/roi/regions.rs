@@ -118,8 +118,20 @@ pub struct Region {
     pub y2: f32,
 }
 
+impl Region {
+    fn corners(&self) -> [f32; 4] {
+        [self.x1, self.y1, self.x2, self.y2]
+    }
+
+    /// Whether a coordinate is NaN: such a region lies nowhere. Its bins are 0, and it has no
+    /// gradient.
+    pub fn is_nowhere(&self) -> bool {
+        self.corners().iter().any(|v| v.is_nan())
+    }
+}
+
 /// Rows `(batch_index, x1, y1, x2, y2)` as regions of a batch of `batch` images. The index loses
-/// its fraction; an index outside the batch or a coordinate that is not finite is refused.
+/// its fraction; an index outside the batch or an infinite coordinate is refused.
 pub fn parse_regions(rows: &[f32], batch: usize) -> Result<Vec<Region>> {
     let (rows, rest) = rows.as_chunks::<5>();
     if !rest.is_empty() {
@@ -132,11 +144,12 @@ pub fn parse_regions(rows: &[f32], batch: usize) -> Result<Vec<Region>> {
             let expected = format!("a batch index of at least 0 and below {batch}");
             return Err(Error::row("rois", expected, index.to_string(), row));
         }
-        if ![x1, y1, x2, y2].iter().all(|v| v.is_finite()) {
+        let region = Region { image: index as usize, x1, y1, x2, y2 };
+        if region.corners().iter().any(|v| v.is_infinite()) {
             let got = format!("({x1}, {y1}, {x2}, {y2})");
             return Err(Error::row("rois", "finite coordinates", got, row));
         }
-        Ok(Region { image: index as usize, x1, y1, x2, y2 })
+        Ok(region)
     };
     rows.iter().enumerate().map(region).collect()
 }
@@ -152,7 +165,7 @@ mod tests {
             [2.0, 0.0, 0.0, 4.0, 4.0],
             [-1.0, 0.0, 0.0, 4.0, 4.0],
             [f32::NAN, 0.0, 0.0, 4.0, 4.0],
-            [0.0, f32::NAN, 0.0, 4.0, 4.0],
+            [0.0, f32::NAN, f32::NEG_INFINITY, 4.0, 4.0],
             [0.0, 0.0, 0.0, 4.0, f32::INFINITY],
         ] {
             let message = parse_regions(&[good, bad, bad].concat(), 2).unwrap_err().to_string();
@@ -160,6 +173,7 @@ mod tests {
             assert!(message.ends_with("in row 1"), "{message}");
         }
         assert_eq!(parse_regions(&good, 1).unwrap()[0].image, 0);
+        assert!(parse_regions(&[0.0, 1.0, 1.0, f32::NAN, 2.0], 1).unwrap()[0].is_nowhere());
         assert!(parse_regions(&[], 0).unwrap().is_empty());
         assert!(parse_regions(&[0.0; 4], 1).is_err());
     }

@@ -59,7 +59,11 @@ impl Taps {
         };
         taps.starts.push(0);
         for region in regions {
-            taps.push_region(sampling, axis, ends(region));
+            if region.is_nowhere() {
+                taps.push_nowhere();
+            } else {
+                taps.push_region(sampling, axis, ends(region));
+            }
         }
         taps
     }
@@ -79,6 +83,12 @@ impl Taps {
     /// Whether a region is so small that there are no samples.
     pub fn unsampled(&self, region: usize) -> bool {
         self.unsampled[region]
+    }
+
+    /// A region whose samples are all outside the map.
+    fn push_nowhere(&mut self) {
+        self.unsampled.push(false);
+        self.starts.resize(self.starts.len() + self.bins, self.taps.len());
     }
 
     /// Positions are computed in f32 with the operations in torchvision's order, so that a sample

@@ -94,9 +94,15 @@ def test_nothing_at_all() -> None:
 
 
 def test_types() -> None:
-    for dtype in (np.int32, np.int64, np.uint8):
+    for dtype in (np.int32, np.int64, np.uint32, np.uint64, ">i4"):
         label = ProposalTargetCreator()(FAR, FAR, np.array([1, 2], dtype))[2]
-        assert label.dtype == dtype
+        assert label.dtype == np.dtype(dtype).newbyteorder("=")
+        assert label.dtype.isnative
+    for dtype in (np.int8, np.uint8, np.int16, np.uint16, ">i2"):
+        largest = np.iinfo(dtype).max
+        label = ProposalTargetCreator()(FAR, FAR, np.array([largest, largest], dtype))[2]
+        assert label.dtype == np.int32
+        assert label.tolist() == [largest + 1] * len(label)
     sample, loc, _ = ProposalTargetCreator()(FAR.astype(np.float64), FAR, [1, 2])
     assert sample.dtype == loc.dtype == np.float64
 
@@ -109,6 +115,11 @@ def test_types() -> None:
         ((FAR, FAR, [1]), ValueError, r"label: expected shape \(2,\), got \(1,\)"),
         ((FAR, FAR, [1, -2]), ValueError, "label: expected labels of 0 or above, got -2 in row 1"),
         ((FAR, FAR, [1.0, 2.0]), TypeError, "label: expected integers, got dtype float64"),
+        (
+            (FAR, FAR, np.array([1, 2**31 - 1], np.int32)),
+            ValueError,
+            "label: expected labels below 2147483647, got 2147483647",
+        ),
         ((FAR[:, :3], FAR, [1, 2]), ValueError, r"roi: expected shape \(R, 4\), got \(2, 3\)"),
         ((FAR, FAR, [1, 2], (0, 0)), ValueError, r"loc_normalize_mean: expected shape \(4,\)"),
     ],

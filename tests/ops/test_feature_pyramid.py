@@ -74,7 +74,7 @@ def test_pyramid_of_older_files_and_wrong_maps() -> None:
         np.testing.assert_array_equal(other.state_dict()[f"fpn.{key}"], value)
     with pytest.raises(ValueError, match="x: expected 2 maps, got 1"):
         pyramid({"0": np.zeros((1, 4, 8, 8))})
-    with pytest.raises(ValueError, match="in_channels_list: expected channels"):
+    with pytest.raises(ValueError, match="in_channels_list: expected an integer from 1"):
         ops.FeaturePyramidNetwork([4, 0], 8)
     with pytest.raises(TypeError, match="extra_blocks: expected an ExtraFPNBlock"):
         ops.FeaturePyramidNetwork([4], 8, nn.ReLU())  # type: ignore[arg-type]
@@ -129,12 +129,53 @@ def test_gradients_reach_every_level_that_was_pooled() -> None:
 
 def test_bad_input_is_named() -> None:
     pool = ops.MultiScaleRoIAlign(["0", "1"], 2, 2)
-    boxes = [np.zeros((1, 4))] * 2
-    with pytest.raises(ValueError, match="x: expected a map named in"):
-        pool({"a": maps()["0"]}, boxes, [(256, 256)])
-    with pytest.raises(ValueError, match="image_shapes: expected at least one"):
-        pool(maps(), boxes, [])
-    with pytest.raises(ValueError, match="x: expected 3 channels in every map"):
-        pool({"0": maps()["0"], "1": np.zeros((2, 4, 32, 32))}, boxes, [(256, 256)])
-    with pytest.raises(ValueError, match="batch index"):
-        pool(maps(), [*boxes, np.zeros((1, 4))], [(256, 256)])
+    boxes, sizes = [np.zeros((1, 4))] * 2, [(256, 256)] * 2
+    two = {"0": maps()["0"], "1": maps()["1"]}
+    infinite = [np.zeros((3, 4)), np.array([[0, 0, np.inf, 0]])]
+    for error, message, arguments in [
+        (ValueError, "x: expected a map named in", ({"a": two["0"]}, boxes, sizes)),
+        (TypeError, "x: expected maps by name, got int", (3, boxes, sizes)),
+        (TypeError, "x: expected maps by name, got list", (list(two.values()), boxes, sizes)),
+        (TypeError, r"x\['0'\]: expected an array", ({"0": None}, boxes, sizes)),
+        (ValueError, r"x\['0'\]: expected shape \(N", ({"0": two["0"][0]}, boxes, sizes)),
+        (ValueError, r"x\['0'\]: .* H above 0", ({"0": two["0"][:, :, :0]}, boxes, sizes)),
+        (
+            ValueError,
+            "x: expected 2 images and 3 channels in every map",
+            ({"0": two["0"], "1": np.zeros((2, 4, 32, 32))}, boxes, sizes),
+        ),
+        (ValueError, "x: expected 2 images", ({**two, "1": two["1"][:1]}, boxes, sizes)),
+        (TypeError, "boxes: expected a list with an array for", (two, boxes[0], sizes)),
+        (TypeError, "boxes: expected a list .* got NoneType", (two, None, sizes)),
+        (
+            ValueError,
+            "boxes: expected at most 2 arrays",
+            (two, [*boxes, boxes[0]], [*sizes, *sizes[:1]]),
+        ),
+        (ValueError, r"boxes\[0\]: expected shape \(L, 4\)", (two, [np.zeros(4)] * 2, sizes)),
+        (ValueError, "boxes: .* finite coordinates or NaN.* in row 3", (two, infinite, sizes)),
+        (TypeError, "image_shapes: expected a list of pairs", (two, boxes, 256)),
+        (TypeError, "image_shapes: expected a list of pairs", (two, boxes, None)),
+        (ValueError, "image_shapes: expected 2 pairs, .* got 0", (two, boxes, [])),
+        (ValueError, "image_shapes: expected 2 pairs, .* got 1", (two, boxes, sizes[:1])),
+        (ValueError, "image_shapes: expected at least one pair", (two, [], [])),
+        (ValueError, r"image_shapes\[1\]: expected two finite", (two, boxes, [(9, 9), (9, 9, 3)])),
+        (ValueError, r"image_shapes\[0\]: expected two finite", (two, boxes, [9, 9])),
+        (ValueError, r"image_shapes\[0\]: expected two", (two, boxes, [(np.nan, 9), (9, 9)])),
+        (ValueError, r"image_shapes\[1\]: expected positive", (two, boxes, [(9, 9), (0, 9)])),
+    ]:
+        with pytest.raises(error, match=message):
+            pool(*arguments)
+    assert pool.scales is None  # a refused call fixes nothing
+    pool(two, boxes, sizes)
+    with pytest.raises(ValueError, match="x: expected 2 maps, as in the first call, got 1"):
+        pool({"0": two["0"]}, boxes, sizes)
+
+
+def test_a_pyramid_of_nothing_is_refused() -> None:
+    for wrong in ([], (), None, 3):
+        with pytest.raises(ValueError, match=r"in_channels_list: expected .* at least one map"):
+            ops.FeaturePyramidNetwork(wrong, 8)  # type: ignore[arg-type]
+    x = np.zeros((1, 4, 8, 8))
+    with pytest.raises(TypeError, match="x: expected maps by name, got list"):
+        ops.FeaturePyramidNetwork([4, 4], 8)([x, x])

@@ -107,7 +107,7 @@ def test_bad_input_is_named(op) -> None:
         (np.zeros((1, 5, 4, 4)), np.zeros((1, 5)), 2, "input: expected channels in a multiple of"),
         (np.zeros((1, 4, 4, 4)), np.zeros((1, 4)), 2, r"boxes: expected shape \(R, 5\)"),
         (np.zeros((1, 4, 4, 4)), np.array([[1, 0, 0, 1, 1]]), 2, "batch index.*in row 0"),
-        (np.zeros((1, 4, 4, 4)), np.array([[0, 0, np.nan, 1, 1]]), 2, "finite.*in row 0"),
+        (np.zeros((1, 4, 4, 4)), np.array([[0, 0, np.inf, 1, 1]]), 2, "finite.*in row 0"),
         (np.zeros((1, 4, 4, 4)), np.zeros((1, 5)), 0, "output_size: expected"),
         (np.zeros((4, 4, 4)), np.zeros((1, 5)), 2, "input: expected 4 dimensions"),
     ]

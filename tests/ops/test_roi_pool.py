@@ -138,7 +138,7 @@ def test_results_lie_in_memory_as_the_input_does(channels: int, count: int) -> N
         ([np.zeros((1, 4)), np.zeros((1, 5))], {}, r"boxes\[1\]: expected shape \(L, 4\)"),
         (np.array([[0, 0, 1, 1, 1], [2, 0, 0, 1, 1]]), {}, "in row 1"),
         (np.array([[-1, 0, 0, 1, 1]]), {}, "batch index of at least 0 and below 2, got -1"),
-        (np.array([[0, 0, np.nan, 1, 1]]), {}, "finite coordinates.*in row 0"),
+        (np.array([[0, np.nan, -np.inf, 1, 1]]), {}, "finite coordinates.*in row 0"),
         (np.array([[0, 0, 0, np.inf, 1]]), {}, "finite coordinates.*in row 0"),
         (np.zeros((1, 5)), {"output_size": (0, 2)}, "output_size: expected"),
         (np.zeros((1, 5)), {"spatial_scale": 0.0}, "spatial_scale: expected"),

@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from oxidet import _arrays
 
 I32 = NDArray[np.int32]
+# Results have an entry for every class up to the largest label: one wrong label must not fill the
+# memory. The kernels' limit, too.
+LARGEST_LABEL = 2**20 - 1
 Check = Callable[[Any, str, int], NDArray[Any]]
 
 
@@ -29,7 +32,7 @@ class Rows:
         self, bboxes: Iterable[ArrayLike], labels: Iterable[ArrayLike], prefix: str
     ) -> None:
         self._name = f"{prefix}_bboxes"
-        listed: list[Any] = list(bboxes)
+        listed = _arrays.listed(bboxes, self._name)
         joined = _joined(listed)
         if joined is not None and joined.ndim == 2 and joined.shape[1] == 4:
             self.boxes = joined
@@ -40,10 +43,9 @@ class Rows:
         self._lengths = list(map(len, listed))
         self.images = np.repeat(np.arange(len(listed), dtype=np.int32), self._lengths)
         joined = self.companion(labels, f"{prefix}_labels", _arrays.labels)
-        if joined.size and joined.max() > _arrays.INT32_MAX:
+        if joined.size and joined.max() > LARGEST_LABEL:
             raise ValueError(
-                f"{prefix}_labels: expected labels from 0 to {_arrays.INT32_MAX}, "
-                f"got {joined.max()}"
+                f"{prefix}_labels: expected labels from 0 to {LARGEST_LABEL}, got {joined.max()}"
             )
         self.labels = np.ascontiguousarray(joined, np.int32)
 
@@ -69,7 +71,7 @@ class Rows:
         ``check(array, name, length)`` is :func:`oxidet._arrays.numbers` or
         :func:`oxidet._arrays.labels`.
         """
-        listed: list[Any] = list(values)
+        listed = _arrays.listed(values, argument)
         self.check_images(len(listed), argument)
         joined = _joined(listed)
         if (

@@ -43,7 +43,7 @@ def crop_bbox(
     Raises
     ------
     ValueError
-        ``bbox`` is not (R, 4).
+        ``bbox`` is not (R, 4), or a bound NaN.
 
     Notes
     -----
@@ -59,16 +59,17 @@ def crop_bbox(
     (top, bottom), (left, right) = _bounds(y_slice, "y_slice"), _bounds(x_slice, "x_slice")
     start, stop = np.array((top, left)), np.array((bottom, right))
     cut = original.copy()
-    cut[:, :2] = np.maximum(original[:, :2], start)
-    cut[:, 2:] = np.minimum(original[:, 2:], stop)
-    truncated = (original != cut).any(axis=1)
-    cut[:, :2] = cut[:, :2] - start
-    cut[:, 2:] = cut[:, 2:] - start
-    stays = (cut[:, :2] < cut[:, 2:]).all(axis=1)
-    if not allow_outside_center:
-        centre = (original[:, :2] + original[:, 2:]) / 2
-        stays &= ((start <= centre) & (centre < stop)).all(axis=1)
-    if not return_param:
+    with np.errstate(all="ignore"):  # infinite boxes, and what the type of the boxes cannot hold
+        cut[:, :2] = np.maximum(original[:, :2], start)
+        cut[:, 2:] = np.minimum(original[:, 2:], stop)
+        truncated = (original != cut).any(axis=1)
+        cut[:, :2] = cut[:, :2] - start
+        cut[:, 2:] = cut[:, 2:] - start
+        stays = (cut[:, :2] < cut[:, 2:]).all(axis=1)
+        if not _arrays.flag(allow_outside_center, "allow_outside_center"):
+            centre = (original[:, :2] + original[:, 2:]) / 2
+            stays &= ((start <= centre) & (centre < stop)).all(axis=1)
+    if not _arrays.flag(return_param, "return_param"):
         return cut[stays]
     return cut[stays], {
         "index": np.flatnonzero(stays),
@@ -81,7 +82,8 @@ def _bounds(bounds: slice | None, argument: str) -> tuple[float, float]:
         return 0, np.inf
     if not isinstance(bounds, slice):
         raise TypeError(f"{argument}: expected a slice or None, got {type(bounds).__name__}")
+    start, stop = bounds.start, bounds.stop
     return (
-        0 if bounds.start is None else bounds.start,
-        np.inf if bounds.stop is None else bounds.stop,
+        0 if start is None else _arrays.threshold_number(start, f"{argument}.start"),
+        np.inf if stop is None else _arrays.threshold_number(stop, f"{argument}.stop"),
     )

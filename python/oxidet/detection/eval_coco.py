@@ -83,7 +83,7 @@ def eval_coco(
     >>> result.stats.round(3).tolist()
     [1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0]
     """
-    truth = _load(annotations)
+    truth = _load(annotations, "annotations")
     if not isinstance(truth, dict) or not {"images", "categories", "annotations"} <= truth.keys():
         raise ValueError(
             "annotations: expected COCO data with 'images', 'categories' and 'annotations', "
@@ -93,7 +93,7 @@ def eval_coco(
     categories = _index(truth["categories"], "categories")
     named = {c["id"]: str(c.get("name", c["id"])) for c in truth["categories"]}
     objects, crowded = _objects(truth["annotations"], images, categories)
-    detections, scores = _detections(_load(results), images, categories)
+    detections, scores = _detections(_load(results, "results"), images, categories)
     return _coco.evaluate(
         detections,
         scores,
@@ -104,28 +104,45 @@ def eval_coco(
     )
 
 
-def _load(source: Any) -> Any:
+def _load(source: Any, argument: str) -> Any:
     """The content of a JSON file, or what was given in its place."""
-    if isinstance(source, (str, os.PathLike)):
+    if not isinstance(source, (str, os.PathLike)):
+        return source
+    try:
         return json.loads(Path(source).read_bytes())
-    return source
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        got = f"{os.fspath(source)!r} ({error})"
+        raise ValueError(f"{argument}: expected a JSON file, got {got}") from None
 
 
 def _index(records: Records, argument: str) -> dict[Any, int]:
     """The place of every id among the sorted ids, in that order."""
-    ids = set(_column(records, "id", argument))
+    ids = set(_keys(records, "id", argument))
     try:
         return {key: place for place, key in enumerate(sorted(ids))}
     except TypeError:
         raise ValueError(f"{argument}: expected ids of one type, got several") from None
 
 
+def _keys(records: Sequence[dict[str, Any]], key: str, argument: str) -> list[Any]:
+    """One field of all records, each a number or a word."""
+    keys = _column(records, key, argument)
+    if not {int, str} >= set(map(type, keys)):
+        for row, value in enumerate(keys):
+            if not isinstance(value, (int, float, str, np.number)):
+                raise ValueError(
+                    f"{argument}[{row}]: expected a number or text as {key!r}, "
+                    f"got {_arrays.shown(value)}"
+                )
+    return keys
+
+
 def _objects(
     records: Records, images: dict[Any, int], categories: dict[Any, int]
 ) -> tuple[_coco.Boxes, NDArray[np.bool_]]:
     """The annotated objects and which of them are crowds."""
-    image = _places(_column(records, "image_id", "annotations"), images)
-    label = _places(_column(records, "category_id", "annotations"), categories)
+    image = _places(_keys(records, "image_id", "annotations"), images)
+    label = _places(_keys(records, "category_id", "annotations"), categories)
     boxes = _boxes(records, "annotations")
     own_areas = boxes[:, 2] * boxes[:, 3]
     given = [r.get("area", own) for r, own in zip(records, own_areas.tolist(), strict=True)]
@@ -146,8 +163,8 @@ def _detections(
         image_ids, category_ids = rows[:, 0].tolist(), rows[:, 6].tolist()
         boxes, scores = np.ascontiguousarray(rows[:, 1:5]), np.ascontiguousarray(rows[:, 5])
     elif isinstance(results, (list, tuple)):
-        image_ids = _column(results, "image_id", "results")
-        category_ids = _column(results, "category_id", "results")
+        image_ids = _keys(results, "image_id", "results")
+        category_ids = _keys(results, "category_id", "results")
         boxes = _boxes(results, "results")
         scores = _numbers(_column(results, "score", "results"), "score", "results")
     else:
@@ -178,13 +195,17 @@ def _detections(
 
 def _column(records: Sequence[dict[str, Any]], key: str, argument: str) -> list[Any]:
     """One field of all records."""
+    if not isinstance(records, (list, tuple)):
+        got = type(records).__name__
+        raise TypeError(f"{argument}: expected a list of dictionaries, got {got}")
     try:
         return list(map(itemgetter(key), records))
     except (KeyError, TypeError, IndexError):
         for row, record in enumerate(records):
             if not isinstance(record, dict) or key not in record:
                 raise ValueError(
-                    f"{argument}[{row}]: expected a dictionary with {key!r}, got {record!r}"
+                    f"{argument}[{row}]: expected a dictionary with {key!r}, "
+                    f"got {_arrays.shown(record)}"
                 ) from None
         raise
 
@@ -201,7 +222,8 @@ def _boxes(records: Sequence[dict[str, Any]], argument: str) -> F64:
         pass  # not numbers: the same message
     for row, box in enumerate(boxes):
         if not _is_list_of_numbers(box, 4):
-            raise ValueError(f"{argument}[{row}]: expected bbox [x, y, width, height], got {box!r}")
+            got = _arrays.shown(box)
+            raise ValueError(f"{argument}[{row}]: expected bbox [x, y, width, height], got {got}")
     return np.array(boxes, np.float64).reshape(-1, 4)
 
 
@@ -225,7 +247,8 @@ def _numbers(values: list[Any], key: str, argument: str) -> F64:
         pass
     for row, value in enumerate(values):
         if not isinstance(value, (int, float, np.number)):
-            raise ValueError(f"{argument}[{row}]: expected a number as {key!r}, got {value!r}")
+            got = _arrays.shown(value)
+            raise ValueError(f"{argument}[{row}]: expected a number as {key!r}, got {got}")
     return np.array(values, np.float64)
 
 

@@ -93,7 +93,8 @@ def eval_detection_coco(
     Raises
     ------
     ValueError
-        Numbers of images or lengths within an image differ, or a label is negative.
+        Numbers of images or lengths within an image differ, or a label is negative or above
+        1048575.
     TypeError
         Labels are not integers.
 
@@ -160,8 +161,10 @@ def _converted(
     """
     [corners] = _arrays.floats(**{argument: rows.boxes})
     y_min, x_min, y_max, x_max = corners.T
-    height, width = y_max - y_min, x_max - x_min
-    boxes = np.stack((x_min, y_min, width, height), axis=1).round(2).astype(np.float64, copy=False)
-    if areas is None:
-        areas = (height * width).astype(np.float64, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite boxes
+        height, width = y_max - y_min, x_max - x_min
+        boxes = np.stack((x_min, y_min, width, height), axis=1).round(2)
+        boxes = boxes.astype(np.float64, copy=False)
+        if areas is None:
+            areas = (height * width).astype(np.float64, copy=False)
     return _coco.Boxes(boxes, labels, rows.images, areas)

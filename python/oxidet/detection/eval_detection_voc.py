@@ -66,7 +66,7 @@ def eval_detection_voc(
         "voc_ap",
         pred_bboxes, pred_labels, pred_scores, gt_bboxes, gt_labels, gt_difficults, iou_thresh,
     )  # fmt: skip
-    ap = kernel(*arguments, bool(use_07_metric))
+    ap = kernel(*arguments, _arrays.flag(use_07_metric, "use_07_metric"))
     known = ap[~np.isnan(ap)]
     return {"ap": ap, "map": float(known.mean()) if len(known) else float("nan")}
 
@@ -115,7 +115,8 @@ def calc_detection_voc_prec_rec(
     Raises
     ------
     ValueError
-        Numbers of images or lengths within an image differ, or a label is negative.
+        Numbers of images or lengths within an image differ, or a label is negative or above
+        1048575.
     TypeError
         Labels are not integers.
 
@@ -184,8 +185,10 @@ def calc_detection_voc_ap(
     >>> calc_detection_voc_ap([[1.0, 0.5], None], [[0.5, 1.0], None])
     array([0.75,  nan])
     """
+    prec, rec = _arrays.listed(prec, "prec"), _arrays.listed(rec, "rec")
     if len(prec) != len(rec):
         raise ValueError(f"rec: expected {len(prec)} classes as in prec, got {len(rec)}")
+    eleven_points = _arrays.flag(use_07_metric, "use_07_metric")
     ap = np.full(len(prec), np.nan)
     for i, (p, r) in enumerate(zip(prec, rec, strict=True)):
         if p is not None and r is not None:
@@ -193,7 +196,7 @@ def calc_detection_voc_ap(
                 np.ascontiguousarray(_arrays.as_array(values, f"{name}[{i}]").ravel(), np.float64)
                 for values, name in ((p, "prec"), (r, "rec"))
             ]
-            ap[i] = _core.voc_average_precision(curve[0], curve[1], bool(use_07_metric))
+            ap[i] = _core.voc_average_precision(curve[0], curve[1], eleven_points)
     return ap
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
@@ -50,8 +51,9 @@ def flip_bbox(
     """
     flipped = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox").copy()
     height, width = _arrays.real_pair(size, "size")
-    if y_flip:
-        flipped[:, 0::2] = height - flipped[:, 2::-2]
-    if x_flip:
-        flipped[:, 1::2] = width - flipped[:, 3::-2]
+    with np.errstate(all="ignore"):  # infinite boxes, and what the type of the boxes cannot hold
+        if _arrays.flag(y_flip, "y_flip"):
+            flipped[:, 0::2] = height - flipped[:, 2::-2]
+        if _arrays.flag(x_flip, "x_flip"):
+            flipped[:, 1::2] = width - flipped[:, 3::-2]
     return flipped

@@ -58,4 +58,5 @@ def _converted(src_bbox: ArrayLike, loc: ArrayLike) -> NDArray[Any]:
         rows = "R" if len(src) == 1 else len(src)
         raise ValueError(f"loc: expected shape ({rows}, 4 K), got {offsets.shape}")
     decoded = _arrays.computed(_core.loc2bbox(src, offsets))
-    return decoded.astype(kept_dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return decoded.astype(kept_dtype, copy=False)

@@ -99,16 +99,17 @@ class ProposalTargetCreator:
         -------
         ``(sample_roi, gt_roi_loc, gt_roi_label)``: proposals (S, 4), foreground first; normalised
         offsets to the best ground-truth box (S, 4), for background too; classes from 1, 0 for
-        background, in the dtype of ``label``, (S,). S is at most ``n_sample``.
+        background, in the dtype of ``label`` or, if that is narrower, int32, (S,). S is at most
+        ``n_sample``. A deviation of 0 gives infinite offsets or NaN.
 
         Raises
         ------
         ValueError
-            A wrong shape, a negative label, or a ground-truth box that is not finite or has no
-            size.
+            A wrong shape, a label that is negative or the largest number of its type, or a
+            ground-truth box that is not finite or has no size.
         """
         rois, boxes = _arrays.boxes(roi=roi, bbox=bbox)
-        labels = _arrays.labels(label, "label", len(boxes))
+        labels = _wide(_arrays.labels(label, "label", len(boxes)))
         mean = _arrays.numbers(loc_normalize_mean, "loc_normalize_mean", 4).astype(np.float32)
         std = _arrays.numbers(loc_normalize_std, "loc_normalize_std", 4).astype(np.float32)
         rois = np.concatenate((rois, boxes))
@@ -131,8 +132,9 @@ class ProposalTargetCreator:
         if len(boxes) == 0:
             return sample_roi, np.zeros_like(sample_roi), gt_roi_label
         gt_roi_loc = bbox2loc(sample_roi, boxes[assigned])
-        gt_roi_loc -= mean
-        gt_roi_loc /= std
+        with np.errstate(all="ignore"):
+            gt_roi_loc -= mean
+            gt_roi_loc /= std
         return sample_roi, gt_roi_loc, gt_roi_label
 
     @staticmethod
@@ -141,3 +143,13 @@ class ProposalTargetCreator:
         if len(candidates) == 0:
             return candidates
         return draw(rng, candidates, min(size, len(candidates)))
+
+
+def _wide(labels: NDArray[Any]) -> NDArray[Any]:
+    """Labels in a type that holds one more than the largest of them."""
+    if labels.dtype.itemsize < 4:
+        return labels.astype(np.int32)
+    largest = np.iinfo(labels.dtype).max
+    if labels.max(initial=0) == largest:
+        raise ValueError(f"label: expected labels below {largest}, got {largest}")
+    return labels

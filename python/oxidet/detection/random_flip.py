@@ -62,15 +62,17 @@ def random_flip(
     if image.ndim != 3:
         raise ValueError(f"img: expected shape (C, H, W), got {image.shape}")
 
+    both = _arrays.flag(return_param, "return_param")
+
     def coin() -> bool:
         return random.choice([True, False]) if rng is None else bool(rng.random() < 0.5)
 
-    y_flip = coin() if y_random else False
-    x_flip = coin() if x_random else False
+    y_flip = coin() if _arrays.flag(y_random, "y_random") else False
+    x_flip = coin() if _arrays.flag(x_random, "x_random") else False
     if y_flip:
         image = image[:, ::-1, :]
     if x_flip:
         image = image[:, :, ::-1]
-    if copy:
+    if _arrays.flag(copy, "copy"):
         image = image.copy()
-    return (image, {"y_flip": y_flip, "x_flip": x_flip}) if return_param else image
+    return (image, {"y_flip": y_flip, "x_flip": x_flip}) if both else image

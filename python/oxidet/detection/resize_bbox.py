@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
@@ -52,6 +53,7 @@ def resize_bbox(
         raise ValueError(f"in_size: expected positive numbers, got {in_size!r}")
     if out_height < 0 or out_width < 0:
         raise ValueError(f"out_size: expected numbers of at least 0, got {out_size!r}")
-    resized[:, 0::2] = out_height / in_height * resized[:, 0::2]
-    resized[:, 1::2] = out_width / in_width * resized[:, 1::2]
+    with np.errstate(all="ignore"):  # infinite boxes, and what the type of the boxes cannot hold
+        resized[:, 0::2] = out_height / in_height * resized[:, 0::2]
+        resized[:, 1::2] = out_width / in_width * resized[:, 1::2]
     return resized

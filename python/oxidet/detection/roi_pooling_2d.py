@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from oxidet._arrays import number, pair
+from oxidet._arrays import as_array, pair
 from oxidet._kinds import same_kind
+from oxidet.ops._regions import pooled
 from oxidet.ops._roi_pool import roi_pool_
 
 
@@ -27,9 +28,9 @@ def roi_pooling_2d(
     Parameters
     ----------
     x
-        (N, C, H, W) float32 features.
+        (N, C, H, W) features.
     rois
-        (R, 5) float32 rows (batch_index, x_min, y_min, x_max, y_max) in image pixels: the one
+        (R, 5) rows (batch_index, x_min, y_min, x_max, y_max) in image pixels: the one
         place of this package where boxes do not start with y.
     outh, outw
         Rows and columns of bins.
@@ -42,15 +43,17 @@ def roi_pooling_2d(
 
     Returns
     -------
-    (R, C, outh, outw) float32, C-contiguous if ``x`` is, else channels-last in memory; 0 for a bin
-    without pixels. Differentiable in ``x``. NaN never is the maximum (on a CPU Chainer propagates
+    (R, C, outh, outw) in the floating type of ``x`` (float32 for integers). Features and boxes are
+    converted to float32 first, so float64 comes back with the precision of float32. C-contiguous
+    if ``x`` is, else channels-last in memory. 0 for a bin without pixels and for a region with a
+    NaN coordinate. Differentiable in ``x``. NaN never is the maximum (on a CPU Chainer propagates
     it).
 
     Raises
     ------
     ValueError
-        If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
-        not finite (the row is named).
+        If a shape is wrong, or a row has a batch index outside the batch or an infinite coordinate
+        (the row is named).
     MemoryError
         If the result does not fit into memory.
 
@@ -67,11 +70,9 @@ def roi_pooling_2d(
     """
     if convention not in ("gpu", "cpu"):
         raise ValueError(f"convention: expected 'gpu' or 'cpu', got {convention!r}")
-    return roi_pool_(
-        x,
-        rois,
-        output_size=pair((outh, outw), "outh, outw"),
-        spatial_scale=number(spatial_scale, "spatial_scale"),
-        half_to_even=convention == "cpu",
-        float64_edges=convention == "cpu",
-    )
+    on_cpu = convention == "cpu"
+    size = pair((outh, outw), "outh, outw")
+    if isinstance(rois, (list, tuple)):  # of rows; torchvision's lists are of images
+        rois = as_array(rois, "rois")
+    options = {"half_to_even": on_cpu, "float64_edges": on_cpu}
+    return pooled(roi_pool_, x, rois, "rois", size, spatial_scale, features="x", **options)

@@ -51,9 +51,10 @@ def rotate_bbox(bbox: ArrayLike, angle: float, size: tuple[float, float]) -> NDA
     turns = int(angle // 90) % 4
     if turns == 0:
         return boxes
-    columns = {
-        1: (width - x_max, y_min, width - x_min, y_max),
-        2: (height - y_max, width - x_max, height - y_min, width - x_min),
-        3: (x_min, height - y_max, x_max, height - y_min),
-    }[turns]
-    return np.stack(columns, axis=1).astype(boxes.dtype, copy=False)
+    with np.errstate(all="ignore"):  # infinite boxes, and what the type of the boxes cannot hold
+        columns = {
+            1: (width - x_max, y_min, width - x_min, y_max),
+            2: (height - y_max, width - x_max, height - y_min, width - x_min),
+            3: (x_min, height - y_max, x_max, height - y_min),
+        }[turns]
+        return np.stack(columns, axis=1).astype(boxes.dtype, copy=False)

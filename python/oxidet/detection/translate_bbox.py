@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
@@ -43,7 +44,9 @@ def translate_bbox(bbox: ArrayLike, y_offset: float = 0, x_offset: float = 0) ->
     array([[11,  1, 13,  3]])
     """
     moved = _arrays.box_shape(_arrays.as_array(bbox, "bbox"), "bbox").copy()
-    # Two columns and one number: a sum in the type of the boxes.
-    moved[:, 0::2] = moved[:, 0::2] + _arrays.number(y_offset, "y_offset")
-    moved[:, 1::2] = moved[:, 1::2] + _arrays.number(x_offset, "x_offset")
+    down, right = _arrays.number(y_offset, "y_offset"), _arrays.number(x_offset, "x_offset")
+    with np.errstate(all="ignore"):  # infinite boxes, and what the type of the boxes cannot hold
+        # Two columns and one number: a sum in the type of the boxes.
+        moved[:, 0::2] = moved[:, 0::2] + down
+        moved[:, 1::2] = moved[:, 1::2] + right
     return moved

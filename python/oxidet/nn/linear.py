@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import _random
-from oxidet._arrays import F32, choice, integer, pair
+from oxidet._arrays import F32, choice, extent, flag, pair
 from oxidet.nn import _convolution
 from oxidet.nn._resampling import PADDING_MODES, pad
 from oxidet.nn.module import Module
@@ -21,7 +21,11 @@ _PIECE = 1 << 15
 def _uniform(shape: tuple[int, ...], fan_in: int) -> F32:
     """torch's default for weights and biases: U(-b, b) with b = 1 / sqrt(fan_in)."""
     bound = 1 / math.sqrt(max(fan_in, 1))
-    result = np.empty(shape, np.float32)
+    try:
+        result = np.empty(shape, np.float32)
+    except (MemoryError, ValueError):  # more bytes than memory, or than there are addresses
+        got = f"{math.prod(shape)} numbers"
+        raise MemoryError(f"weight: expected one that fits into memory, got {got}") from None
     flat = result.reshape(-1)
     for first in range(0, flat.size, _PIECE):
         part = flat[first : first + _PIECE]
@@ -69,12 +73,12 @@ class Conv2d(Module):
         padding_mode: str = "zeros",
     ) -> None:
         super().__init__()
-        self.in_channels = integer(in_channels, "in_channels", 1)
-        self.out_channels = integer(out_channels, "out_channels", 1)
+        self.in_channels = extent(in_channels, "in_channels")
+        self.out_channels = extent(out_channels, "out_channels")
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
         self.dilation = pair(dilation, "dilation")
-        self.groups = integer(groups, "groups", 1)
+        self.groups = extent(groups, "groups")
         top, bottom, left, right = _convolution._resolve_padding(
             padding, self.kernel_size, self.stride, self.dilation
         )
@@ -94,9 +98,8 @@ class Conv2d(Module):
         # In memory (kh, kw, C / groups, O), the order the kernels read.
         weight = _uniform((*self.kernel_size, depth, self.out_channels), fan_in)
         self.weight = Parameter._adopt(weight.transpose(3, 2, 0, 1))
-        self.register_parameter(
-            "bias", Parameter(_uniform((self.out_channels,), fan_in)) if bias else None
-        )
+        shift = _uniform((self.out_channels,), fan_in) if flag(bias, "bias") else None
+        self.register_parameter("bias", None if shift is None else Parameter(shift))
 
     def forward(self, input: Any) -> Any:
         """(N, C, H, W) -> (N, O, H_out, W_out)."""
@@ -140,12 +143,11 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = integer(in_features, "in_features", 1)
-        self.out_features = integer(out_features, "out_features", 1)
+        self.in_features = extent(in_features, "in_features")
+        self.out_features = extent(out_features, "out_features")
         self.weight = Parameter._adopt(_uniform((out_features, in_features), in_features))
-        self.register_parameter(
-            "bias", Parameter(_uniform((out_features,), in_features)) if bias else None
-        )
+        shift = _uniform((out_features,), in_features) if flag(bias, "bias") else None
+        self.register_parameter("bias", None if shift is None else Parameter(shift))
 
     def forward(self, input: Any) -> Any:
         """(..., in) -> (..., out)."""

@@ -161,7 +161,8 @@ def box_convert(boxes: Any, in_fmt: str, out_fmt: str) -> Array:
     if in_fmt == out_fmt:
         return array.copy()
     there, back = _TO_COMMON.get(in_fmt), _FROM_COMMON.get(out_fmt)
-    if in_fmt in ROTATED:
-        return _turned(back, _turned(there, array))
-    common = there(array) if there else array
-    return back(common) if back else common
+    with np.errstate(all="ignore"):  # infinite boxes
+        if in_fmt in ROTATED:
+            return _turned(back, _turned(there, array))
+        common = there(array) if there else array
+        return back(common) if back else common

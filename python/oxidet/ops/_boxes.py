@@ -20,6 +20,8 @@ FORMATS = ("xyxy", "xywh", "cxcywh")
 def as_boxes(value: Any, argument: str, columns: int = 4) -> Array:
     """``value`` as an array of shape (..., columns)."""
     boxes = as_array(value, argument)
+    if boxes.dtype == np.bool_:
+        raise TypeError(f"{argument}: expected coordinates, got dtype bool")
     if boxes.ndim == 0 or boxes.shape[-1] != columns:
         raise ValueError(f"{argument}: expected shape (..., {columns}), got {boxes.shape}")
     return boxes
@@ -93,7 +95,11 @@ def remove_small_boxes(boxes: Any, min_size: float) -> NDArray[np.int64]:
     array = as_boxes(boxes, "boxes")
     if array.ndim != 2:
         raise ValueError(f"boxes: expected shape (R, 4), got {array.shape}")
-    large = array[:, 2:] - array[:, :2] >= number(min_size, "min_size")
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)  # differences of unsigned integers would wrap
+    least = number(min_size, "min_size")
+    with np.errstate(invalid="ignore", over="ignore"):
+        large = array[:, 2:] - array[:, :2] >= least
     return np.flatnonzero(large.all(axis=1)).astype(np.int64, copy=False)
 
 

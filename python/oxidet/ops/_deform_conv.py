@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import F32, as_float32, integer, nchw, nhwc, pair
+from oxidet._arrays import F32, as_float32, extent, flag, in_type_of, nchw, nhwc, pair
 from oxidet._kinds import same_kind
 from oxidet.nn._convolution import _hwio, _oihw
 from oxidet.nn.linear import _uniform
@@ -100,7 +100,7 @@ def _deform_conv2d_backward(ctx: Context, grad: Array) -> tuple[Array | None, ..
 deform_conv2d_ = Primitive("deform_conv2d", _deform_conv2d, _deform_conv2d_backward)
 
 
-@same_kind(dtype_of="input")
+@same_kind
 def deform_conv2d(
     input: Any,
     offset: Any,
@@ -120,25 +120,26 @@ def deform_conv2d(
     Parameters
     ----------
     input
-        (N, C, H, W) float32.
+        (N, C, H, W).
     offset
-        (N, 2 * G * kh * kw, H_out, W_out) float32, in pixels: for each of G offset groups and each
+        (N, 2 * G * kh * kw, H_out, W_out), in pixels: for each of G offset groups and each
         tap the vertical and the horizontal offset. Each offset group moves C / G channels.
     weight
-        (O, C / groups, kh, kw) float32; the number of groups follows from the shapes.
+        (O, C / groups, kh, kw); the number of groups follows from the shapes.
     bias
-        (O,) float32, or None.
+        (O,), or None.
     stride, dilation
         Integer of at least 1, or a pair (rows, columns).
     padding
         Zeros around the input: an integer of at least 0, or a pair (rows, columns).
     mask
-        (N, G * kh * kw, H_out, W_out) float32 factors, or None for 1.
+        (N, G * kh * kw, H_out, W_out) factors, or None for 1.
 
     Returns
     -------
-    (N, O, H_out, W_out) float32, channels-last in memory. Differentiable in ``input``, ``offset``,
-    ``weight``, ``bias`` and ``mask``.
+    (N, O, H_out, W_out) in the floating type of ``input`` (float32 for integers), channels-last in
+    memory. All arrays are converted to float32 first, so float64 comes back with the precision of
+    float32. Differentiable in ``input``, ``offset``, ``weight``, ``bias`` and ``mask``.
 
     Raises
     ------
@@ -151,14 +152,14 @@ def deform_conv2d(
     --------
     >>> import numpy as np
     >>> from oxidet import ops
-    >>> x = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)
+    >>> x = np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)
     >>> offset = np.zeros((1, 2, 2, 3))
     >>> offset[0, 0] = 0.5  # half a pixel down
     >>> ops.deform_conv2d(x[:, :, :2], offset, np.ones((1, 1, 1, 1)))
     array([[[[2.5, 3.5, 4.5],
              [2. , 2.5, 3. ]]]], dtype=float32)
     """
-    return deform_conv2d_(
+    result = deform_conv2d_(
         input,
         offset,
         weight,
@@ -168,6 +169,7 @@ def deform_conv2d(
         padding=pair(padding, "padding", minimum=0),
         dilation=pair(dilation, "dilation"),
     )
+    return in_type_of(input, result)
 
 
 class DeformConv2d(Module):
@@ -194,13 +196,13 @@ class DeformConv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels = integer(in_channels, "in_channels", 1)
-        self.out_channels = integer(out_channels, "out_channels", 1)
+        self.in_channels = extent(in_channels, "in_channels")
+        self.out_channels = extent(out_channels, "out_channels")
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.stride = pair(stride, "stride")
         self.padding = pair(padding, "padding", minimum=0)
         self.dilation = pair(dilation, "dilation")
-        self.groups = integer(groups, "groups", 1)
+        self.groups = extent(groups, "groups")
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(
@@ -210,9 +212,8 @@ class DeformConv2d(Module):
         fan_in = depth * math.prod(self.kernel_size)
         weight = _uniform((*self.kernel_size, depth, self.out_channels), fan_in)
         self.weight = Parameter._adopt(weight.transpose(3, 2, 0, 1))
-        self.register_parameter(
-            "bias", Parameter(_uniform((self.out_channels,), fan_in)) if bias else None
-        )
+        shift = _uniform((self.out_channels,), fan_in) if flag(bias, "bias") else None
+        self.register_parameter("bias", None if shift is None else Parameter(shift))
 
     @same_kind
     def forward(self, input: Any, offset: Any, mask: Any = None) -> Any:

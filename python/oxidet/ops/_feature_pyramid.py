@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import as_float32, nchw, nhwc
+from oxidet._arrays import as_float32, extent, nchw, nhwc, shown
 from oxidet._kinds import same_kind
 from oxidet.nn import init
 from oxidet.nn._activation import relu
@@ -149,14 +149,16 @@ class FeaturePyramidNetwork(Module):
             raise TypeError(
                 f"extra_blocks: expected an ExtraFPNBlock, got {type(extra_blocks).__name__}"
             )
+        if not isinstance(in_channels_list, (list, tuple)) or not in_channels_list:
+            raise ValueError(
+                f"in_channels_list: expected the channels of at least one map, "
+                f"got {shown(in_channels_list)}"
+            )
         self.inner_blocks = ModuleList()
         self.layer_blocks = ModuleList()
         options: dict[str, Any] = {"norm_layer": norm_layer, "activation_layer": None}
         for in_channels in in_channels_list:
-            if in_channels == 0:
-                raise ValueError(
-                    f"in_channels_list: expected channels in every map, got {in_channels_list}"
-                )
+            extent(in_channels, "in_channels_list")
             self.inner_blocks.append(Conv2dNormActivation(in_channels, out_channels, 1, **options))
             self.layer_blocks.append(Conv2dNormActivation(out_channels, out_channels, 3, **options))
         for module in self.modules():
@@ -171,8 +173,10 @@ class FeaturePyramidNetwork(Module):
         The extra blocks' levels come last. Raises ValueError if there are not as many maps as
         ``in_channels_list`` has entries.
         """
+        if not isinstance(x, Mapping):
+            raise TypeError(f"x: expected maps by name, got {type(x).__name__}")
         names, maps = list(x.keys()), list(x.values())
-        if len(maps) != len(self.inner_blocks) or not maps:
+        if len(maps) != len(self.inner_blocks):
             raise ValueError(f"x: expected {len(self.inner_blocks)} maps, got {len(maps)}")
         merged = self.inner_blocks[-1](maps[-1])
         results = [self.layer_blocks[-1](merged)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, choice, number, numbers, threshold_number
+from oxidet._arrays import as_array, choice, listed, number, numbers, threshold_number
 from oxidet._kinds import same_kind
 from oxidet.ops._nms import ready_categories
 
@@ -99,6 +99,9 @@ def weighted_boxes_fusion(
     >>> scores, labels
     (array([0.75, 0.15]), array([1, 2]))
     """
+    boxes_list = listed(boxes_list, "boxes_list")
+    scores_list = listed(scores_list, "scores_list")
+    labels_list = listed(labels_list, "labels_list")
     models = len(boxes_list)
     for value, argument in ((scores_list, "scores_list"), (labels_list, "labels_list")):
         if len(value) != models:

@@ -78,8 +78,13 @@ def box_iou(boxes1: Any, boxes2: Any, fmt: str = "xyxy") -> Array:
            [0.        ]], dtype=float32)
     """
     if fmt in ROTATED:
-        turned = (box_convert(boxes, fmt, "cxcywhr") for boxes in (boxes1, boxes2))
-        return rotated_box_iou(*turned)
+        named = {"boxes1": boxes1, "boxes2": boxes2}
+        for argument, boxes in named.items():
+            named[argument] = rows = as_boxes(boxes, argument, ROTATED[fmt])
+            if rows.ndim != 2:
+                expected = f"shape (R, {ROTATED[fmt]})"
+                raise ValueError(f"{argument}: expected {expected}, got {rows.shape}")
+        return rotated_box_iou(*(box_convert(rows, fmt, "cxcywhr") for rows in named.values()))
     if fmt not in FORMATS:
         choice(fmt, "fmt", (*FORMATS, *ROTATED))
     iou = _core.box_iou(boxes1, boxes2, fmt)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import as_array, choice, is_double, kernel, number
+from oxidet._arrays import as_array, choice, computed, is_double, number
 from oxidet._kinds import same_kind
 from oxidet.nn._losses import REDUCTIONS, reduce, spread
 from oxidet.nn.primitive import Context, Primitive
@@ -42,7 +42,7 @@ def _box_loss(
         raise ValueError(f"boxes1: expected shape (..., 4), got {a.shape}")
     shape = a.shape[:-1]
     rows = a.reshape(-1, 4), b.reshape(-1, 4)
-    losses = kernel("box_loss", a)(kind, *rows, eps).reshape(shape)
+    losses = computed(_core.box_loss(kind, *rows, eps)).reshape(shape)
     # The mean of no boxes is 0, as in torchvision.
     ctx.reduction = (reduction, max(losses.size, 1))
     if ctx.recording:
@@ -113,24 +113,8 @@ def distance_box_iou_loss(
 
     "Distance-IoU Loss", Zheng et al., 2019.
 
-    Parameters
-    ----------
-    boxes1, boxes2
-        (R, 4) or (4,), (x1, y1, x2, y2), arrays or tensors. Both are differentiated.
-    reduction
-        ``"none"``, ``"mean"`` (of no boxes: 0) or ``"sum"``.
-    eps
-        Added to union and diagonal, so that boxes without area give no NaN.
-
-    Returns
-    -------
-    The loss of each pair, (R,) or (), or a single number: float64 if either input is, else float32.
-    Inside it is computed in float64. Where corners coincide, each gets half the gradient.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ or are no boxes, or for another reduction.
+    Parameters, result and errors are those of :func:`generalized_box_iou_loss`; ``eps`` is added to
+    union and diagonal.
 
     Examples
     --------
@@ -150,26 +134,9 @@ def complete_box_iou_loss(
     "Distance-IoU Loss", Zheng et al., 2019. The weight ``alpha`` of the aspect ratios' term counts
     as a constant in the gradient.
 
-    Parameters
-    ----------
-    boxes1, boxes2
-        (R, 4) or (4,), (x1, y1, x2, y2), arrays or tensors. Both are differentiated. A box without
-        height has no aspect ratio: its gradient is NaN, as in torch.
-    reduction
-        ``"none"``, ``"mean"`` (of no boxes: 0) or ``"sum"``.
-    eps
-        Added to the denominator of ``alpha``. Union and diagonal get 1e-7 whatever it is, as in
-        torchvision.
-
-    Returns
-    -------
-    The loss of each pair, (R,) or (), or a single number: float64 if either input is, else float32.
-    Inside it is computed in float64. Where corners coincide, each gets half the gradient.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ or are no boxes, or for another reduction.
+    Parameters, result and errors are those of :func:`generalized_box_iou_loss`; ``eps`` is added to
+    the denominator of ``alpha``, while union and diagonal get 1e-7 whatever it is, as in
+    torchvision. A box without height has no aspect ratio: its gradient is NaN, as in torch.
 
     Examples
     --------
@@ -188,7 +155,7 @@ def _focal_loss(
 ) -> Array:
     x, t = _pair(inputs, targets, ("inputs", "targets"))
     flat = x.reshape(-1), t.reshape(-1)
-    losses = kernel("sigmoid_focal", x)(*flat, alpha, gamma).reshape(x.shape)
+    losses = computed(_core.sigmoid_focal_loss(*flat, alpha, gamma)).reshape(x.shape)
     ctx.reduction = (reduction, losses.size)
     if ctx.recording:
         ctx.shape, ctx.arguments = x.shape, (*(f.astype(np.float32) for f in flat), alpha, gamma)

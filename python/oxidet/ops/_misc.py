@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from oxidet._arrays import integer, number, pair
+from oxidet._arrays import as_array, extent, number, pair, shown
 from oxidet._kinds import same_kind
 from oxidet.nn._normalization import batch_norm
 from oxidet.nn.activation import ReLU
@@ -15,7 +15,8 @@ from oxidet.nn.containers import Sequential
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
-from oxidet.nn.tensor import Buffer
+from oxidet.nn.symbol import Symbol
+from oxidet.nn.tensor import Buffer, Tensor
 
 
 class FrozenBatchNorm2d(Module):
@@ -48,7 +49,7 @@ class FrozenBatchNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__()
-        integer(num_features, "num_features", 1)
+        extent(num_features, "num_features")
         number(eps, "eps", 0)
         self.eps = eps
         self.register_buffer("weight", np.ones(num_features, np.float32))
@@ -59,7 +60,9 @@ class FrozenBatchNorm2d(Module):
     @same_kind
     def forward(self, x: Any) -> Any:
         """(N, C, H, W); the same out."""
-        shape = np.shape(x)
+        if not isinstance(x, (Tensor, Symbol)):
+            x = as_array(x, "x")
+        shape = x.shape
         if len(shape) != 4 or shape[1] != len(self.weight):
             raise ValueError(f"x: expected shape (N, {len(self.weight)}, H, W), got {shape}")
         return batch_norm(
@@ -119,6 +122,14 @@ class Conv2dNormActivation(Sequential):
         inplace: bool | None = True,
         bias: bool | None = None,
     ) -> None:
+        for layer, argument in (
+            (norm_layer, "norm_layer"),
+            (activation_layer, "activation_layer"),
+        ):
+            if layer is not None and not callable(layer):
+                raise TypeError(
+                    f"{argument}: expected a class of layers or None, got {shown(layer)}"
+                )
         if padding is None:
             kernel, spread = pair(kernel_size, "kernel_size"), pair(dilation, "dilation")
             padding = tuple((k - 1) // 2 * d for k, d in zip(kernel, spread, strict=True))

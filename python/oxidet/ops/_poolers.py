@@ -10,12 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import F32, integer, nchw, nhwc, number, pair
+from oxidet._arrays import (
+    F32,
+    as_array,
+    in_type_of,
+    integer,
+    nchw,
+    nhwc,
+    number,
+    pair,
+    real_pair,
+)
 from oxidet._kinds import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
-from oxidet.ops._regions import as_nchw, empty_result, features, rois_of
-from oxidet.ops._roi_align import _sampling_ratio, roi_align
+from oxidet.nn.symbol import Symbol
+from oxidet.nn.tensor import Tensor
+from oxidet.ops._regions import as_nchw, checked_rois, empty_result, features
+from oxidet.ops._roi_align import roi_align
+from oxidet.ops._roi_layer import checked_sampling_ratio
 
 Array = NDArray[Any]
 # Keeps a box of exactly a level's size in that level.
@@ -34,12 +47,6 @@ def _multi_scale_roi_align(
     """The maps of the levels are the inputs; a region of level -1 gives zeros."""
     pairs = [features(value) for value in maps]
     channels = np.shape(maps[0])[1]
-    for i, value in enumerate(maps):
-        if np.shape(value)[1] != channels:
-            raise ValueError(
-                f"x: expected {channels} channels in every map, as in the first, "
-                f"got shape {np.shape(value)} for map {i}"
-            )
     # In the memory order of the first map, the largest.
     first = pairs[0][1]
     result = as_nchw(empty_result(len(rois), channels, output_size, first), first)
@@ -83,13 +90,28 @@ class LevelMapper:
         self.lvl0 = canonical_level
 
     def __call__(self, boxes: Any) -> NDArray[np.int64]:
-        """(R, 4) boxes to (R,) levels counted from ``k_min``; -1 for a box of negative area."""
+        """(R, 4) boxes to (R,) levels from ``k_min``; -1 for negative area and NaN coordinates."""
         x1, y1, x2, y2 = np.asarray(boxes, np.float32).T
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             size = np.sqrt((x2 - x1) * (y2 - y1))
             level = np.float32(self.lvl0) + np.log2(size / np.float32(self.s0)) + _EPS
         level = np.clip(np.floor(level), self.k_min, self.k_max) - np.float32(self.k_min)
         return np.where(np.isnan(level), np.float32(-1), level).astype(np.int64)
+
+
+def _image_sizes(image_shapes: Any, images: int) -> list[tuple[float, float]]:
+    """(height, width) of each image, checked."""
+    if not isinstance(image_shapes, (list, tuple)):
+        got = type(image_shapes).__name__
+        raise TypeError(f"image_shapes: expected a list of pairs (height, width), got {got}")
+    if len(image_shapes) != images or images == 0:
+        expected = f"{images} pairs, one for each entry of boxes" if images else "at least one pair"
+        raise ValueError(f"image_shapes: expected {expected}, got {len(image_shapes)}")
+    sizes = [real_pair(size, f"image_shapes[{i}]") for i, size in enumerate(image_shapes)]
+    for i, size in enumerate(sizes):
+        if min(size) <= 0:
+            raise ValueError(f"image_shapes[{i}]: expected positive numbers, got {size}")
+    return sizes
 
 
 class MultiScaleRoIAlign(Module):
@@ -116,7 +138,7 @@ class MultiScaleRoIAlign(Module):
     >>> import numpy as np
     >>> from oxidet import ops
     >>> pool = ops.MultiScaleRoIAlign(["0", "1"], output_size=2, sampling_ratio=2)
-    >>> maps = {"0": np.zeros((1, 3, 64, 64)), "1": np.ones((1, 3, 32, 32))}
+    >>> maps = {"0": np.zeros((1, 3, 64, 64), "f4"), "1": np.ones((1, 3, 32, 32), "f4")}
     >>> boxes = [np.array([[0, 0, 50, 50], [0, 0, 240, 250]])]
     >>> pool.eval()(maps, boxes, [(256, 256)])[:, 0, 0, 0]
     array([0., 1.], dtype=float32)
@@ -132,7 +154,7 @@ class MultiScaleRoIAlign(Module):
         canonical_level: int = 4,
     ) -> None:
         super().__init__()
-        _sampling_ratio(sampling_ratio)
+        checked_sampling_ratio(sampling_ratio)
         number(canonical_scale, "canonical_scale", 1)
         integer(canonical_level, "canonical_level", 1)
         self.featmap_names = featmap_names
@@ -157,53 +179,76 @@ class MultiScaleRoIAlign(Module):
         x
             Feature maps (N, C, H, W) by name, finest first; one C for all.
         boxes
-            For each image (L, 4) float32 boxes (x1, y1, x2, y2) in pixels of the network's input.
+            For each image (L, 4) boxes (x1, y1, x2, y2) in pixels of the network's input.
         image_shapes
             (height, width) of each image, without padding.
 
         Returns
         -------
-        (R, C, rows, columns) float32, the boxes of all images in order; zeros for a box of negative
-        area if there is more than one map. Differentiable in the maps.
+        (R, C, rows, columns), the boxes of all images in order, in the floating type of the first
+        map (float32 for integers), with the precision of float32. Zeros for a box with a NaN
+        coordinate, and for one of negative area if there is more than one map. Differentiable in
+        the maps.
 
         Raises
         ------
         ValueError
-            If there are no images, none of the maps is there, or shapes do not fit.
+            If there are no images, none of the maps is there, shapes do not fit, or a coordinate is
+            infinite (the row of all boxes is named).
         """
-        maps = [value for name, value in x.items() if name in self.featmap_names]
-        if not maps:
-            raise ValueError(f"x: expected a map named in {self.featmap_names}, got {list(x)}")
+        if not isinstance(boxes, (list, tuple)):
+            raise TypeError(
+                f"boxes: expected a list with an array for each image, got {type(boxes).__name__}"
+            )
+        maps, sizes = self._maps(x), _image_sizes(image_shapes, len(boxes))
+        rois = checked_rois(boxes, "boxes", np.shape(maps[0])[0])
         if self.scales is None or self.map_levels is None:
-            self.scales, self.map_levels = self._setup_scales(maps, image_shapes)
+            self.scales, self.map_levels = self._setup_scales(maps, sizes)
         if len(self.scales) != len(maps):
             raise ValueError(
                 f"x: expected {len(self.scales)} maps, as in the first call, got {len(maps)}"
             )
-        rois = rois_of(list(boxes), "boxes")
         if len(maps) == 1:
             size, scale = self.output_size, self.scales[0]
             return roi_align(maps[0], rois, size, scale, self.sampling_ratio)
-        return multi_scale_roi_align_(
+        result = multi_scale_roi_align_(
             *maps,
             rois=rois,
             levels=self.map_levels(rois[:, 1:]),
             output_size=self.output_size,
             scales=self.scales,
-            sampling_ratio=_sampling_ratio(self.sampling_ratio),
+            sampling_ratio=checked_sampling_ratio(self.sampling_ratio),
         )
+        return in_type_of(maps[0], result)
+
+    def _maps(self, x: Any) -> list[Any]:
+        """The maps to pool from, checked to be of as many images and channels."""
+        if not isinstance(x, Mapping):
+            raise TypeError(f"x: expected maps by name, got {type(x).__name__}")
+        maps = {name: value for name, value in x.items() if name in self.featmap_names}
+        if not maps:
+            raise ValueError(f"x: expected a map named in {self.featmap_names}, got {list(x)}")
+        for name, value in maps.items():
+            if not isinstance(value, (Tensor, Symbol)):
+                maps[name] = as_array(value, f"x[{name!r}]")
+            shape = maps[name].shape
+            if len(shape) != 4 or shape[2] == 0:
+                raise ValueError(
+                    f"x[{name!r}]: expected shape (N, C, H, W) with H above 0, got {shape}"
+                )
+        (batch, channels), *others = (value.shape[:2] for value in maps.values())
+        if any(other != (batch, channels) for other in others):
+            got = [value.shape for value in maps.values()]
+            raise ValueError(
+                f"x: expected {batch} images and {channels} channels in every map, as in the "
+                f"first, got shapes {got}"
+            )
+        return list(maps.values())
 
     def _setup_scales(
-        self, maps: Sequence[Any], image_shapes: Sequence[tuple[int, int]]
+        self, maps: Sequence[Any], image_shapes: Sequence[tuple[float, float]]
     ) -> tuple[list[float], LevelMapper]:
-        if len(image_shapes) == 0:
-            raise ValueError("image_shapes: expected at least one (height, width), got none")
-        height = max(shape[0] for shape in image_shapes)
-        if not height > 0 or any(np.shape(value)[2] == 0 for value in maps):
-            raise ValueError(
-                f"image_shapes: expected images and maps with a height, got {image_shapes} and "
-                f"{[np.shape(value) for value in maps]}"
-            )
+        height = max(height for height, _ in image_shapes)
         # Halves to even, as torch rounds.
         exponents = [round(math.log2(np.shape(value)[2] / height)) for value in maps]
         mapper = LevelMapper(

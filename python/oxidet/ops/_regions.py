@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from oxidet._arrays import F32, as_array, as_float32, nchw, nhwc
+from oxidet._arrays import F32, as_array, as_float32, in_type_of, nchw, nhwc, number, pair
+from oxidet.nn.primitive import Primitive
+from oxidet.nn.symbol import Symbol
 from oxidet.nn.tensor import Tensor
 
 
@@ -42,35 +45,81 @@ def as_nchw(result: F32, channels_first: bool) -> F32:
     return result if channels_first else nchw(result)
 
 
-def as_rois(rois: Any, argument: str) -> F32:
-    """``rois`` as C-contiguous (R, 5) float32."""
-    array = as_float32(rois, argument, ndim=2, form="(R, 5)")
-    if array.shape[1] != 5:
-        raise ValueError(
-            f"{argument}: expected shape (R, 5), rows (batch_index, x1, y1, x2, y2), "
-            f"got {array.shape}"
-        )
-    return np.ascontiguousarray(array)
+def checked_rois(boxes: Any, argument: str, batch: int) -> F32:
+    """``boxes`` in either of torchvision's forms, as C-contiguous (R, 5) float32.
 
-
-def rois_of(boxes: Any, argument: str) -> Any:
-    """``boxes`` in either of torchvision's forms, as one (R, 5) array (or tensor).
-
-    A list or tuple holds one (L, 4) array per image; anything else is one (R, 5) array.
+    A list or tuple holds one (L, 4) array per image; anything else is one (R, 5) array. Raises
+    ValueError for an index outside of the ``batch`` and for an infinite coordinate.
     """
-    if isinstance(boxes, Tensor):
-        as_rois(boxes, argument)
-        return boxes
-    if not isinstance(boxes, (list, tuple)):
-        return as_rois(boxes, argument)
+    if isinstance(boxes, (list, tuple)):
+        rois = _of_images(boxes, argument, batch)
+    else:
+        array = as_float32(boxes, argument, ndim=2, form="(R, 5)")
+        if array.shape[1] != 5:
+            raise ValueError(
+                f"{argument}: expected shape (R, 5), rows (batch_index, x1, y1, x2, y2), "
+                f"got {array.shape}"
+            )
+        rois = np.ascontiguousarray(array)
+    index = rois[:, 0]
+    # The fraction is cut off. Both comparisons are false for NaN.
+    outside = ~((index > -1) & (index < batch))
+    if outside.any():
+        row = int(outside.argmax())
+        expected = f"a batch index of at least 0 and below {batch}"
+        raise ValueError(f"{argument}: expected {expected}, got {index[row]} in row {row}")
+    infinite = np.isinf(rois[:, 1:]).any(axis=1)
+    if infinite.any():
+        row = int(infinite.argmax())
+        got = tuple(rois[row, 1:].tolist())
+        raise ValueError(f"{argument}: expected finite coordinates or NaN, got {got} in row {row}")
+    return rois
+
+
+def _of_images(boxes: Sequence[Any], argument: str, batch: int) -> F32:
     images = [as_array(image, f"{argument}[{i}]") for i, image in enumerate(boxes)]
     for i, image in enumerate(images):
         if image.ndim != 2 or image.shape[1] != 4:
             raise ValueError(
                 f"{argument}[{i}]: expected shape (L, 4), rows (x1, y1, x2, y2), got {image.shape}"
             )
+    if len(images) > batch:
+        raise ValueError(
+            f"{argument}: expected at most {batch} arrays, one for each image, got {len(images)}"
+        )
     counts = [len(image) for image in images]
     rois = np.empty((sum(counts), 5), np.float32)
     rois[:, 0] = np.repeat(np.arange(len(images)), counts)
-    rois[:, 1:] = np.concatenate([np.empty((0, 4), np.float32), *images])
+    with np.errstate(over="ignore"):  # infinite in float32; the check names the row
+        rois[:, 1:] = np.concatenate([np.empty((0, 4), np.float32), *images])
     return rois
+
+
+def pooled(
+    operator: Primitive,
+    input: Any,
+    boxes: Any,
+    argument: str,
+    output_size: Any,
+    spatial_scale: Any,
+    *,
+    features: str = "input",
+    **options: Any,
+) -> Any:
+    """What a RoI operator makes of the regions in ``boxes``, in the floating type of ``input``.
+
+    ``argument`` and ``features`` are the caller's names of ``boxes`` and ``input``.
+    """
+    if not isinstance(input, (Tensor, Symbol)):
+        input = as_array(input, features)
+    if len(input.shape) != 4:
+        raise ValueError(f"{features}: expected 4 dimensions (N, C, H, W), got shape {input.shape}")
+    rois: Any = checked_rois(boxes, argument, input.shape[0])
+    result = operator(
+        input,
+        boxes if isinstance(boxes, Tensor) else rois,
+        output_size=pair(output_size, "output_size"),
+        spatial_scale=number(spatial_scale, "spatial_scale"),
+        **options,
+    )
+    return in_type_of(input, result)

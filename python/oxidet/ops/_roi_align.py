@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import integer, nchw, nhwc, number, pair
+from oxidet._arrays import flag, nchw, nhwc
 from oxidet._kinds import same_kind
 from oxidet.nn.primitive import Context, Primitive
-from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
-from oxidet.ops._roi_layer import RoILayer
+from oxidet.ops._regions import as_nchw, empty_result, features, pooled
+from oxidet.ops._roi_layer import RoILayer, checked_sampling_ratio
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ def _roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Array:
-    (x, first), regions = features(input), as_rois(rois, "rois")
+    (x, first), regions = features(input), np.ascontiguousarray(rois, np.float32)
     n, c, h, w = np.shape(input)
     ctx.options = (spatial_scale, sampling_ratio, aligned)
     ctx.rois, ctx.input_shape = regions, (n, h, w, c)
@@ -47,12 +47,7 @@ def _roi_align_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
 roi_align_ = Primitive("roi_align", _roi_align, _roi_align_backward)
 
 
-def _sampling_ratio(value: Any) -> int:
-    # 0 and every negative number mean the same.
-    return max(integer(value, "sampling_ratio", maximum=2**16), 0)
-
-
-@same_kind(dtype_of="input")
+@same_kind
 def roi_align(
     input: Any,
     boxes: Any,
@@ -66,14 +61,14 @@ def roi_align(
     Each bin is the average of a grid of bilinear samples; nothing is rounded. A sample more than
     one pixel outside the features counts as 0. A region of non-positive size gives 0 when
     ``aligned`` and the grid is adaptive; without ``aligned`` every region is at least one
-    feature pixel wide and high.
+    feature pixel wide and high. A region with a NaN coordinate gives 0.
 
     Parameters
     ----------
     input
-        (N, C, H, W) float32 features.
+        (N, C, H, W) features.
     boxes
-        (R, 5) float32 rows (batch_index, x1, y1, x2, y2) in image pixels, or a list with an
+        (R, 5) rows (batch_index, x1, y1, x2, y2) in image pixels, or a list with an
         (L, 4) array of (x1, y1, x2, y2) for each image.
     output_size
         Bins of a region: an integer or a pair (rows, columns).
@@ -88,14 +83,15 @@ def roi_align(
 
     Returns
     -------
-    (R, C, rows, columns) float32, C-contiguous if ``input`` is, else channels-last in memory.
-    Differentiable in ``input``.
+    (R, C, rows, columns) in the floating type of ``input`` (float32 for integers). Features and
+    boxes are converted to float32 first, so float64 comes back with the precision of float32.
+    C-contiguous if ``input`` is, else channels-last in memory. Differentiable in ``input``.
 
     Raises
     ------
     ValueError
-        If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
-        not finite (the row is named).
+        If a shape is wrong, or a row has a batch index outside the batch or an infinite coordinate
+        (the row is named).
     MemoryError
         If the result does not fit into memory.
 
@@ -103,23 +99,27 @@ def roi_align(
     --------
     >>> import numpy as np
     >>> from oxidet import ops
-    >>> x = np.arange(48.0).reshape(1, 1, 6, 8)
+    >>> x = np.arange(48, dtype=np.float32).reshape(1, 1, 6, 8)
     >>> ops.roi_align(x, np.array([[0, 4, 2, 22, 15]]), (2, 3), 0.25, sampling_ratio=2)
     array([[[[12.25, 13.75, 15.25],
              [25.25, 26.75, 28.25]]]], dtype=float32)
     """
-    return roi_align_(
+    return pooled(
+        roi_align_,
         input,
-        rois_of(boxes, "boxes"),
-        output_size=pair(output_size, "output_size"),
-        spatial_scale=number(spatial_scale, "spatial_scale"),
-        sampling_ratio=_sampling_ratio(sampling_ratio),
-        aligned=bool(aligned),
+        boxes,
+        "boxes",
+        output_size,
+        spatial_scale,
+        sampling_ratio=checked_sampling_ratio(sampling_ratio),
+        aligned=flag(aligned, "aligned"),
     )
 
 
 class RoIAlign(RoILayer):
     """RoI align with fixed options, as ``torchvision.ops.RoIAlign``; see :func:`roi_align`."""
+
+    _operator = roi_align_
 
     def __init__(
         self,
@@ -129,20 +129,13 @@ class RoIAlign(RoILayer):
         aligned: bool = False,
     ) -> None:
         super().__init__(output_size, spatial_scale)
-        _sampling_ratio(sampling_ratio)
+        checked_sampling_ratio(sampling_ratio)
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
-    def forward(self, input: Any, rois: Any) -> Any:
-        """(N, C, H, W) features and (R, 5) regions -> (R, C, rows, columns)."""
-        return roi_align(
-            input,
-            rois,
-            self.output_size,
-            self.spatial_scale,
-            self.sampling_ratio,
-            self.aligned,
-        )
+    def _options(self) -> dict[str, Any]:
+        ratio = checked_sampling_ratio(self.sampling_ratio)
+        return {"sampling_ratio": ratio, "aligned": flag(self.aligned, "aligned")}
 
     def extra_repr(self) -> str:
         """Arguments in torchvision's form."""

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import nchw, nhwc, number, pair
+from oxidet._arrays import nchw, nhwc
 from oxidet._kinds import same_kind
 from oxidet.nn.primitive import Context, Primitive
-from oxidet.ops._regions import as_nchw, as_rois, empty_result, features, rois_of
+from oxidet.ops._regions import as_nchw, empty_result, features, pooled
 from oxidet.ops._roi_layer import RoILayer
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ def _roi_pool(
     half_to_even: bool,
     float64_edges: bool,
 ) -> Array:
-    regions = as_rois(rois, "rois")
+    regions = np.ascontiguousarray(rois, np.float32)
     options = (output_size, spatial_scale, half_to_even, float64_edges)
     if ctx.recording:
         last = nhwc(input, "input")
@@ -50,21 +50,24 @@ def _roi_pool_backward(ctx: Context, grad: Array) -> tuple[Array | None, None]:
 
 roi_pool_ = Primitive("roi_pool", _roi_pool, _roi_pool_backward)
 
+# torchvision's rounding; there are others, see oxidet.detection.roi_pooling_2d.
+_TORCHVISION: dict[str, Any] = {"half_to_even": False, "float64_edges": False}
 
-@same_kind(dtype_of="input")
+
+@same_kind
 def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.0) -> Any:
     """RoI max pooling (Fast R-CNN, section 2.1), as ``torchvision.ops.roi_pool``.
 
     Corners are scaled and rounded to pixels, halves away from zero; both end pixels belong to the
     region. Each bin takes the maximum of its pixels; bins may share pixels, and a bin without
-    pixels gives 0. NaN never is the maximum.
+    pixels gives 0, as does every bin of a region with a NaN coordinate. NaN never is the maximum.
 
     Parameters
     ----------
     input
-        (N, C, H, W) float32 features.
+        (N, C, H, W) features.
     boxes
-        (R, 5) float32 rows (batch_index, x1, y1, x2, y2) in image pixels, or a list with an
+        (R, 5) rows (batch_index, x1, y1, x2, y2) in image pixels, or a list with an
         (L, 4) array of (x1, y1, x2, y2) for each image.
     output_size
         Bins of a region: an integer or a pair (rows, columns).
@@ -73,14 +76,15 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
 
     Returns
     -------
-    (R, C, rows, columns) float32, C-contiguous if ``input`` is, else channels-last in memory.
-    Differentiable in ``input``.
+    (R, C, rows, columns) in the floating type of ``input`` (float32 for integers). Features and
+    boxes are converted to float32 first, so float64 comes back with the precision of float32.
+    C-contiguous if ``input`` is, else channels-last in memory. Differentiable in ``input``.
 
     Raises
     ------
     ValueError
-        If a shape is wrong, or a row has a batch index outside the batch or a coordinate that is
-        not finite (the row is named).
+        If a shape is wrong, or a row has a batch index outside the batch or an infinite coordinate
+        (the row is named).
     MemoryError
         If the result does not fit into memory.
 
@@ -88,24 +92,18 @@ def roi_pool(input: Any, boxes: Any, output_size: Any, spatial_scale: float = 1.
     --------
     >>> import numpy as np
     >>> from oxidet import ops
-    >>> x = np.arange(48.0).reshape(1, 1, 6, 8)
+    >>> x = np.arange(48, dtype=np.float32).reshape(1, 1, 6, 8)
     >>> ops.roi_pool(x, np.array([[0, 4, 2, 22, 15]]), (2, 3), spatial_scale=0.25)
     array([[[[18., 20., 22.],
              [34., 36., 38.]]]], dtype=float32)
     """
-    return roi_pool_(
-        input,
-        rois_of(boxes, "boxes"),
-        output_size=pair(output_size, "output_size"),
-        spatial_scale=number(spatial_scale, "spatial_scale"),
-        half_to_even=False,
-        float64_edges=False,
-    )
+    return pooled(roi_pool_, input, boxes, "boxes", output_size, spatial_scale, **_TORCHVISION)
 
 
 class RoIPool(RoILayer):
     """RoI max pooling with fixed options, as ``torchvision.ops.RoIPool``; see :func:`roi_pool`."""
 
-    def forward(self, input: Any, rois: Any) -> Any:
-        """(N, C, H, W) features and (R, 5) regions -> (R, C, rows, columns)."""
-        return roi_pool(input, rois, self.output_size, self.spatial_scale)
+    _operator = roi_pool_
+
+    def _options(self) -> dict[str, Any]:
+        return _TORCHVISION

@@ -59,9 +59,8 @@ class AnchorGenerator(nn.Module):
         super().__init__()
         for values, argument in ((sizes, "sizes"), (aspect_ratios, "aspect_ratios")):
             if not isinstance(values, (list, tuple)) or not values:
-                raise TypeError(
-                    f"{argument}: expected a tuple for each feature map, got {values!r}"
-                )
+                got = _arrays.shown(values)
+                raise TypeError(f"{argument}: expected a tuple for each feature map, got {got}")
         if not isinstance(sizes[0], (list, tuple)):
             sizes = tuple((size,) for size in sizes)
         if not isinstance(aspect_ratios[0], (list, tuple)):
@@ -77,9 +76,11 @@ class AnchorGenerator(nn.Module):
         for values, argument in ((scales, "sizes"), (aspect_ratios, "aspect_ratios")):
             for value in values:
                 if not 0 < _arrays.number(value, argument) < float("inf"):
-                    raise ValueError(f"{argument}: expected positive finite numbers, got {value}")
-        side = np.asarray(scales, np.float32)
-        root = np.sqrt(np.asarray(aspect_ratios, np.float32))
+                    raise ValueError(
+                        f"{argument}: expected positive finite numbers, got {_arrays.shown(value)}"
+                    )
+        side = _arrays.as_float32(scales, "sizes")
+        root = np.sqrt(_arrays.as_float32(aspect_ratios, "aspect_ratios"))
         w: F32 = (np.reciprocal(root)[:, np.newaxis] * side).ravel()
         h: F32 = (root[:, np.newaxis] * side).ravel()
         corners: F32 = np.stack((-w, -h, w, h), axis=1)
@@ -135,6 +136,15 @@ class AnchorGenerator(nn.Module):
         ValueError
             Another number of maps than of sizes and aspect ratios.
         """
+        if not (hasattr(image_list, "tensors") and hasattr(image_list, "image_sizes")):
+            raise TypeError(f"image_list: expected an ImageList, got {type(image_list).__name__}")
+        feature_maps = _arrays.listed(feature_maps, "feature_maps")
+        for i, feature_map in enumerate(feature_maps):
+            if len(getattr(feature_map, "shape", ())) < 2:
+                raise ValueError(
+                    f"feature_maps[{i}]: expected shape (N, C, H, W), "
+                    f"got {_arrays.shown(feature_map)}"
+                )
         grid_sizes = [tuple(feature_map.shape[-2:]) for feature_map in feature_maps]
         height, width = image_list.tensors.shape[-2:]
         strides = [(height // max(h, 1), width // max(w, 1)) for h, w in grid_sizes]
@@ -143,6 +153,7 @@ class AnchorGenerator(nn.Module):
         if torch is not None and isinstance(feature_maps[0], torch.Tensor):
             anchors = torch.from_numpy(anchors).to(feature_maps[0])
             return [anchors.clone() if i else anchors for i in range(len(image_list.image_sizes))]
-        if np.dtype(feature_maps[0].dtype).kind == "f":
-            anchors = anchors.astype(feature_maps[0].dtype, copy=False)
+        dtype = np.dtype(feature_maps[0].dtype)
+        if dtype.kind == "f":
+            anchors = anchors.astype(dtype.newbyteorder("="), copy=False)
         return [anchors.copy() if i else anchors for i in range(len(image_list.image_sizes))]

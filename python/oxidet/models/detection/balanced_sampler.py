@@ -69,7 +69,8 @@ class BalancedPositiveNegativeSampler:
         ValueError
             Labels of an image have not one dimension.
         """
-        pairs = [self._sample(labels, rng) for labels in matched_idxs]
+        images = _arrays.listed(matched_idxs, "matched_idxs")
+        pairs = [self._sample(labels, rng) for labels in images]
         return [positive for positive, _ in pairs], [negative for _, negative in pairs]
 
     def _sample(self, labels: ArrayLike, rng: Rng) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -53,8 +53,8 @@ class BoxCoder:
         weights: tuple[float, float, float, float],
         bbox_xform_clip: float = math.log(1000.0 / 16),
     ) -> None:
-        if len(weights) != 4:
-            raise ValueError(f"weights: expected four numbers, got {weights!r}")
+        if _arrays.as_array(weights, "weights").shape != (4,):
+            raise ValueError(f"weights: expected four numbers, got {_arrays.shown(weights)}")
         for weight in weights:
             _arrays.number(weight, "weights")
         self.weights = weights
@@ -143,9 +143,11 @@ class BoxCoder:
         (sources,) = _arrays.boxes(boxes=boxes)
         if codes.ndim != 2 or codes.shape[1] % 4:
             raise ValueError(f"rel_codes: expected shape (R, 4 K), got {codes.shape}")
+        with np.errstate(over="ignore"):
+            sources = sources.astype(codes.dtype, copy=False)
         decoded: NDArray[Any] = _arrays.kernel("decode_boxes", codes)(
             codes,
-            sources.astype(codes.dtype, copy=False),
+            sources,
             [float(weight) for weight in self.weights],
             self.bbox_xform_clip,
         )
@@ -154,5 +156,6 @@ class BoxCoder:
 
 def _concatenated(boxes: Sequence[ArrayLike], argument: str) -> NDArray[Any]:
     """The boxes of all images."""
-    arrays = [_arrays.boxes(**{argument: image})[0] for image in boxes]
+    images = enumerate(_arrays.listed(boxes, argument))
+    arrays = [_arrays.boxes(**{f"{argument}[{i}]": image})[0] for i, image in images]
     return np.concatenate(arrays) if arrays else np.zeros((0, 4), np.float32)
