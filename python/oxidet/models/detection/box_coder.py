@@ -53,9 +53,10 @@ class BoxCoder:
         weights: tuple[float, float, float, float],
         bbox_xform_clip: float = math.log(1000.0 / 16),
     ) -> None:
-        if _arrays.as_array(weights, "weights").shape != (4,):
+        given = weights.tolist() if isinstance(weights, np.ndarray) else weights
+        if not isinstance(given, (tuple, list)) or len(given) != 4:
             raise ValueError(f"weights: expected four numbers, got {_arrays.shown(weights)}")
-        for weight in weights:
+        for weight in given:
             _arrays.number(weight, "weights")
         self.weights = weights
         self.bbox_xform_clip = _arrays.number(bbox_xform_clip, "bbox_xform_clip")
