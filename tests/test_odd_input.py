@@ -76,7 +76,9 @@ ODD: list[Any] = [
     (np.nan, np.nan), (0, 0), (1e300, 1e300), (10**400, 3), ("a", 3), (None, None),
 ]  # fmt: skip
 CLASSES = (TypeError, ValueError, NotImplementedError, MemoryError)
-SENTENCE = re.compile(r"[\w\[\]'\"., ]+: expected [^\n]+ got [^\n]+|training: expected None")
+SENTENCE = re.compile(
+    r"(layer \w+: )?[\w\[\]'\"., ]+: expected [^\n]+ got [^\n]+|training: expected None"
+)
 
 
 def complaint(function: Callable[..., Any], arguments: list[Any]) -> str:
