@@ -20,13 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from workloads import BATCH, NETWORKS, PIXELS, THREADS, Workload
+from workloads import ARGUMENTS, BATCH, NETWORKS, PIXELS, THREADS, Workload
 
 WORKLOADS = {workload.key: workload for workload in NETWORKS + BATCH + PIXELS + THREADS}
-ARGUMENTS = {
-    "googlenet": {"aux_logits": False, "init_weights": False},
-    "inception_v3": {"aux_logits": False, "init_weights": False},
-}
 
 
 def build(model: str) -> torch.nn.Module:

@@ -11,19 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from workloads import Workload
+from workloads import ARGUMENTS, Workload
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
 def load_oxidet(workload: Workload, folder: Path, threads: int) -> Run:
     """A Module in evaluation mode, called: the first call makes the plan that later ones run."""
-    import models
     import oxidet
-    from oxidet import nn, weights
+    from oxidet import models, nn, weights
 
     oxidet.set_num_threads(threads)
-    model = models.build(workload.model)
+    name, _, part = workload.model.partition(".")
+    model = models.get_model(name, **ARGUMENTS.get(name, {}))
+    model = (model.get_submodule(part) if part else model).eval()
     model.load_state_dict(weights.load(folder / f"{workload.model}.pth"))
     model.compiled = True
 

@@ -45,6 +45,13 @@ TITLES = {
     "alexnet": "AlexNet",
 }
 
+# What builders are given, torchvision's and oxidet's: no heads that only training needs, and no
+# initial weights that take seconds to draw and are overwritten.
+ARGUMENTS = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+
 # The comparison with every rival.
 NETWORKS = [
     Workload("resnet18"),
