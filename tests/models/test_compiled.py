@@ -69,6 +69,23 @@ def test_resnet(name: str) -> None:
     check(model, images(2, 3, 64, 50))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("densenet121", {}),
+        ("inception_v3", {"transform_input": True, "init_weights": False}),
+        ("inception_resnet_v1", {"blocks": (1, 1, 1)}),
+        ("resnext50_32x4d", {}),
+        ("resnet50", {"replace_stride_with_dilation": [False, True, True], "stride_1x1": True}),
+        ("resnet20_cifar10", {"shortcut": "A"}),
+        ("plain18", {}),
+    ],
+)
+def test_the_zoo(name: str, options: dict[str, Any]) -> None:
+    model = randomise_statistics(models.get_model(name, num_classes=50, **options))
+    check(model, images(2, 3, 76, 81))
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("configuration", vgg.CONFIGURATIONS)
 def test_the_features_of_vgg(configuration: str, batch_norm: bool) -> None:
