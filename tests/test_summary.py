@@ -109,6 +109,13 @@ def test_rows_are_plain_and_make_a_data_frame() -> None:
     assert frame.macs.sum() == 416_520
 
 
+def test_a_layer_alone() -> None:
+    table = oxidet.summary(nn.Conv2d(3, 4, 3), (1, 3, 8, 8))
+    assert [(row.layer, row.type, row.macs) for row in table] == [("", "Conv2d", 3888)]
+    assert "Conv2d  4x6x6" in str(table)
+    assert ">Conv2d</td>" in table._repr_html_()
+
+
 def test_networks_without_images() -> None:
     net = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1))
     table = oxidet.summary(net, (1, 5))
@@ -131,7 +138,7 @@ class Balanced(html.parser.HTMLParser):
         self.text: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag != "br":
+        if tag not in ("br", "col"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -146,11 +153,12 @@ def test_html_folds_and_has_the_sums() -> None:
     parser = Balanced()
     parser.feed(page)
     assert not parser.open
-    assert page.count("<details>") == 4 + 8 + 3  # stages, blocks, projections
-    assert "layer3 Sequential" in parser.text
-    after = parser.text[parser.text.index("layer3 Sequential") :]
-    assert after[1:4] == ["256x14x14", "2,099,712", "411 M"]
-    assert "color:" not in page.replace("currentColor", "")  # no colour that one theme would hide
+    assert page.count("<details") == 4 + 8 + 3  # stages, blocks, projections
+    line = parser.text.index("layer3 Sequential")
+    sums = ": 256x14x14; 2,099,712 parameters; 411 M MACs; field 211, stride 16, centre 0.5"
+    assert parser.text[line + 1] == sums
+    assert "11,689,512" in parser.text
+    assert "color" not in page  # none that one theme would hide
 
 
 def test_shape_and_depth_are_checked() -> None:

@@ -164,7 +164,7 @@ class Summary:
 
     def __str__(self) -> str:
         table = [[*_HEADINGS]]
-        for name, branch in _lines(self._root, ""):
+        for name, branch in _lines(self._root):
             table.append([name, *(_cells(branch.row) if not branch.below else [""] * 7)])
         table.append(self._total())
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -189,13 +189,11 @@ class Summary:
     # --- HTML
 
     def _repr_html_(self) -> str:
-        head = _html_line("", [*_HEADINGS], "oxh")
-        body = "".join(_html_branch(branch) for branch in self._root.below)
-        total = _html_line("", self._total(), "oxt")
         notes = "<br>".join(html.escape(note) for note in self._notes())
         return (
-            f'<div class="oxidet-summary">{_STYLE}<p><b>{html.escape(self._title())}</b></p>'
-            f"{head}{body}{total}<p><small>{notes}</small></p></div>"
+            f"<div><p><b>{html.escape(self._title())}</b></p>{_html_inside(self._root)}"
+            f"{_html_table([_html_row(self._total(), 'th')], head=False)}"
+            f"<p><small>{notes}</small></p></div>"
         )
 
 
@@ -295,7 +293,8 @@ def summary(model: nn.Module, *shapes: Shape, depth: int | None = None) -> Summa
     Parameters
     ----------
     model
-        A network that can be traced. It is looked at in evaluation mode, and left in its own.
+        A network that can be traced: a classifier, or a part of a detector such as its extractor.
+        It is looked at in evaluation mode, and left in its own.
     shapes
         (N, C, H, W) or (N, F) of each input; by default one square image of the size that the
         network is made for.
@@ -351,14 +350,16 @@ def _plain(row: SummaryRow) -> dict[str, Any]:
     return values
 
 
-def _lines(branch: _Branch, indent: str) -> Iterator[tuple[str, _Branch]]:
-    for child in branch.below:
+def _lines(branch: _Branch, indent: str = "") -> Iterator[tuple[str, _Branch]]:
+    """What is in a branch, line by line; a layer alone is its only line."""
+    for child in branch.below or [branch]:
         yield indent + _label(child), child
-        yield from _lines(child, indent + "  ")
+        if child.below:
+            yield from _lines(child, indent + "  ")
 
 
 def _label(branch: _Branch) -> str:
-    return branch.name if branch.name == branch.type else f"{branch.name} {branch.type}"
+    return branch.type if branch.name in ("", branch.type) else f"{branch.name} {branch.type}"
 
 
 def _cells(row: SummaryRow) -> list[str]:
@@ -400,46 +401,60 @@ def _bytes(number: int) -> str:
     return _count(number, "B")
 
 
-# Colours are those around, so the table suits dark and light notebooks.
-_STYLE = """<style>
-.oxidet-summary{max-width:62em;font-variant-numeric:tabular-nums}
-.oxidet-summary .oxr{display:grid;gap:.8em;line-height:1.5;white-space:nowrap;text-align:right;
-grid-template-columns:minmax(12em,1fr) 7em 7.5em 5em 5.5em 4.5em 3.5em 4.5em}
-.oxidet-summary .oxr>:first-child{text-align:left;overflow:hidden;text-overflow:ellipsis}
-.oxidet-summary .oxh{font-weight:bold;border-bottom:1px solid currentColor}
-.oxidet-summary .oxt{font-weight:bold;border-top:1px solid currentColor}
-.oxidet-summary summary{list-style:none;cursor:pointer}
-.oxidet-summary summary::-webkit-details-marker{display:none}
-.oxidet-summary summary>.oxr>:first-child::before{content:"\\25b8\\a0"}
-.oxidet-summary details[open]>summary>.oxr>:first-child::before{content:"\\25be\\a0"}
-.oxidet-summary details[open]>summary{font-weight:bold}
-.oxidet-summary details>div{margin:0;padding:0}
-</style>"""
+# Tables in ``details`` elements, which fold also where a page's styles are stripped. Their columns
+# have the same widths, and no colours but those around, so they suit dark and light notebooks.
+_WIDTHS = (20, 8, 8, 6, 6, 5, 4, 5)  # in em
 
 
-def _html_line(indent: str, cells: Sequence[str], kind: str = "") -> str:
-    first, *others = (html.escape(cell) for cell in cells)
+def _html_row(cells: Sequence[str], tag: str = "td") -> str:
+    made = "".join(
+        f'<{tag} style="text-align:{"right" if number else "left"};padding:1px 6px;'
+        f'overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{html.escape(cell)}</{tag}>'
+        for number, cell in enumerate(cells)
+    )
+    return f"<tr>{made}</tr>"
+
+
+def _html_table(rows: Sequence[str], head: bool = True) -> str:
+    columns = "".join(f'<col style="width:{width}em">' for width in _WIDTHS)
+    first = f"<thead>{_html_row(_HEADINGS, 'th')}</thead>" if head else ""
     return (
-        f'<div class="oxr {kind}"><span style="padding-left:{indent or 0}">{first}</span>'
-        + "".join(f"<span>{cell}</span>" for cell in others)
-        + "</div>"
+        f'<table style="table-layout:fixed;width:{sum(_WIDTHS)}em;border-collapse:collapse;'
+        f'font-variant-numeric:tabular-nums;margin:2px 0"><colgroup>{columns}</colgroup>'
+        f"{first}<tbody>{''.join(rows)}</tbody></table>"
     )
 
 
-def _html_branch(branch: _Branch, level: int = 0) -> str:
-    """A line, or one that unfolds: folded it has the sums of what is inside."""
-    indent = f"{1.2 * level + (0 if branch.below else 0.9):.1f}em"
-    label = _label(branch)
-    if not branch.below:
-        return _html_line(indent, [label, *_cells(branch.row)])
+def _html_inside(branch: _Branch) -> str:
+    """What is in a branch: layers that follow each other as a table, and what folds."""
+    parts: list[str] = []
+    rows: list[str] = []
+    for child in branch.below or [branch]:
+        if child.below:
+            if rows:
+                parts.append(_html_table(rows))
+                rows = []
+            parts.append(_html_details(child))
+        else:
+            rows.append(_html_row([_label(child), *_cells(child.row)]))
+    if rows:
+        parts.append(_html_table(rows))
+    return "".join(parts)
+
+
+def _html_details(branch: _Branch) -> str:
+    """A module that unfolds; its line has the sums of what is inside."""
     leaves = [leaf.row for leaf in branch.leaves()]
-    whole = SummaryRow(
-        **{
-            **vars(branch.row),
-            "parameters": sum(row.parameters for row in leaves),
-            "macs": sum(row.macs for row in leaves),
-        }
+    output, _, _, _, *pairs = _cells(branch.row)
+    told = [
+        output,
+        f"{sum(row.parameters for row in leaves):,} parameters",
+        f"{_count(sum(row.macs for row in leaves))} MACs",
+    ]
+    if any(pairs):
+        told.append("field {}, stride {}, centre {}".format(*pairs))
+    line = f"<b>{html.escape(_label(branch))}</b>: {html.escape('; '.join(told))}"
+    return (
+        f'<details style="margin-left:6px"><summary style="cursor:pointer">{line}</summary>'
+        f'<div style="margin-left:1em">{_html_inside(branch)}</div></details>'
     )
-    inner = "".join(_html_branch(child, level + 1) for child in branch.below)
-    line = _html_line(indent, [label, *_cells(whole)])
-    return f"<details><summary>{line}</summary><div>{inner}</div></details>"
