@@ -305,7 +305,8 @@ SHAPES = {
     "inception_resnet_v2": (3, 107, 107),
 }
 SMALL = (3, 64, 64)
-QUICK = {"lenet5", "lenet", "nin_cifar10", "resnet18", "googlenet", "densenet121", "inception_v3"}
+QUICK = {"lenet", "lenet5", "lenet5_original", "nin_cifar10", "resnet20_cifar10", "googlenet"}
+QUICK |= {"densenet121", "inception_v2"}
 
 
 @pytest.mark.parametrize(

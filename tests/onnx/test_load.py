@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -431,6 +432,26 @@ def test_files_cut_off_or_of_another_kind(small: Path) -> None:
             load(small)
     with pytest.raises(FileNotFoundError):
         load(small.with_name("none.onnx"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_bytes_that_are_changed(seed: int, small: Path) -> None:
+    """Any file either loads or raises a ValueError."""
+    rng = np.random.default_rng(seed)
+    data = bytearray(small.read_bytes())
+    for place in rng.integers(len(data), size=rng.integers(1, 4)):
+        data[place] = rng.integers(256)
+    small.write_bytes(bytes(data))
+    with contextlib.suppress(ValueError):
+        assert load(small).output_names
+
+
+def test_sizes_that_no_memory_holds(small: Path) -> None:
+    def enlarge(proto: Any) -> None:
+        proto.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 1 << 40
+
+    with pytest.raises(ValueError, match="expected a result that fits into memory"):
+        load(change(small, enlarge))
 
 
 # --- weights in other files

@@ -206,6 +206,24 @@ CASES: dict[str, tuple[Any, ...]] = {
         [pool("AveragePool", strides=(2, 2), auto_pad="SAME_LOWER")],
         IMAGE,
     ),
+    **{
+        f"{op} of {kernel} by {stride}, {side}": (
+            [
+                node(
+                    op,
+                    "x",
+                    "y",
+                    kernel_shape=(kernel, kernel),
+                    strides=(stride, stride),
+                    auto_pad=f"SAME_{side}",
+                )
+            ],
+            IMAGE,
+        )
+        for op in ("MaxPool", "AveragePool")
+        for kernel, stride in ((2, 1), (3, 1), (4, 1), (5, 2), (4, 3), (2, 2), (5, 3))
+        for side in ("UPPER", "LOWER")
+    },
     "global average": ([node("GlobalAveragePool", "x", "y")], IMAGE),
     "global maximum": ([node("GlobalMaxPool", "x", "y")], IMAGE),
     "mean": ([node("ReduceMean", "x", "y", axes=(2, 3))], IMAGE),

@@ -21,7 +21,7 @@ from oxidet._extras import require
 Array = NDArray[Any]
 
 #: Versions of the operator set that can be read; before 7, arithmetic did not broadcast.
-OPSETS = range(7, 26)
+OPSETS = range(7, 29)
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,11 @@ class Operation(Module):
             raise ValueError(f"{self.op}: expected one activation, the rest constants, got more")
         if self.op not in _OF_ANY_ORDER and any(isinstance(x, Value) and x.order for x in inputs):
             raise trace_error(f"{self.op} of a vector that was flattened in our order")
-        result = operator.run(self, *inputs, **self.options)
+        try:
+            result = operator.run(self, *inputs, **self.options)
+        except (TypeError, IndexError, OverflowError) as error:
+            # Numbers of the file that no shape has, or more or fewer inputs than there are.
+            raise ValueError(f"{self.op}: expected inputs that fit it: {error}") from error
         return tuple(result) if isinstance(result, list) else (result,)
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,28 +156,50 @@ def _pool_output(n: int, pad: int, span: int, stride: int, ceil_mode: bool) -> i
     return count
 
 
+class _Windows(NamedTuple):
+    """Symmetric padding and a ceil_mode, and which of the windows that they give are wanted."""
+
+    padding: tuple[int, int]
+    ceil_mode: bool
+    rows: slice
+    cols: slice
+
+    def of(self, pooled: Any) -> Any:
+        """The results of the windows that are wanted."""
+        if self.rows == self.cols == slice(None):
+            return pooled
+        return _arithmetic.getitem_(pooled, index=(slice(None), slice(None), self.rows, self.cols))
+
+
 def _symmetric(
     size: Sequence[int],
     kernel: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
     sides: list[tuple[int, int]],
-) -> tuple[tuple[int, int], bool] | None:
-    """Symmetric padding and a ceil_mode that give windows in the same places, if any do.
+) -> _Windows | None:
+    """Windows in the same places as with uneven padding, if symmetric padding has them.
 
-    Where a window lies depends on the padding before alone; the padding after only decides how
-    many there are. TensorFlow's SAME is nearly always one of these.
+    Where a window lies depends on the padding before alone, which may be larger by whole strides if
+    the windows that this adds are left out; the padding after only decides how many there are.
+    Whatever hangs over the end counts for nothing.
     """
-    pads = (sides[0][0], sides[1][0])
-    if any(pad > k // 2 for pad, k in zip(pads, kernel, strict=True)):
-        return None
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    axes = list(zip(size, spans, stride, sides, strict=True))
-    wanted = [(n + a + b - span) // s + 1 for n, span, s, (a, b) in axes]
+    axes = list(zip(size, kernel, stride, dilation, sides, strict=True))
     for ceil_mode in (False, True):
-        found = [_pool_output(n, a, span, s, ceil_mode) for n, span, s, (a, _) in axes]
-        if found == wanted:
-            return pads, ceil_mode
+        found = []
+        for n, k, s, d, (before, after) in axes:
+            span = d * (k - 1) + 1
+            wanted = (n + before + after - span) // s + 1
+            for pad in range(before, k // 2 + 1, s):
+                first, count = (pad - before) // s, _pool_output(n, pad, span, s, ceil_mode)
+                if count >= first + wanted > 0:
+                    all_of_it = (first, count) == (0, wanted)
+                    part = slice(None) if all_of_it else slice(first, first + wanted)
+                    found.append((pad, part))
+                    break
+        if len(found) == 2:
+            (top, rows), (left, cols) = found
+            return _Windows((top, left), ceil_mode, rows, cols)
     return None
 
 
@@ -207,15 +229,22 @@ def _max_pool(
     data = image(x)
     kernel = kernel_shape or ()
     stride, dilation, sides = _window(data, kernel, auto_pad, pads, strides, dilations)
-    if ceil_mode and all(a == b for a, b in sides) and auto_pad == "NOTSET":
-        same: Any = ((sides[0][0], sides[1][0]), True)
-    else:
-        same = _symmetric(data.shape[2:], kernel, stride, dilation, sides)
-    if same is None or (ceil_mode and not same[1]):
+    windows = _given(sides, kernel, ceil_mode)
+    if windows is None and not ceil_mode:
+        windows = _symmetric(data.shape[2:], kernel, stride, dilation, sides)
+    if windows is None:
         # What is added never wins.
         data = F.pad(data, _flat(sides), value=-math.inf)
-        same = ((0, 0), bool(ceil_mode))
-    return whole(F.max_pool2d(data, kernel, stride, same[0], dilation, same[1]))
+        windows = _Windows((0, 0), bool(ceil_mode), slice(None), slice(None))
+    pooled = F.max_pool2d(data, kernel, stride, windows.padding, dilation, windows.ceil_mode)
+    return whole(windows.of(pooled))
+
+
+def _given(sides: list[tuple[int, int]], kernel: Sequence[int], ceil_mode: int) -> _Windows | None:
+    """The windows that the file says, if its padding is even."""
+    if all(a == b and a <= k // 2 for (a, b), k in zip(sides, kernel, strict=True)):
+        return _Windows((sides[0][0], sides[1][0]), bool(ceil_mode), slice(None), slice(None))
+    return None
 
 
 @operator("AveragePool", count_include_pad=0, **_POOLING)
@@ -237,20 +266,20 @@ def _average_pool(
     if dilation != (1, 1):
         raise ValueError(f"dilations: expected none in average pooling, got {dilation}")
     padded = any(a or b for a, b in sides)
-    even = all(a == b and a <= k // 2 for (a, b), k in zip(sides, kernel, strict=True))
-    if even:
-        same: Any = ((sides[0][0], sides[1][0]), bool(ceil_mode))
-    elif count_include_pad:
-        data, same = F.pad(data, _flat(sides)), ((0, 0), bool(ceil_mode))
-    else:
-        same = None if ceil_mode else _symmetric(data.shape[2:], kernel, stride, (1, 1), sides)
-        if same is None:
-            raise ValueError(
-                f"pads: expected padding that average pooling can leave out of its means, got "
-                f"{sides} with kernel {kernel} and strides {stride}"
-            )
+    windows = _given(sides, kernel, ceil_mode)
+    if windows is None and count_include_pad:
+        data = F.pad(data, _flat(sides))
+        windows = _Windows((0, 0), bool(ceil_mode), slice(None), slice(None))
+    elif windows is None and not ceil_mode:
+        windows = _symmetric(data.shape[2:], kernel, stride, (1, 1), sides)
+    if windows is None:
+        raise ValueError(
+            f"pads: expected padding that average pooling can leave out of its means, got {sides} "
+            f"with kernel {kernel} and strides {stride}"
+        )
     include = bool(count_include_pad) and padded
-    return whole(F.avg_pool2d(data, kernel, stride, same[0], same[1], include))
+    pooled = F.avg_pool2d(data, kernel, stride, windows.padding, windows.ceil_mode, include)
+    return whole(windows.of(pooled))
 
 
 def _flat(sides: list[tuple[int, int]]) -> tuple[int, ...]:
@@ -322,9 +351,8 @@ def _resize(
         raise ValueError(f"input: expected 4 dimensions (N, C, H, W), got shape {x.shape}")
     which = range(rank) if axes is None else [axis_of(axis, rank) for axis in axes]
     by_scale = sizes is None or not sizes.size
-    given = dict(
-        zip((x.axes[i] for i in which), (scales if by_scale else sizes).tolist(), strict=True)
-    )
+    amounts = (scales if by_scale else sizes).reshape(-1).tolist()
+    given = dict(zip((x.axes[i] for i in which), amounts, strict=True))
     for axis in (0, 1):
         length = given.get(axis, 1)
         if isinstance(length, (int, float)) and length not in (1, x.data.shape[axis]):

@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str]) -> ImportedGraph:
     Parameters
     ----------
     path
-        The file, with operators of version 7 to 25. Weights in other files, as torch's exporter
+        The file, with operators of version 7 to 28. Weights in other files, as torch's exporter
         writes them, have to lie in the same directory.
 
     Returns
@@ -310,9 +310,11 @@ def _try(model: ImportedGraph, shapes: list[tuple[int, ...]]) -> None:
 def _trace(model: ImportedGraph, shapes: list[tuple[int, ...]]) -> None:
     with evaluating(model):
         trace = Trace(model)
-        symbols = tuple(trace.input(shape) for shape in shapes)
         try:
+            symbols = tuple(trace.input(shape) for shape in shapes)
             trace.run(model.run_graph, symbols, {})
+        except MemoryError as error:  # a size that the file declares
+            raise ValueError(str(error)) from None
         except ValueError as error:
             _where.name_layer(error, model)
             raise
