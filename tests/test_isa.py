@@ -40,6 +40,16 @@ for precision in ("direct", "winograd"):
         print(precision, [step.algorithm for step in net.plan(x.shape)])
 with nn.eager():
     results["eager"] = net(x)
+more = nn.Sequential(
+    nn.ZeroPad2d((0, 1, 2, 0)), nn.LocalResponseNorm(5, 1.0), nn.Upsample(scale_factor=1.5),
+    nn.Upsample(scale_factor=0.7, mode="bilinear"), nn.LocalResponseNorm(4, 0.5, 0.6),
+).eval()
+more.compiled = True
+y = nn.Tensor(rng.standard_normal((2, 37, 9, 8)), requires_grad=True)
+results["more"] = more(y.numpy())
+out = more(y)
+out.backward(rng.standard_normal(out.shape))
+results["gradient"] = y.grad
 oxidet.show_versions()
 np.savez(RESULTS, **results)
 """
@@ -72,6 +82,8 @@ def test_every_instruction_set_computes_the_same_and_is_named(tmp_path: Path) ->
             expected = results["scalar"]["direct"]
             assert_close(result[computed_by], expected, limit, f"{computed_by}, {name}")
         np.testing.assert_allclose(result["direct"].sum(1), 1, rtol=1e-6)
+        for key in ("more", "gradient"):
+            assert_close(result[key], results["scalar"][key], 5e-6, f"{key}, {name}")
     # Orders of summation differ, so bits do: the cap reaches the kernels, not only the report.
     if best != "scalar":
         assert not np.array_equal(results["scalar"]["winograd"], results[best]["winograd"])

@@ -25,6 +25,14 @@ use crate::{Error, Result};
 /// Channels whose sums are computed together.
 const BLOCK: usize = 64;
 
+/// `d^beta`, where it takes less than the general function.
+enum Power {
+    ThreeQuarters,
+    Half,
+    One,
+    Other(f32),
+}
+
 /// The constants of one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResponseNorm {
@@ -54,15 +62,35 @@ impl ResponseNorm {
     pub fn forward_into(&self, input: Rows<'_>, output: RowsMut<'_>) {
         assert_shape(input, &output);
         // One loop a power: a choice inside it would keep it from being vectorised.
-        let beta = self.beta as f32;
-        if self.beta == 0.75 {
-            self.divide(input, output, three_quarters);
-        } else if self.beta == 0.5 {
-            self.divide(input, output, f32::sqrt);
-        } else if self.beta == 1.0 {
-            self.divide(input, output, |d| d);
-        } else {
-            self.divide(input, output, |d| d.powf(beta));
+        match self.power() {
+            Power::ThreeQuarters => self.divide(input, output, three_quarters),
+            Power::Half => self.divide(input, output, f32::sqrt),
+            Power::One => self.divide(input, output, |d| d),
+            Power::Other(beta) => self.divide(input, output, |d| d.powf(beta)),
+        }
+    }
+
+    /// Gradient of the input.
+    pub fn backward(&self, channels: usize, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        assert_eq!(input.len(), grad_output.len(), "slices of one length");
+        let mut grad_input = vec![0.0; input.len()];
+        let (x, g) = (Rows::dense(input, channels), Rows::dense(grad_output, channels));
+        let output = RowsMut::dense(&mut grad_input, channels);
+        match self.power() {
+            Power::ThreeQuarters => self.differentiate(x, g, output, three_quarters),
+            Power::Half => self.differentiate(x, g, output, f32::sqrt),
+            Power::One => self.differentiate(x, g, output, |d| d),
+            Power::Other(beta) => self.differentiate(x, g, output, |d| d.powf(beta)),
+        }
+        grad_input
+    }
+
+    fn power(&self) -> Power {
+        match self.beta {
+            0.75 => Power::ThreeQuarters,
+            0.5 => Power::Half,
+            1.0 => Power::One,
+            beta => Power::Other(beta as f32),
         }
     }
 
@@ -88,38 +116,41 @@ impl ResponseNorm {
         });
     }
 
-    /// Gradient of the input.
-    pub fn backward(&self, channels: usize, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
-        assert_eq!(input.len(), grad_output.len(), "slices of one length");
-        let mut grad_input = vec![0.0; input.len()];
-        let (x, g) = (Rows::dense(input, channels), Rows::dense(grad_output, channels));
-        let (beta, (below, above)) = (self.beta as f32, self.reach());
+    fn differentiate(
+        &self,
+        x: Rows<'_>,
+        g: Rows<'_>,
+        output: RowsMut<'_>,
+        power: impl Fn(f32) -> f32 + Sync,
+    ) {
+        let (channels, (below, above)) = (x.channels(), self.reach());
         let factor = (2.0 * self.alpha * self.beta / self.size as f64) as f32;
-        let output = RowsMut::dense(&mut grad_input, channels);
         for_each_block(output, self.rows_per_task(2 * channels), |first, mut output| {
             let (mut sums, mut shares) = (vec![0.0; channels], vec![0.0; channels]);
-            for index in 0..output.count() {
-                let (x, g) = (x.row(first + index), g.row(first + index));
-                let dx = output.row_mut(index);
-                sums.fill(0.0);
-                add_windows(x, 0, (below, above), |x| x * x, &mut sums);
-                for (c, &sum) in sums.iter().enumerate() {
-                    let bracket = self.bracket(sum);
-                    let power = match self.beta == 0.75 {
-                        true => three_quarters(bracket),
-                        false => bracket.powf(beta),
-                    };
-                    dx[c] = g[c] / power;
-                    shares[c] = dx[c] * x[c] / bracket;
-                }
-                sums.fill(0.0);
-                add_windows(&shares, 0, (above, below), |share| share, &mut sums);
-                for ((dx, &x), &sum) in dx.iter_mut().zip(x).zip(&sums) {
-                    *dx -= factor * x * sum;
-                }
-            }
+            isa::vectorize(
+                #[inline(always)]
+                || {
+                    for index in 0..output.count() {
+                        let (x, g) = (x.row(first + index), g.row(first + index));
+                        let dx = output.row_mut(index);
+                        sums.fill(0.0);
+                        add_windows(x, 0, (below, above), |x| x * x, &mut sums);
+                        let inputs = x.iter().zip(g).zip(&sums);
+                        let outputs = dx.iter_mut().zip(&mut shares);
+                        for ((dx, share), ((&x, &g), &sum)) in outputs.zip(inputs) {
+                            let bracket = self.bracket(sum);
+                            *dx = g / power(bracket);
+                            *share = *dx * x / bracket;
+                        }
+                        sums.fill(0.0);
+                        add_windows(&shares, 0, (above, below), |share| share, &mut sums);
+                        for ((dx, &x), &sum) in dx.iter_mut().zip(x).zip(&sums) {
+                            *dx -= factor * x * sum;
+                        }
+                    }
+                },
+            );
         });
-        grad_input
     }
 
     /// How many channels a window reaches below and above its own.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,42 @@ def test_adaptive_avg_pool2d_vectors(size: int, out: int, expected: str) -> None
     np.testing.assert_array_equal(got.ravel(), numbers(expected))
     got = F.adaptive_avg_pool2d(ar(1, 1, size, 1), (out, None))
     np.testing.assert_array_equal(got.ravel(), numbers(expected))
+
+
+def compiled(layer: nn.Module) -> nn.Module:
+    layer.compiled = True
+    return layer.eval()
+
+
+@pytest.mark.parametrize(("x", "args", "options", "expected"), MAX_VECTORS)
+def test_max_pool2d_vectors_in_plans(x, args, options, expected) -> None:
+    got = compiled(nn.MaxPool2d(*args, **options))(x)
+    np.testing.assert_array_equal(got.ravel(), numbers(expected))
+
+
+@pytest.mark.parametrize(("x", "args", "options", "expected"), AVG_VECTORS)
+def test_avg_pool2d_vectors_in_plans(x, args, options, expected) -> None:
+    got = compiled(nn.AvgPool2d(*args, **options))(x)
+    assert_close(got.ravel(), numbers(expected), 1e-6)
+
+
+@pytest.mark.parametrize("window", [(3, 2), (2, 2, 1), (3, 2, 1), ((3, 5), (2, 1), (1, 2)), (1, 2)])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_every_flag_of_pooling_does_the_same_in_plans(window: Any, ceil_mode: bool) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 17, 8, 9)).astype(np.float32)
+    for divisor_override in (None, 3, -2):
+        for include in (True, False):
+            layer = nn.AvgPool2d(
+                *window,
+                ceil_mode=ceil_mode,
+                count_include_pad=include,
+                divisor_override=divisor_override,
+            ).eval()
+            expected = layer(x)
+            np.testing.assert_array_equal(compiled(layer)(x), expected)
+    layer = nn.MaxPool2d(*window, ceil_mode=ceil_mode).eval()
+    expected = layer(x)
+    np.testing.assert_array_equal(compiled(layer)(x), expected)
 
 
 def test_indices_are_places_in_the_plane() -> None:

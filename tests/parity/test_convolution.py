@@ -47,6 +47,14 @@ def test_conv2d(case, with_bias: bool) -> None:
     expected = torch.nn.functional.conv2d(*theirs, **options)
     got = F.conv2d(*ours, **options)
     assert_close(got, expected.detach(), 1e-5, "output")
+    layer = nn.Conv2d(
+        input_shape[1], weight_shape[0], weight_shape[2:], bias=with_bias, **options
+    ).eval()
+    layer.weight = arrays[1]
+    if with_bias:
+        layer.bias = arrays[2]
+    layer.compiled = True
+    assert_close(layer(arrays[0]), expected.detach(), 1e-4, "plan")
     grad = rng.standard_normal(expected.shape).astype(np.float32)
     expected.backward(torch.tensor(grad))
     got.backward(grad)
@@ -79,6 +87,11 @@ def test_text_of_layers_is_torchs() -> None:
             nn.Conv2d(4, 8, (1, 7), 2, (0, 3), 2, 4, False),
             torch.nn.Conv2d(4, 8, (1, 7), 2, (0, 3), 2, 4, False),
         ),
+        (
+            nn.Conv2d(4, 6, 3, padding="same", groups=2, bias=False, padding_mode="reflect"),
+            torch.nn.Conv2d(4, 6, 3, padding="same", groups=2, bias=False, padding_mode="reflect"),
+        ),
+        (nn.Conv2d(4, 6, 3, padding="valid"), torch.nn.Conv2d(4, 6, 3, padding="valid")),
         (nn.Linear(3, 4, bias=False), torch.nn.Linear(3, 4, bias=False)),
         (
             nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]),
@@ -87,3 +100,9 @@ def test_text_of_layers_is_torchs() -> None:
     ]
     for ours, theirs in pairs:
         assert str(ours) == str(theirs)
+
+
+def test_asymmetric_padding_is_printed_by_sides() -> None:
+    text = "Conv2d(3, 4, kernel_size=(3, 3), stride=(2, 2), padding=((0, 1), (2, 3)))"
+    assert str(nn.Conv2d(3, 4, 3, 2, ((0, 1), (2, 3)))) == text
+    assert str(nn.Conv2d(3, 4, 3, 2, ((1, 1), (2, 2)))).endswith("padding=(1, 2))")

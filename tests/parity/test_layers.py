@@ -268,6 +268,31 @@ def test_fused_layers_equal_torchs() -> None:
         assert_close(value, expected[key], 1e-6, key)
 
 
+def test_what_residual_and_inception_networks_do_between_layers() -> None:
+    """Scaled residuals, parameter-free shortcuts, slices of channels, affine maps of buffers."""
+    x, y = random(2, 3, 7, 8), random(2, 3, 7, 8, seed=1)
+    compare(lambda x, y: F.relu(x + 0.17 * y), lambda x, y: TF.relu(x + 0.17 * y), x, y)
+    compare(
+        lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)),
+        lambda x: TF.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)),
+        x,
+    )
+    factor, summand = random(1, 3, 1, 1, seed=2), random(1, 3, 1, 1, seed=3)
+    tensor, reference = nn.Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    got = tensor * nn.Buffer(factor) + nn.Buffer(summand)
+    expected = reference * torch.tensor(factor) + torch.tensor(summand)
+    assert_close(got, expected.detach())
+    (got * got).sum().backward()
+    (expected * expected).sum().backward()
+    assert_close(tensor.grad, reference.grad)
+    channels = [(0, 0.458, -0.03), (1, 0.448, -0.088), (2, 0.45, -0.188)]
+    compare(
+        lambda x: F.cat([x[:, c : c + 1] * f + o for c, f, o in channels], 1),
+        lambda x: torch.cat([x[:, c : c + 1] * f + o for c, f, o in channels], 1),
+        x,
+    )
+
+
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 200])
 @pytest.mark.parametrize(
     "options", [{}, {"alpha": 0.5, "beta": 0.6, "k": 2.0}, {"alpha": 1.0, "k": 0.5}], ids=ids
