@@ -219,6 +219,12 @@ def test_an_average_by_hand() -> None:
         AveragedModel(model, 1.5)
 
 
+def test_a_last_batch_of_one_can_be_left_out(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, batch_size=19, epochs=1, drop_last=True)  # 96 = 5 * 19 + 1
+    trainer.run()
+    assert trainer.iteration == 5
+
+
 def test_refusals(tmp_path: Path) -> None:
     for changes, message in [
         ({"max_grad_value": 0}, "max_grad_value: expected a positive number, got 0"),

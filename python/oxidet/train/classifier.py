@@ -44,6 +44,9 @@ class ClassifierTrainer(TrainingLoop):
         How often to go through the data, and images in a step.
     lr, momentum, weight_decay, nesterov
         Of SGD, unless ``optimizer`` is given.
+    drop_last
+        Leave out the last batch of an epoch if it has fewer images: batch norm over a single one
+        may have nothing to average.
     augment
         ``augment(img, rng) -> img``, applied to every image in training.
     label_smoothing
@@ -78,6 +81,7 @@ class ClassifierTrainer(TrainingLoop):
         optimizer: Any = None,
         schedule: Callable[[Any, int], Any] | None = None,
         max_grad_norm: float | None = None,
+        drop_last: bool = False,
         augment: ImageTransform | None = None,
         label_smoothing: float = 0.0,
         auxiliary_weight: float | None = None,
@@ -106,6 +110,7 @@ class ClassifierTrainer(TrainingLoop):
             num_workers=num_workers,
             seed=seed,
             transform=None if augment is None else _OnItem(augment),
+            drop_last=drop_last,
         )
         if optimizer is None:
             parameters = [p for p in model.parameters() if p.requires_grad]
@@ -136,6 +141,7 @@ class ClassifierTrainer(TrainingLoop):
             overwrite=overwrite,
             quiet=quiet,
             config={
+                "drop_last": drop_last,
                 "augment": augment,
                 "label_smoothing": label_smoothing,
                 "auxiliary_weight": self.auxiliary_weight,
