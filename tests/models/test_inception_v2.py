@@ -66,6 +66,16 @@ def test_the_variants_differ_in_their_pools_and_norms() -> None:
         assert isinstance(model.inception5b.branch4[0], nn.MaxPool2d)
 
 
+def test_pictures_are_prepared_as_each_variant_had_them() -> None:
+    red = np.zeros((300, 260, 3), np.uint8)
+    red[..., 0] = 255
+    with thin(8):
+        slim, caffe = models.inception_v2(10), models.inception_v2(10, variant="caffe")
+    assert slim.preprocess(red)[:, 100, 100].tolist() == [1, -1, -1]
+    assert caffe.preprocess(red)[:, 100, 100].tolist() == [-104, -117, 255 - 128]
+    assert caffe.preprocess(red).shape == (3, 224, 224)
+
+
 def test_keys_follow_the_branches() -> None:
     with thin(8):
         keys = list(models.inception_v2(10, separable_stem=True).state_dict())

@@ -181,6 +181,18 @@ def test_plan_and_layers_of_the_original_agree() -> None:
     assert_close(model(x), expected, 1e-5)
 
 
+def test_pictures_are_prepared_as_the_papers_had_them() -> None:
+    picture = np.zeros((28, 28, 3), np.uint8)
+    picture[10:18, 10:18] = 255
+    x = models.lenet5().preprocess(picture)
+    assert x.shape == (1, 32, 32)
+    np.testing.assert_allclose([x[0, 0, 0], x[0, 16, 16]], [-0.1, 1.175], atol=1e-5)
+    x = models.lenet().preprocess(picture)
+    assert x.shape == (1, 28, 28)
+    assert (x.min(), x.max()) == (0, np.float32(255 / 256))
+    assert len(models.lenet5(original=True).classify(picture, top=3)) == 3
+
+
 # --- training
 
 
