@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import oxidet
 from conftest import assert_close, check_gradients
 from oxidet import nn
 from oxidet.models import get_model
@@ -121,6 +122,45 @@ def test_sizes_left_open(tmp_path: Path) -> None:
     assert not model.compiled
     assert "product" in str(model.not_compiled)
     assert "runs without a plan" in repr(model)
+
+
+def test_channels_first(tmp_path: Path) -> None:
+    nodes = [
+        node("Mul", "x half", "h"),
+        node("Transpose", "h", "first", perm=(0, 3, 1, 2)),
+        node("Conv", "first w", "c", auto_pad="SAME_UPPER"),
+        node("Transpose", "c", "last", perm=(0, 2, 3, 1)),
+        node("Add", "last b", "y"),
+        node("ReduceMean", "y", "m", axes=(1, 2), keepdims=0),
+    ]
+    constants = {"w": random(4, 3, 3, 3), "half": 0.5, "b": random(4)}
+    shape = {"x": ("N", 6, 5, 3)}
+    path = write(tmp_path / "m.onnx", nodes, shape, constants, outputs=("y", "m"))
+    x = random(2, 6, 5, 3)
+    images, means = run_onnxruntime(path, x)
+    as_in_the_file = load(path)
+    assert_close(as_in_the_file(x)[0], images)
+    assert "input x: (N, 6, 5, 3)" in repr(as_in_the_file)
+    model = load(path, channels_first=True)
+    assert "input x: (N, 3, 6, 5)" in repr(model)
+    got = model(x.transpose(0, 3, 1, 2))
+    assert_close(got[0], images.transpose(0, 3, 1, 2))
+    assert_close(got[1], means)
+    assert next(iter(model.plan((1, 3, 6, 5)))).in_shape == (1, 3, 6, 5)
+    export(model, tmp_path / "ours.onnx", (1, 3, 6, 5))
+    again = run_onnxruntime(tmp_path / "ours.onnx", np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    assert_close(again[0], images.transpose(0, 3, 1, 2))
+    table = oxidet.summary(model, (1, 3, 6, 5))
+    assert table.parameters == 4 * 3 * 9 + 4
+
+
+def test_many_uses_of_an_input(tmp_path: Path) -> None:
+    """What is looked for behind an input is looked at once, however many ways lead there."""
+    doubled = [node("Add", f"v{i} v{i}", f"v{i + 1}") for i in range(60)]
+    nodes = [*doubled, node("Transpose", "v60", "y", perm=(0, 3, 1, 2))]
+    path = write(tmp_path / "m.onnx", nodes, {"v0": (1, 2, 2, 3)})
+    x = np.full((1, 2, 2, 3), 2.0**-60, np.float32)
+    assert_close(load(path)(x), np.ones((1, 3, 2, 2)))
 
 
 def test_training(small: Path) -> None:

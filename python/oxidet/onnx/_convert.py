@@ -22,7 +22,6 @@ def _plain(op: str, **attributes: Any) -> Converter:
 
 
 converter("add")(_plain("Add"))
-converter("mul")(_plain("Mul"))
 converter("concat")(_plain("Concat", axis=1))
 converter("flatten")(_plain("Flatten", axis=1))
 converter("dropout")(_plain("Identity"))

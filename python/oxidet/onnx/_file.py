@@ -191,7 +191,7 @@ class _Reader:
             stored = dtype.newbyteorder("<") if dtype.kind in "iuf" else dtype
             array = np.frombuffer(raw, stored).reshape(shape)
         if array.dtype.kind in "fV":
-            return array.astype(np.float32)
+            return array.astype(np.float32, copy=False)
         return array.astype(dtype.newbyteorder("="), copy=False)
 
     def _external(self, tensor: Any, size: int, where: str) -> bytes:

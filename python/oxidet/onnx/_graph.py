@@ -147,6 +147,8 @@ class ImportedGraph(Module):
         Shapes in the file, with None for lengths that it leaves open.
     opset_version
         Version of the file's operators.
+    channels_first
+        Whether images are (N, C, H, W) here even if they are (N, H, W, C) in the file.
     not_compiled
         Why the graph runs layer by layer, without a plan; None if it has one.
     """
@@ -160,19 +162,21 @@ class ImportedGraph(Module):
         input_axes: Iterable[tuple[int, ...] | None],
         output_names: Iterable[str],
         opset_version: int,
+        channels_first: bool,
     ) -> None:
         super().__init__()
         self.input_names = tuple(input_names)
         self.input_shapes = tuple(input_shapes)
         self.output_names = tuple(output_names)
         self.opset_version = opset_version
+        self.channels_first = channels_first
         self.not_compiled: str | None = None
         # For inputs in another order of axes than ours: which of ours each of theirs is.
         self._input_axes = tuple(input_axes)
         self._steps: tuple[Step, ...] = ()
 
     def forward(self, *inputs: Any) -> Any:
-        """Arrays as the file's inputs are, to arrays as its outputs are."""
+        """Arrays as the file's inputs are to arrays as its outputs are; see ``channels_first``."""
         if len(inputs) != len(self.input_names):
             raise ValueError(
                 f"inputs: expected {len(self.input_names)} ({', '.join(self.input_names)}), got "
@@ -188,7 +192,10 @@ class ImportedGraph(Module):
             self.not_compiled = str(error)
             self.compiled = False
             outputs = self.run_graph(*ours)
-        results = [plain(Value(data, axes)) for data, axes in outputs]
+        results = [
+            data if self.channels_first and len(axes) == 4 else plain(Value(data, axes))
+            for data, axes in outputs
+        ]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _to_ours(self, i: int, x: Any) -> Any:
@@ -201,7 +208,7 @@ class ImportedGraph(Module):
                 f"{self.input_names[i]}: expected {len(declared)} dimensions {form}, got shape "
                 f"{tuple(x.shape)}"
             )
-        if axes is None:
+        if axes is None or self.channels_first:
             return x
         return _arithmetic.permute(x, sorted(range(len(axes)), key=lambda k: axes[k]))
 
@@ -240,9 +247,13 @@ class ImportedGraph(Module):
     def extra_repr(self) -> str:
         """Inputs and outputs."""
         lines = []
-        for name, shape in zip(self.input_names, self.input_shapes, strict=True):
-            axes = "?" if shape is None else ", ".join("N" if n is None else str(n) for n in shape)
-            lines.append(f"input {name}: ({axes})")
+        for name, shape, axes in zip(
+            self.input_names, self.input_shapes, self._input_axes, strict=True
+        ):
+            if shape is not None and axes is not None and self.channels_first:
+                shape = (shape[0], shape[3], *shape[1:3])
+            text = "?" if shape is None else ", ".join("N" if n is None else str(n) for n in shape)
+            lines.append(f"input {name}: ({text})")
         lines.append(f"output {', '.join(self.output_names)}")
         if self.not_compiled is not None:
             lines.append("runs without a plan")

@@ -33,7 +33,7 @@ class UnsupportedOperatorError(ValueError):
     """A file has operators that oxidet does not know; the message names them and their nodes."""
 
 
-def load(path: str | os.PathLike[str]) -> ImportedGraph:
+def load(path: str | os.PathLike[str], *, channels_first: bool = False) -> ImportedGraph:
     """Read a convolutional network from an ONNX file.
 
     Parameters
@@ -41,6 +41,10 @@ def load(path: str | os.PathLike[str]) -> ImportedGraph:
     path
         The file, with operators of version 7 to 28. Weights in other files, as torch's exporter
         writes them, have to lie in the same directory.
+    channels_first
+        Whether images go in and come out as (N, C, H, W) even if the file has them as
+        (N, H, W, C), as TensorFlow's converters write it. It takes this for such a network to be
+        part of another compiled one, and for ``plan``, summaries and export.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> ImportedGraph:
     loader = _Loader(graph)
     loader.fold()
     loader.join_products_and_sums()
-    return loader.build()
+    return loader.build(bool(channels_first))
 
 
 def _check(graph: FileGraph) -> None:
@@ -230,7 +234,7 @@ class _Loader:
 
     # --- the module
 
-    def build(self) -> ImportedGraph:
+    def build(self, channels_first: bool) -> ImportedGraph:
         """The module, tried with the sizes that the file gives."""
         graph = self.graph
         for name in graph.outputs:
@@ -246,6 +250,7 @@ class _Loader:
             axes,
             graph.outputs,
             graph.opset,
+            channels_first,
         )
         plain = Plain(self.nodes, self.constants, self.options, self.origins, graph.outputs)
         model._steps = tuple(Builder(plain, model).steps())
@@ -258,7 +263,7 @@ class _Loader:
     def _is_last(self, name: str) -> bool:
         """Whether an input has its channels last: a Transpose puts them first before any layer."""
         readers = self._readers()
-        names, found = [name], False
+        names, seen, found = [name], {name}, False
         while names:
             for node in readers.get(names.pop(), []):
                 if node.op == "Transpose":
@@ -266,7 +271,9 @@ class _Loader:
                         return False
                     found = True
                 elif node.op in _OF_ELEMENTS:
-                    names.append(node.outputs[0])
+                    if node.outputs[0] not in seen:
+                        seen.add(node.outputs[0])
+                        names.append(node.outputs[0])
                 else:
                     return False
         return found

@@ -30,6 +30,8 @@ class Writer:
         self._anonymous: dict[int, str] = {}
         self._value_info: list[Any] = []
         self._used: set[str] = set()
+        # The names of nodes that compute an output of the graph, which is not called as they are.
+        self._labels: dict[str, str] = {}
         # The ONNX name of each value of the recording.
         self._values: dict[int, str] = {}
 
@@ -54,7 +56,9 @@ class Writer:
             else:
                 self._values[value] = name
         for node in recording.nodes:
-            if node.output not in self._values:
+            if node.output in self._values:
+                self._labels[self._values[node.output]] = self.unique(node.name)
+            else:
                 self._values[node.output] = self.unique(node.name)
                 self._value_info.append(self._value(self._values[node.output], node.shape))
             self._convert(node)
@@ -140,6 +144,7 @@ class Writer:
         self, op: str, inputs: Sequence[str], output: str, name: str, **attributes: Any
     ) -> str:
         """Add a node; returns the name of its output."""
+        name = self._labels.get(name, name)
         made = self._onnx.helper.make_node(op, list(inputs), [output], name=name, **attributes)
         self._nodes.append(made)
         return output
