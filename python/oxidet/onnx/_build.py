@@ -41,7 +41,7 @@ class Builder:
     _reserved = frozenset(
         {*dir(ImportedGraph), *dir(Operation)}
         | {"training", "op", "options", "order", "keeps_order", "opset_version", "not_compiled"}
-        | {"input_names", "input_shapes", "output_names"}
+        | {"input_names", "input_shapes", "output_names", "channels_first"}
     )
 
     def __init__(self, plain: Plain, model: ImportedGraph) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,13 @@ class Step:
     last: tuple[str, ...]
 
 
+def _given(item: Any, values: Mapping[str, Any]) -> Any:
+    """What an input of a step is: a computed value, a weight, or something known."""
+    if isinstance(item, str):
+        return values[item]
+    return item.get() if isinstance(item, Weight) else item
+
+
 class ImportedGraph(Module):
     """A network read from an ONNX file; :func:`oxidet.onnx.load` makes them.
 
@@ -222,15 +229,7 @@ class ImportedGraph(Module):
         for name, axes, x in zip(self.input_names, self._input_axes, inputs, strict=True):
             values[name] = Value(x, tuple(range(len(x.shape))) if axes is None else axes)
         for step in self._steps:
-            given = [
-                item.get()
-                if isinstance(item, Weight)
-                else values[item]
-                if type(item) is str
-                else item
-                for item in step.inputs
-            ]
-            results = step.operation(*given)
+            results = step.operation(*[_given(item, values) for item in step.inputs])
             values.update(zip(step.outputs, results, strict=False))
             for name in step.last:
                 del values[name]
