@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import assert_close
+from known_networks import blank
 from oxidet import models
 from oxidet.models.feature_extraction import create_feature_extractor, node_names
 
@@ -59,3 +60,15 @@ def test_names_of_nodes(original: torch.nn.Module) -> None:
     modules = {name for name, module in original.named_modules() if len(list(module.children()))}
     assert set(names) - set(expected) == modules - {""}
     assert sorted(ours) == sorted(expected[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [("alexnet", 224), ("googlenet", 64), ("inception_v3", 75)]
+)
+def test_names_of_other_networks(name: str, side: int) -> None:
+    options = {} if name == "alexnet" else {"init_weights": False}
+    with torch.device("meta"):
+        reference = torchvision.models.get_model(name, **options)
+    _, expected = theirs.get_graph_node_names(reference)
+    names = node_names(blank(name), (1, 3, side, side))
+    assert set(expected) - set(names) == {"x"}

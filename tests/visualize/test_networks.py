@@ -95,6 +95,18 @@ def test_feature_maps_show_the_maps() -> None:
     np.testing.assert_allclose(shown, (maps[0] - low) / (high - low), atol=1e-6)
 
 
+def test_pictures_are_prepared_as_the_network_says() -> None:
+    net = models.resnet18().eval()
+    picture = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    kept = picture.copy()
+    prepared = np.asarray(net.preprocess(picture))[None]
+    first, second = (visualize.feature_maps(net, x, "conv1", most=2) for x in (picture, prepared))
+    np.testing.assert_array_equal(picture, kept)
+    np.testing.assert_array_equal(first.images[0].get_array(), second.images[0].get_array())
+    with pytest.raises(ValueError, match=r"image: expected \(1, C, H, W\) .* no preparation"):
+        visualize.feature_maps(nn.Sequential(nn.Conv2d(3, 2, 1)), picture, "0")
+
+
 def test_filters_in_colour() -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 2))
     weight = net[0].weight.numpy()
