@@ -41,7 +41,15 @@ RECIPES = {
     "wide_resnet*": STANDARD,
     "zfnet*": ImageClassification.caffe(224, resize_size=256),
 }
-LARGE = ("vgg*", "alexnet*", "zfnet*", "wide*", "resnext101*", "resnet1?1*")  # seconds to draw
+LARGE = (
+    "vgg*",
+    "alexnet*",
+    "zfnet*",
+    "wide*",
+    "resnext101*",
+    "resnet101",
+    "resnet152",
+)  # seconds to draw
 
 
 def params() -> list[Any]:
