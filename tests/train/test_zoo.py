@@ -17,8 +17,8 @@ from oxidet.train import ClassifierTrainer, load_checkpoint, read_log
 # Channels and side of the smallest images that a family can be trained on, or nearly.
 IMAGES = {
     "lenet": (1, 28), "lenet5*": (1, 32), "*_cifar10": (3, 16), "nin_cifar10": (3, 32),
-    "nin": (3, 67), "alexnet": (3, 67), "alexnet_2012": (3, 227), "zfnet*": (3, 224), "vgg*": (3, 32),
-    "googlenet": (3, 32), "googlenet_paper": (3, 224), "inception_v2": (3, 64),
+    "nin": (3, 67), "alexnet": (3, 67), "alexnet_2012": (3, 227), "zfnet*": (3, 224),
+    "vgg*": (3, 32), "googlenet": (3, 32), "googlenet_paper": (3, 224), "inception_v2": (3, 64),
     "inception_v3": (3, 299), "inception_*": (3, 107), "densenet*": (3, 64),
     "resne*": (3, 48), "plain*": (3, 48), "wide*": (3, 48),
 }  # fmt: skip
