@@ -1,178 +1,237 @@
-//! Gradient of the input.
+//! Gradient of the input: a convolution of the gradient of the output.
 //!
-//! Written as a gather, so that tasks own disjoint input pixels and no sum is shared: input row `y`
-//! received output row `i` through tap `u` where `y = i * stride + u * dilation - padding`. For a
-//! stride above 1 only the taps with `(y + padding - u * dilation) % stride == 0` contribute, so
-//! pixels are visited by residue ("phase") and each phase multiplies only its own taps:
+//! Output row `i` reads input row `y = i * stride + u * dilation - padding` through tap `u`. Seen from
+//! the input, `y` receives from the rows `i = (y + padding - u * dilation) / stride` that are whole:
+//! with stride 1 a convolution with the taps in reverse order and input and output channels
+//! exchanged. With a stride, input rows with the same remainder (a phase) receive through the same
+//! taps, and each phase is such a convolution with its own part of the kernel:
 //!
 //! ```text
-//! for each input row, for each phase of its columns:          (one task per block of rows)
-//!     for each tap (u, v) of the phase:
-//!         gradient pixels under the tap (gathered) * weight[u, v]^T   accumulated
+//! stride 2, kernel 3, padding 1:   even rows  y = 2 t:      i = t        through u = 1
+//!                                  odd rows   y = 2 t + 1:  i = t, t + 1 through u = 2, 0
 //! ```
-
-use rayon::prelude::*;
+//!
+//! So this file only finds the phases and turns the weights around; the forward pass does the rest.
 
 use super::backward_depthwise;
-use super::geometry::Conv2d;
-use crate::gemm::{MatMut, MatRef, gemm};
+use super::forward::forward;
+use super::geometry::{Axis, Conv2d, Padding};
+use crate::parallel;
+
+/// Side of the square blocks in which weights are transposed.
+const BLOCK: usize = 16;
 
 /// Gradient of the input from the gradient of the output, both channels-last.
 pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<f32> {
     conv.assert_lengths(conv.input_len(), weight.len(), grad_output.len());
-    let mut grad_input = vec![0.0; conv.input_len()];
-    if grad_input.is_empty() || grad_output.is_empty() {
-        return grad_input;
+    if conv.input_len() == 0 || grad_output.is_empty() {
+        return vec![0.0; conv.input_len()];
     }
     if backward_depthwise::applies(conv) {
         return backward_depthwise::data(conv, grad_output, weight);
     }
-    let row_len = conv.input.1 * conv.in_channels;
-    // Rows of one phase lie `stride` apart; a task takes whole periods so that it owns them all.
-    // A stride beyond the image has one phase a pixel.
-    let phases = (conv.stride.0.min(conv.input.0), conv.stride.1.min(conv.input.1));
-    let rows_per_task = (256 / conv.input.1).max(1).next_multiple_of(phases.0);
-    let image_len = conv.input.0 * row_len;
+    let (rows, cols) = (phases(conv, Axis::Rows), phases(conv, Axis::Cols));
+    if let ((1, 1), [row], [col]) = (conv.stride, &rows[..], &cols[..]) {
+        return gradient(conv, (row, col), grad_output, weight);
+    }
+    // Where no tap leads, zero remains.
+    let mut grad_input = vec![0.0; conv.input_len()];
+    for row in &rows {
+        for col in &cols {
+            let part = gradient(conv, (row, col), grad_output, weight);
+            spread(conv, (row, col), &part, &mut grad_input);
+        }
+    }
     grad_input
-        .par_chunks_mut(image_len)
-        .enumerate()
-        .flat_map(|(image, pixels)| {
-            pixels
-                .par_chunks_mut(rows_per_task * row_len)
-                .enumerate()
-                .map(move |(task, rows)| (image, task * rows_per_task, rows))
-        })
-        .for_each_init(Scratch::default, |scratch, (image, first_row, rows)| {
-            for row_phase in 0..phases.0 {
-                for col_phase in 0..phases.1 {
-                    let block = Block {
-                        conv,
-                        image,
-                        first_row,
-                        rows: phase(rows.len() / row_len, row_phase, conv.stride.0),
-                        cols: phase(conv.input.1, col_phase, conv.stride.1),
-                    };
-                    block.run(grad_output, weight, scratch, rows);
-                }
+}
+
+/// Input rows (or columns) `first`, `first + stride`, ... and what reaches them.
+#[derive(Debug)]
+struct Phase {
+    first: usize,
+    count: usize,
+    /// Taps of the kernel, the last one first.
+    taps: Vec<usize>,
+    /// Output rows between those that neighbouring taps lead to.
+    dilation: usize,
+    /// Which output rows are read, the first of them by the first tap: some may be missing.
+    read: std::ops::Range<isize>,
+}
+
+/// The phases that any tap reaches; one, if the stride is 1.
+fn phases(conv: &Conv2d, axis: Axis) -> Vec<Phase> {
+    let (kernel, stride, dilation, padding, size) = match axis {
+        Axis::Rows => {
+            (conv.kernel.0, conv.stride.0, conv.dilation.0, conv.padding.top, conv.input.0)
+        }
+        Axis::Cols => {
+            (conv.kernel.1, conv.stride.1, conv.dilation.1, conv.padding.left, conv.input.1)
+        }
+    };
+    let phase = |first: usize| {
+        // Where tap `u` leads from row `first`, in strides.
+        let distance = |u: usize| (first + padding) as isize - (u * dilation) as isize;
+        let leads = |u: &usize| distance(*u).rem_euclid(stride as isize) == 0;
+        let taps: Vec<usize> = (0..kernel).rev().filter(leads).collect();
+        let row = |u: usize| distance(u) / stride as isize;
+        let (low, high) = (row(*taps.first()?), row(*taps.last()?));
+        let count = (size - first).div_ceil(stride);
+        let dilation = if taps.len() > 1 { (row(taps[1]) - low) as usize } else { 1 };
+        Some(Phase { first, count, taps, dilation, read: low..high + count as isize })
+    };
+    (0..stride.min(size)).filter_map(phase).collect()
+}
+
+/// The gradient of the input rows and columns of two phases, dense.
+fn gradient(
+    conv: &Conv2d,
+    (row, col): (&Phase, &Phase),
+    grad_output: &[f32],
+    weight: &[f32],
+) -> Vec<f32> {
+    let (height, width) = conv.output;
+    let zeros = || vec![0.0; conv.batch * row.count * col.count * conv.in_channels];
+    // A padding larger than the kernel reaches leaves outputs that see no input.
+    let (rows, cols) = (present(&row.read, height), present(&col.read, width));
+    if rows.is_empty() || cols.is_empty() {
+        return zeros();
+    }
+    let cropped;
+    let grad_output = match rows.len() == height && cols.len() == width {
+        true => grad_output,
+        false => {
+            cropped = crop(conv, grad_output, &rows, &cols);
+            &cropped
+        }
+    };
+    let padding = Padding {
+        top: missing(row.read.start, rows.start),
+        bottom: missing(rows.end as isize, row.read.end as usize),
+        left: missing(col.read.start, cols.start),
+        right: missing(cols.end as isize, col.read.end as usize),
+    };
+    let around = Conv2d {
+        batch: conv.batch,
+        input: (rows.len(), cols.len()),
+        in_channels: conv.out_channels,
+        out_channels: conv.in_channels,
+        kernel: (row.taps.len(), col.taps.len()),
+        stride: (1, 1),
+        padding,
+        dilation: (row.dilation, col.dilation),
+        groups: conv.groups,
+        output: (row.count, col.count),
+    };
+    forward(&around, grad_output, &turned(conv, (row, col), weight), None)
+}
+
+/// The part of `read` that exists among `len` rows.
+fn present(read: &std::ops::Range<isize>, len: usize) -> std::ops::Range<usize> {
+    read.start.max(0) as usize..(read.end.max(0) as usize).min(len)
+}
+
+/// How many rows lie from `from` to `to`.
+fn missing(from: isize, to: usize) -> usize {
+    (to as isize - from) as usize
+}
+
+/// Some rows and columns of the gradient.
+fn crop(
+    conv: &Conv2d,
+    grad_output: &[f32],
+    rows: &std::ops::Range<usize>,
+    cols: &std::ops::Range<usize>,
+) -> Vec<f32> {
+    let channels = conv.out_channels;
+    let line = conv.output.1 * channels;
+    let mut cropped = Vec::with_capacity(conv.batch * rows.len() * cols.len() * channels);
+    for image in grad_output.chunks_exact(conv.output.0 * line) {
+        for line in image[rows.start * line..rows.end * line].chunks_exact(line) {
+            cropped.extend_from_slice(&line[cols.start * channels..cols.end * channels]);
+        }
+    }
+    cropped
+}
+
+/// The weights `(taps, taps, O / groups, C)` of the convolution that leads back.
+fn turned(conv: &Conv2d, (row, col): (&Phase, &Phase), weight: &[f32]) -> Vec<f32> {
+    let (group_in, group_out) = (conv.group_in(), conv.group_out());
+    let len = group_in * conv.out_channels;
+    let mut turned = vec![0.0; row.taps.len() * col.taps.len() * len];
+    parallel::assemble(|| {
+        parallel::for_each_chunk(&mut turned, len.max(1), |index, to| {
+            let (u, v) = (row.taps[index / col.taps.len()], col.taps[index % col.taps.len()]);
+            let from = &weight[(u * conv.kernel.1 + v) * len..][..len];
+            for group in 0..conv.groups {
+                transpose(
+                    (&from[group * group_out..], conv.out_channels),
+                    (&mut to[group * group_in..], conv.in_channels),
+                    (group_in, group_out),
+                );
             }
         });
-    grad_input
+    });
+    turned
 }
 
-/// Positions `start, start + stride, ...` below `len`.
-fn phase(len: usize, start: usize, stride: usize) -> Vec<usize> {
-    (start..len).step_by(stride).collect()
-}
-
-#[derive(Default)]
-struct Scratch {
-    gathered: Vec<f32>,
-    product: Vec<f32>,
-}
-
-/// Input pixels of one task that share their residues modulo the stride.
-struct Block<'a> {
-    conv: &'a Conv2d,
-    image: usize,
-    first_row: usize,
-    /// Rows relative to `first_row`.
-    rows: Vec<usize>,
-    cols: Vec<usize>,
-}
-
-impl Block<'_> {
-    fn run(&self, grad_output: &[f32], weight: &[f32], scratch: &mut Scratch, target: &mut [f32]) {
-        let conv = self.conv;
-        let count = self.rows.len() * self.cols.len();
-        if count == 0 {
-            return;
-        }
-        let (group_in, group_out) = (conv.group_in(), conv.group_out());
-        scratch.gathered.resize(count * conv.out_channels, 0.0);
-        scratch.product.clear();
-        scratch.product.resize(count * conv.in_channels, 0.0);
-        for u in 0..conv.kernel.0 {
-            for v in 0..conv.kernel.1 {
-                if !self.gather(grad_output, (u, v), &mut scratch.gathered) {
-                    continue;
-                }
-                let tap = (u * conv.kernel.1 + v) * group_in * conv.out_channels;
-                for group in 0..conv.groups {
-                    let (first_in, first_out) = (group * group_in, group * group_out);
-                    gemm(
-                        MatMut::new(
-                            &mut scratch.product[first_in..],
-                            count,
-                            group_in,
-                            conv.in_channels,
-                        ),
-                        true,
-                        MatRef::new(
-                            &scratch.gathered[first_out..],
-                            count,
-                            group_out,
-                            conv.out_channels,
-                        ),
-                        MatRef::new(
-                            &weight[tap + first_out..],
-                            group_in,
-                            group_out,
-                            conv.out_channels,
-                        )
-                        .t(),
-                    );
+/// `to[j][i] = from[i][j]` for `rows` rows of `from`; each matrix comes with the length of its rows.
+fn transpose(
+    (from, from_stride): (&[f32], usize),
+    (to, to_stride): (&mut [f32], usize),
+    (rows, cols): (usize, usize),
+) {
+    for i in (0..rows).step_by(BLOCK) {
+        for j in (0..cols).step_by(BLOCK) {
+            let width = BLOCK.min(rows - i);
+            for j in j..(j + BLOCK).min(cols) {
+                let line = &mut to[j * to_stride + i..][..width];
+                for (value, i) in line.iter_mut().zip(i..) {
+                    *value = from[i * from_stride + j];
                 }
             }
         }
-        let pixels = self
-            .rows
-            .iter()
-            .flat_map(|row| self.cols.iter().map(move |col| row * conv.input.1 + col));
-        for (pixel, sum) in pixels.zip(scratch.product.chunks_exact(conv.in_channels)) {
-            let at = pixel * conv.in_channels;
-            target[at..at + conv.in_channels].copy_from_slice(sum);
-        }
-    }
-
-    /// Copies the output gradient that reached each pixel of the block through tap `(u, v)`; false
-    /// if none did.
-    fn gather(&self, grad_output: &[f32], (u, v): (usize, usize), gathered: &mut [f32]) -> bool {
-        let conv = self.conv;
-        let (out_rows, out_cols) = conv.output;
-        let out_row =
-            |y: usize| source(y + conv.padding.top, u * conv.dilation.0, conv.stride.0, out_rows);
-        let out_col =
-            |x: usize| source(x + conv.padding.left, v * conv.dilation.1, conv.stride.1, out_cols);
-        let mut any = false;
-        let mut targets = gathered.chunks_exact_mut(conv.out_channels);
-        for row in &self.rows {
-            let i = out_row(self.first_row + row);
-            for (&col, target) in self.cols.iter().zip(&mut targets) {
-                match (i, out_col(col)) {
-                    (Some(i), Some(j)) => {
-                        let at = ((self.image * out_rows + i) * out_cols + j) * conv.out_channels;
-                        target.copy_from_slice(&grad_output[at..at + conv.out_channels]);
-                        any = true;
-                    }
-                    _ => target.fill(0.0),
-                }
-            }
-        }
-        any
     }
 }
 
-/// The output position that reads padded input position `padded` through a tap `offset` away.
-fn source(padded: usize, offset: usize, stride: usize, outputs: usize) -> Option<usize> {
-    let distance = padded.checked_sub(offset)?;
-    let position = distance / stride;
-    (distance.is_multiple_of(stride) && position < outputs).then_some(position)
+/// Writes the gradient of two phases to their places.
+fn spread(conv: &Conv2d, (row, col): (&Phase, &Phase), part: &[f32], grad_input: &mut [f32]) {
+    let channels = conv.in_channels;
+    let line = conv.input.1 * channels;
+    let lines = part.chunks_exact(col.count * channels);
+    for (index, from) in lines.enumerate() {
+        let (image, t) = (index / row.count, index % row.count);
+        let y = image * conv.input.0 + row.first + t * conv.stride.0;
+        let to = grad_input[y * line..][..line].chunks_exact_mut(channels);
+        let to = to.skip(col.first).step_by(conv.stride.1);
+        for (to, from) in to.zip(from.chunks_exact(channels)) {
+            to.copy_from_slice(from);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::reference::{self, cases, close, values};
     use super::*;
+
+    #[test]
+    fn phases_of_strides_dilations_and_paddings_agree_with_the_naive_sum() {
+        for stride in [1, 2, 3, 5] {
+            for dilation in [1, 2, 3, 4] {
+                for (padding, kernel) in [(0, 1), (0, 3), (1, 3), (2, 2), (5, 3), (7, 1)] {
+                    let pad = Padding { top: padding, bottom: 0, left: 1, right: padding };
+                    let (x, w) = ((2, 9, 8, 4), (kernel, 2, 2, 6));
+                    let spread = (dilation, 1);
+                    let Ok(conv) = Conv2d::new(x, w, (stride, 2), pad, spread, 2) else { continue };
+                    let grad = values(conv.output_len(), 1);
+                    let weight = values(conv.weight_len(), 2);
+                    let expected = reference::backward_data(&conv, &grad, &weight);
+                    let got = backward_data(&conv, &grad, &weight);
+                    assert!(close(&got, &expected, 1e-5), "{conv:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn agrees_with_the_naive_sum() {

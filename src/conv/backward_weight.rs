@@ -1,30 +1,40 @@
 //! Gradients of the weights and the bias.
 //!
-//! The weight gradient is `columns^T * grad_output`, a sum over all pixels of the batch. Splitting
-//! that sum needs one full gradient per part, which is cheap where the weights are few and the
-//! pixels many (first layers). Elsewhere the *rows* of the gradient are split: a task owns one
-//! kernel tap and a range of input channels, gathers just those columns block by block, and
-//! accumulates its part in pixel order. Nothing is computed twice, and the order of every sum is
-//! fixed by the geometry.
-
-use std::ops::Range;
-
-use rayon::prelude::*;
+//! The weight gradient is a sum over all output pixels of the batch: for each tap of the kernel, the
+//! input pixels under the tap, transposed, times the gradient of the output. Both are read where they
+//! lie (see [`add_product`]); what a tap sees of the padding is left out of its sum:
+//!
+//! ```text
+//! for each share of the pixels, for each block of output channels:     (one task, or one a kernel row)
+//!     for each block of pixels (whole output lines):
+//!         pack the gradient of the output
+//!         for each tap:  grad_weight[tap] += input under the tap' * gradient
+//! ```
+//!
+//! With so few channels that they do not fill a tile, as in first layers, the taps of a kernel row are
+//! taken together: they are neighbours in a padded copy of the input.
+//!
+//! Shares have sums of their own, which are added in their order. Their number follows from the
+//! geometry, so no bit depends on the number of threads.
 
 use super::backward_depthwise;
-use super::columns::{gather, gather_tap};
-use super::geometry::Conv2d;
-use crate::gemm::{MatMut, MatRef, gemm};
+use super::geometry::{Axis, Conv2d, Padding};
+use crate::gemm::{PackedRows, Pixels, add_product};
+use crate::isa::Isa;
+use crate::parallel;
+use crate::rows::{Rows, RowsMut, Tile, Tiling};
 
-/// Output pixels per product; the gathered block and the gradient block stay in L2.
+/// Output pixels in a block, and terms of a sum before it is added to those before: a compromise
+/// between rounding and how often the sums pass through memory.
 const PIXELS: usize = 512;
-/// Input channels of one task: a few vector widths, so that even a 1x1 layer makes several tasks.
-const CHANNELS: usize = 64;
-
-/// Largest weight gradient, in floats, of which every part of the pixels gets a copy of its own.
-const SMALL: usize = 16 * 1024;
-/// Number of those parts: fixed, so that the order of the sum is.
-const PARTS: usize = 16;
+/// Output channels in a block: packed, it takes 256 KiB.
+const CHANNELS: usize = 128;
+/// Tasks wanted, so that a few threads finish at about the same time.
+const TASKS: usize = 16;
+/// Floats of the sums of all shares together: 4 MiB.
+const SHARES: usize = 1 << 20;
+/// Fewer channels than this are taken together with those of the neighbouring taps.
+const FEW_CHANNELS: usize = 8;
 
 /// Gradient of the weights, `(kh, kw, C / groups, O)`.
 pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
@@ -32,114 +42,235 @@ pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec
     if conv.weight_len() == 0 || grad_output.is_empty() {
         return vec![0.0; conv.weight_len()];
     }
-    match conv.weight_len() <= SMALL {
-        _ if backward_depthwise::applies(conv) => {
-            backward_depthwise::weight(conv, input, grad_output)
+    if backward_depthwise::applies(conv) {
+        return backward_depthwise::weight(conv, input, grad_output);
+    }
+    let padded;
+    let sum = if conv.in_channels < FEW_CHANNELS && conv.groups == 1 && conv.dilation.1 == 1 {
+        padded = pad(conv, input);
+        Sum::of_kernel_rows(conv, &padded, grad_output)
+    } else {
+        Sum::of_taps(conv, input, grad_output)
+    };
+    parallel::assemble(|| sum.run())
+}
+
+/// The images with their padding, dense.
+fn pad(conv: &Conv2d, input: &[f32]) -> Vec<f32> {
+    let Padding { top, left, .. } = conv.padding;
+    let (height, width) = padded_size(conv);
+    let (line, padded_line) = (conv.input.1 * conv.in_channels, width * conv.in_channels);
+    let mut padded = vec![0.0; conv.batch * height * padded_line];
+    for (image, to) in
+        input.chunks(conv.input.0 * line).zip(padded.chunks_mut(height * padded_line))
+    {
+        for (from, to) in image.chunks(line).zip(to.chunks_mut(padded_line).skip(top)) {
+            to[left * conv.in_channels..][..line].copy_from_slice(from);
         }
-        true => split_pixels(conv, input, grad_output),
-        false => split_rows(conv, input, grad_output),
+    }
+    padded
+}
+
+fn padded_size(conv: &Conv2d) -> (usize, usize) {
+    let Padding { top, bottom, left, right } = conv.padding;
+    (conv.input.0 + top + bottom, conv.input.1 + left + right)
+}
+
+/// A sum over all output pixels.
+struct Sum<'a> {
+    conv: &'a Conv2d,
+    /// The images, with or without padding.
+    data: &'a [f32],
+    /// Rows and columns of an image in `data`.
+    size: (usize, usize),
+    /// Zeros above and to the left of it that are not in `data`.
+    missing: (usize, usize),
+    /// Kernel columns that are summed one by one.
+    kernel_columns: usize,
+    /// Rows of the gradient that one of them has.
+    height: usize,
+    grad_output: &'a [f32],
+}
+
+impl<'a> Sum<'a> {
+    /// A product for every tap, over the pixels that it sees.
+    fn of_taps(conv: &'a Conv2d, input: &'a [f32], grad_output: &'a [f32]) -> Self {
+        Sum {
+            conv,
+            data: input,
+            size: conv.input,
+            missing: (conv.padding.top, conv.padding.left),
+            kernel_columns: conv.kernel.1,
+            height: conv.group_in(),
+            grad_output,
+        }
+    }
+
+    /// A product for every kernel row.
+    fn of_kernel_rows(conv: &'a Conv2d, padded: &'a [f32], grad_output: &'a [f32]) -> Self {
+        Sum {
+            conv,
+            data: padded,
+            size: padded_size(conv),
+            missing: (0, 0),
+            kernel_columns: 1,
+            height: conv.kernel.1 * conv.in_channels,
+            grad_output,
+        }
+    }
+
+    fn run(&self) -> Vec<f32> {
+        let conv = self.conv;
+        let pixels = conv.output_pixels();
+        let channels = match conv.groups {
+            1 => CHANNELS.min(conv.out_channels),
+            // A block lies inside one group.
+            _ => conv.group_out(),
+        };
+        let across = conv.out_channels.div_ceil(channels);
+        // As many shares as make enough tasks, if their sums are small beside what is summed up.
+        let most = (SHARES / conv.weight_len()).min(pixels / (2 * PIXELS)).max(1);
+        let shares = TASKS.div_ceil(across).min(most);
+        let rows = match shares * across >= TASKS {
+            true => conv.depth(),
+            false => self.kernel_columns * self.height,
+        };
+        let unit = if conv.is_pointwise() { 1 } else { conv.output.1 };
+        let share = (pixels / unit).div_ceil(shares) * unit;
+        let block = (PIXELS / unit).max(1) * unit;
+        let isa = Isa::active();
+        let scratch_len = PackedRows::len(isa, block.min(share), channels);
+
+        let mut sums = vec![0.0; shares * conv.weight_len()];
+        let mut scratch = vec![0.0; scratch_len * parallel::workers()];
+        let tiling = Tiling { group: conv.depth(), rows, channels };
+        RowsMut::dense(&mut sums, conv.out_channels).for_each_tile_with(
+            tiling,
+            &mut scratch,
+            scratch_len,
+            |buffer, mut tile| {
+                let first = tile.first_row / conv.depth() * share;
+                for start in (first..pixels.min(first + share)).step_by(block) {
+                    let end = (start + block).min(first + share).min(pixels);
+                    self.add_block(isa, start..end, buffer, &mut tile);
+                }
+            },
+        );
+        add_up(sums, conv.weight_len())
+    }
+
+    /// Adds a block of pixels to the part of the sum that a tile holds.
+    fn add_block(
+        &self,
+        isa: Isa,
+        pixels: std::ops::Range<usize>,
+        buffer: &mut [f32],
+        tile: &mut Tile<'_>,
+    ) {
+        let conv = self.conv;
+        let out = conv.out_channels;
+        let grad = &self.grad_output[pixels.start * out..pixels.end * out];
+        let grad = Rows::dense(grad, out).columns(tile.first_channel, tile.rows.channels());
+        let packed = PackedRows::pack(isa, grad, buffer);
+        let group = tile.first_channel / conv.group_out();
+        let first = tile.first_row % conv.depth() / self.height;
+        for index in 0..tile.rows.count() / self.height {
+            let tap =
+                ((first + index) / self.kernel_columns, (first + index) % self.kernel_columns);
+            let (lines, rows, count) = self.lines(pixels.clone(), tap);
+            let seen = Pixels {
+                data: &self.data[(group * conv.group_in()).min(self.data.len())..],
+                rows: self.height,
+                step: conv.stride.1 * conv.in_channels,
+                count,
+                lines: &lines,
+                unit: conv.in_channels,
+            };
+            let (_, rest) = tile.rows.reborrow().split_rows(index * self.height);
+            add_product(&seen, &packed, &rows, rest.split_rows(self.height).0);
+        }
+    }
+
+    /// What tap `(u, v)` sees of some output pixels: where each line begins, in pixels of the image;
+    /// the first of the block's pixels that it belongs to; and the length of all lines.
+    fn lines(
+        &self,
+        pixels: std::ops::Range<usize>,
+        (u, v): (usize, usize),
+    ) -> (Vec<usize>, Vec<usize>, usize) {
+        let conv = self.conv;
+        if conv.is_pointwise() {
+            return (vec![pixels.start], vec![0], pixels.len());
+        }
+        let width = conv.output.1;
+        let columns = self.seen(Axis::Cols, v);
+        let rows = self.seen(Axis::Rows, u);
+        let (mut lines, mut firsts) = (Vec::new(), Vec::new());
+        for line in pixels.start / width..pixels.end / width {
+            let (image, i) = (line / conv.output.0, line % conv.output.0);
+            if rows.contains(&i) && !columns.is_empty() {
+                let y = i * conv.stride.0 + u * conv.dilation.0 - self.missing.0;
+                let x = columns.start * conv.stride.1 + v * conv.dilation.1 - self.missing.1;
+                lines.push((image * self.size.0 + y) * self.size.1 + x);
+                firsts.push(line * width - pixels.start + columns.start);
+            }
+        }
+        (lines, firsts, columns.len())
+    }
+
+    /// Output rows (or columns) whose tap lies in `data`.
+    fn seen(&self, axis: Axis, tap: usize) -> std::ops::Range<usize> {
+        let conv = self.conv;
+        let (stride, dilation, missing, size, outputs) = match axis {
+            Axis::Rows => {
+                (conv.stride.0, conv.dilation.0, self.missing.0, self.size.0, conv.output.0)
+            }
+            Axis::Cols => {
+                (conv.stride.1, conv.dilation.1, self.missing.1, self.size.1, conv.output.1)
+            }
+        };
+        let from = |end: usize| end.saturating_sub(tap * dilation).div_ceil(stride).min(outputs);
+        from(missing)..from(missing + size)
     }
 }
 
-/// Many pixels, few weights, as in first layers: each task sums over its share of the pixels, with
-/// all taps gathered at once, and the shares are added in order.
-fn split_pixels(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    let total = conv.output_pixels();
-    let share = total.div_ceil(PARTS).next_multiple_of(16);
-    let starts: Vec<usize> = (0..total).step_by(share).collect();
-    let parts: Vec<Vec<f32>> = starts
-        .into_par_iter()
-        .map(|start| {
-            let mut sum = vec![0.0; conv.weight_len()];
-            let mut columns = Vec::new();
-            for first in (start..(start + share).min(total)).step_by(PIXELS) {
-                let pixels = first..(first + PIXELS).min(start + share).min(total);
-                for group in 0..conv.groups {
-                    columns.resize(pixels.len() * conv.depth(), 0.0);
-                    gather(conv, group, input, pixels.clone(), &mut columns);
-                    let columns = MatRef::new(&columns, pixels.len(), conv.depth(), conv.depth());
-                    accumulate(conv, group, columns, grad_output, pixels.clone(), &mut sum);
-                }
+/// The sum of the parts of `len` floats that `sums` is made of.
+fn add_up(mut sums: Vec<f32>, len: usize) -> Vec<f32> {
+    let (total, rest) = sums.split_at_mut(len);
+    const CHUNK: usize = 16 * 1024;
+    parallel::for_each_chunk(total, CHUNK, |index, total| {
+        for part in rest.chunks(len) {
+            for (t, p) in total.iter_mut().zip(&part[index * CHUNK..]) {
+                *t += p;
             }
-            sum
-        })
-        .collect();
-    parts
-        .into_iter()
-        .reduce(|mut total, part| {
-            total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-            total
-        })
-        .unwrap_or_default()
-}
-
-/// Many weights: each task owns one kernel tap and a range of input channels.
-fn split_rows(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    let mut grad_weight = vec![0.0; conv.weight_len()];
-    let group_in = conv.group_in();
-    grad_weight
-        .par_chunks_mut(group_in * conv.out_channels)
-        .enumerate()
-        .flat_map(|(tap, rows)| {
-            rows.par_chunks_mut(CHANNELS * conv.out_channels)
-                .enumerate()
-                .map(move |(part, rows)| (tap, part * CHANNELS, rows))
-        })
-        .for_each_init(Vec::new, |columns, (tap, first, rows)| {
-            let tap = (tap / conv.kernel.1, tap % conv.kernel.1);
-            let channels = rows.len() / conv.out_channels;
-            let total = conv.output_pixels();
-            for start in (0..total).step_by(PIXELS) {
-                let pixels = start..(start + PIXELS).min(total);
-                for group in 0..conv.groups {
-                    let from = group * group_in + first;
-                    let lhs = if conv.is_pointwise() {
-                        let at = start * conv.in_channels + from;
-                        MatRef::new(&input[at..], pixels.len(), channels, conv.in_channels)
-                    } else {
-                        columns.resize(pixels.len() * channels, 0.0);
-                        let range = from..from + channels;
-                        gather_tap(conv, input, pixels.clone(), tap, range, columns);
-                        MatRef::new(columns, pixels.len(), channels, channels)
-                    };
-                    accumulate(conv, group, lhs, grad_output, pixels.clone(), rows);
-                }
-            }
-        });
-    grad_weight
-}
-
-/// `rows[:, group] += columns^T * grad_output[pixels, group]`.
-fn accumulate(
-    conv: &Conv2d,
-    group: usize,
-    columns: MatRef<'_>,
-    grad_output: &[f32],
-    pixels: Range<usize>,
-    rows: &mut [f32],
-) {
-    let first = group * conv.group_out();
-    let count = rows.len() / conv.out_channels;
-    let grad = &grad_output[pixels.start * conv.out_channels + first..];
-    gemm(
-        MatMut::new(&mut rows[first..], count, conv.group_out(), conv.out_channels),
-        true,
-        columns.t(),
-        MatRef::new(grad, pixels.len(), conv.group_out(), conv.out_channels),
-    );
+        }
+    });
+    sums.truncate(len);
+    sums.shrink_to_fit();
+    sums
 }
 
 /// Gradient of the bias, `(O,)`: the sum of `grad_output` over all pixels, in float64.
 pub fn backward_bias(out_channels: usize, grad_output: &[f32]) -> Vec<f32> {
-    let mut sums = vec![0.0_f64; out_channels];
-    if out_channels > 0 {
-        for pixel in grad_output.chunks_exact(out_channels) {
-            for (sum, &g) in sums.iter_mut().zip(pixel) {
-                *sum += f64::from(g);
-            }
-        }
+    // Shares of a fixed length, whose sums are added in their order.
+    const SHARE: usize = 4096;
+    if out_channels == 0 {
+        return Vec::new();
     }
-    sums.into_iter().map(|sum| sum as f32).collect()
+    let shares = grad_output.len().div_ceil(SHARE * out_channels);
+    let mut sums = vec![0.0_f64; shares.max(1) * out_channels];
+    parallel::assemble(|| {
+        parallel::for_each_chunk(&mut sums, out_channels, |index, sums| {
+            let rest = &grad_output[index * SHARE * out_channels..];
+            for pixel in rest.chunks_exact(out_channels).take(SHARE) {
+                for (sum, &g) in sums.iter_mut().zip(pixel) {
+                    *sum += f64::from(g);
+                }
+            }
+        });
+    });
+    let total = |o: usize| sums[o..].iter().step_by(out_channels).sum::<f64>() as f32;
+    (0..out_channels).map(total).collect()
 }
 
 #[cfg(test)]

@@ -58,30 +58,6 @@ pub(super) fn gather(
     }
 }
 
-/// Writes, for each output pixel of `pixels`, the channels `channels` of the group under the single
-/// tap `(u, v)`.
-pub(super) fn gather_tap(
-    conv: &Conv2d,
-    input: &[f32],
-    pixels: Range<usize>,
-    (u, v): (usize, usize),
-    channels: Range<usize>,
-    columns: &mut [f32],
-) {
-    for (pixel, row) in pixels.zip(columns.chunks_exact_mut(channels.len())) {
-        let (image, out_row, out_col) = conv.output_position(pixel);
-        let y = conv.input_coordinate(Axis::Rows, out_row, u);
-        let x = conv.input_coordinate(Axis::Cols, out_col, v);
-        match (y, x) {
-            (Some(y), Some(x)) => {
-                let at = ((image * conv.input.0 + y) * conv.input.1 + x) * conv.in_channels;
-                row.copy_from_slice(&input[at + channels.start..at + channels.end]);
-            }
-            _ => row.fill(0.0),
-        }
-    }
-}
-
 fn copy_pixel(
     conv: &Conv2d,
     group: usize,

@@ -3,7 +3,7 @@
 //! Activations are N, H, W, C. Weights are `kh, kw, C / groups, O` ("HWIO"), so that the weights of
 //! one group form a row-major matrix of `K = kh * kw * C / groups` rows whose columns are output
 //! channels. A forward pass is a layer that was prepared, once for a plan or anew for each call, and
-//! is then run; the backward passes are products of gathered pixels.
+//! is then run; the gradient of the input is such a pass too, that of the weights a sum over pixels.
 //!
 //! | file | pass |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `grouped` | direct sums of few channels a group: vectors over channels of several groups |
 //! | `winograd` | 3 x 3 kernels in fewer multiplications |
 //! | `forward` | a layer prepared for one call |
-//! | `backward_data` | gradient of the input, as a gather over output pixels |
-//! | `backward_weight` | gradient of the weights, one task per range of weight rows |
+//! | `backward_data` | gradient of the input, as convolutions of the gradient of the output |
+//! | `backward_weight` | gradients of the weights and the bias, as sums over pixels |
 //! | `backward_depthwise` | both gradients where groups have one input channel |
 //! | `deformable` | gathering with taps moved by offsets, and its gradients |
 //! | `columns` | gathering the input values under an output pixel |

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tile` | the micro-kernels: one tile of a product in registers, for each instruction set |
 //! | `packed` | weights packed for them once and multiplied many times |
+//! | `transposed` | sums over pixels, where the left-hand matrix is read across its rows |
 //! | this one | everything else: a safe face for the gemm crate, which packs on the fly |
 //!
 //! `gemm::gemm` takes raw pointers and two strides per operand; [`MatRef`] and [`MatMut`] carry a
@@ -14,11 +15,13 @@
 
 mod packed;
 mod tile;
+mod transposed;
 
 use rayon::prelude::*;
 
-pub use packed::{Finish, LONG_SUM, Lhs, PackedMatrix, SHORT_SUM, Source, Storage};
+pub use packed::{Finish, LONG_SUM, Lhs, PackedMatrix, PackedRows, SHORT_SUM, Source, Storage};
 pub use tile::{Bounds, measure_peak, name as kernel_name, shape as tile_shape};
+pub use transposed::{Pixels, add_product};
 
 /// Rows and columns of the output tile that one task of [`product`] computes.
 const TILE: usize = 256;

@@ -293,10 +293,12 @@ impl PackedMatrix {
                                 .as_ptr()
                                 .wrapping_add(line * lhs.line_stride + row * lhs.row_stride),
                             a_stride: lhs.row_stride,
+                            a_step: 1,
                             segments: lhs.segments,
                             segment_unit: lhs.segment_unit,
                             depth: lhs.depth,
                             b: panel.as_ptr(),
+                            b_rows: None,
                             bias: finish.bias.map(|bias| bias.as_ptr().add(first_column + column)),
                             residual: residual.map(|r| (r.as_slice().as_ptr(), r.stride())),
                             bounds: finish.bounds,
@@ -312,6 +314,61 @@ impl PackedMatrix {
                 }
             }
         }
+    }
+}
+
+/// A block of rows packed for one use, in memory of the caller's: panels as a [`PackedMatrix`] has
+/// them.
+#[derive(Debug)]
+pub struct PackedRows<'a> {
+    isa: Isa,
+    rows: usize,
+    columns: usize,
+    panels: &'a [f32],
+}
+
+impl<'a> PackedRows<'a> {
+    /// Floats of memory that it takes.
+    pub fn len(isa: Isa, rows: usize, columns: usize) -> usize {
+        columns.next_multiple_of(tile::shape(isa).1) * rows
+    }
+
+    /// Copies `rows` into `buffer`, which holds [`len`](Self::len) floats at least.
+    pub fn pack(isa: Isa, rows: Rows<'_>, buffer: &'a mut [f32]) -> Self {
+        let (count, columns, width) = (rows.count(), rows.channels(), tile::shape(isa).1);
+        let panels = &mut buffer[..Self::len(isa, count, columns)];
+        if count > 0 {
+            for (panel, first) in panels.chunks_exact_mut(count * width).zip((0..).step_by(width)) {
+                let part = rows.columns(first, width.min(columns - first));
+                for (to, index) in panel.chunks_exact_mut(width).zip(0..) {
+                    let (values, rest) = to.split_at_mut(part.channels());
+                    values.copy_from_slice(part.row(index));
+                    rest.fill(0.0);
+                }
+            }
+        }
+        PackedRows { isa, rows: count, columns, panels }
+    }
+
+    /// What it is packed for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Panel `index`: a row of NR floats for each row.
+    pub fn panel(&self, index: usize) -> &[f32] {
+        let len = self.rows * tile::shape(self.isa).1;
+        &self.panels[index * len..][..len]
     }
 }
 

@@ -8,6 +8,9 @@
 //! C = clamp(acc + residual)
 //! ```
 //!
+//! Terms of A may lie any distance apart, so that a transposed matrix is read in place too: that is
+//! how gradients of weights are summed over pixels.
+//!
 //! MR is as large as the registers allow: with 32 of them (AVX-512) 14 x 2 accumulators, 2 for b and
 //! one for the broadcast; with 16 (AVX2) 6 x 2; the portable kernel keeps 4 x 2 in SSE2's 16. A row
 //! of A is read in place, so rows must not lie a multiple of 4 KB apart: 14 lines would then fall
@@ -43,14 +46,18 @@ pub(super) struct Call<'a, E> {
     pub a: *const f32,
     /// Distance of the rows of A.
     pub a_stride: usize,
+    /// Distance of the terms of a row of A in a segment.
+    pub a_step: usize,
     /// Where the segments of a row of A begin.
     pub segments: &'a [usize],
     /// Unit of `segments`.
     pub segment_unit: usize,
-    /// Floats in a segment.
+    /// Terms in a segment.
     pub depth: usize,
-    /// Panel of B: `segments.len() * depth` rows of NR elements.
+    /// Panel of B: rows of NR elements.
     pub b: *const E,
+    /// The row of the panel that each segment begins with; `None` if they follow each other.
+    pub b_rows: Option<&'a [usize]>,
     /// NR starting values.
     pub bias: Option<*const f32>,
     /// First value to add, and the distance of rows.
@@ -119,11 +126,14 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
     let mut acc = [start; ROWS];
     let a_stride = call.a_stride;
     let mut b = call.b;
-    for &segment in call.segments {
-        // SAFETY: inside or one past the row.
-        let mut a = unsafe { call.a.add(segment * call.segment_unit) };
+    for (index, &segment) in call.segments.iter().enumerate() {
+        let mut a = call.a.wrapping_add(segment * call.segment_unit);
+        if let Some(rows) = call.b_rows {
+            b = call.b.wrapping_add(rows[index] * VECTORS * lanes);
+        }
         for _ in 0..call.depth {
-            // SAFETY: K elements of A's rows and of the panel; the last step leaves `a` and `b` one past the end.
+            // SAFETY: K elements of A's rows and of the panel; the last step leaves `b` one past
+            // the end, and `a` a step further, where it is not read.
             unsafe {
                 let b0 = E::load(simd, b);
                 let b1 = E::load(simd, b.add(lanes));
@@ -134,7 +144,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
                 }
                 simd.prefetch(next);
                 next = next.wrapping_add(call.next_stride);
-                a = a.add(1);
+                a = a.wrapping_add(call.a_step);
                 b = b.add(VECTORS * lanes);
             }
         }
@@ -202,7 +212,7 @@ unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
 
 /// Runs a micro-kernel on a sum of any length, at most `most` terms at a time (KC). The rounding
 /// error of a plain sum grows with its length; longer sums are made of parts, each added to the
-/// result of those before.
+/// result of those before. Whoever names the rows of the panel makes the parts.
 ///
 /// # Safety
 /// As [`TileKernel`].
@@ -213,7 +223,7 @@ pub(super) unsafe fn sum_in_parts<E>(
     most: usize,
 ) {
     let (count, depth) = (call.segments.len(), call.depth);
-    if count * depth <= most {
+    if count * depth <= most || call.b_rows.is_some() {
         // SAFETY: the caller's contract.
         return unsafe { kernel(call) };
     }
@@ -231,7 +241,7 @@ pub(super) unsafe fn sum_in_parts<E>(
         // is what is added, which the kernel reads before it writes.
         unsafe {
             kernel(&Call {
-                a: call.a.add(offset),
+                a: call.a.add(offset * call.a_step),
                 segments,
                 depth,
                 b: call.b.add(steps * width),
@@ -334,10 +344,12 @@ pub fn measure_peak(isa: Isa) -> f64 {
                 kernel(&Call {
                     a: a.as_ptr(),
                     a_stride: DEPTH,
+                    a_step: 1,
                     segments: &[0],
                     segment_unit: 1,
                     depth: DEPTH,
                     b: b.as_ptr(),
+                    b_rows: None,
                     bias: None,
                     residual: None,
                     bounds: Bounds::NONE,
