@@ -184,8 +184,12 @@ impl Plan {
     /// Floats of scratch memory of the step that needs most, on the threads in use.
     fn scratch_len(&self, batch: usize) -> usize {
         let needs = self.segments.iter().flat_map(|segment| {
+            // The last group may be smaller, and then need more: layers cut small batches into
+            // other parts than large ones.
             let group = segment.group(batch);
-            self.steps[segment.steps.clone()].iter().map(move |s| s.kernel.scratch_len(group))
+            let last = batch.checked_rem(group).filter(|&last| last > 0).unwrap_or(group);
+            let steps = self.steps[segment.steps.clone()].iter();
+            steps.map(move |s| s.kernel.scratch_len(group).max(s.kernel.scratch_len(last)))
         });
         needs.max().unwrap_or(0)
     }

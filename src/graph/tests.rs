@@ -544,6 +544,27 @@ fn slices_and_scaling_of_the_input() {
 }
 
 #[test]
+fn a_smaller_last_group_has_the_memory_it_needs() {
+    // Up to 17 images a group. Winograd transforms 13 images of the second layer as a whole, which
+    // takes more memory than the parts of 14.
+    let (mut net, x) = Net::image(64, 28, 28);
+    let y = net.conv(x, 64, 3, 1);
+    let y = net.conv(y, 160, 3, 1);
+    let y = net.conv(y, 2, 3, 1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    for batch in [27, 31] {
+        // A new plan, which has no memory of an earlier run.
+        let plan = net.compile_for(Precision::Winograd, &[y], &PackedWeights::new());
+        let images = net.inputs(batch);
+        let run = || plan.run(batch, &[&images[0]]).unwrap();
+        let together = pool.install(run);
+        let last = images[0].len() / batch * (batch - 1);
+        let alone = plan.run(1, &[&images[0][last..]]).unwrap();
+        assert_eq!(together[0][together[0].len() - alone[0].len()..], alone[0], "{batch} images");
+    }
+}
+
+#[test]
 fn random_networks_agree() {
     for seed in 0..60 {
         let mut state = values(400, 1000 + seed).into_iter();
