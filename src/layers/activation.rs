@@ -4,6 +4,7 @@
 //! `g` where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
 
 use super::elementwise::{map, map_into, zip, zip_into};
+use super::exponential;
 use crate::conv::Activation;
 use crate::rows::{Rows, RowsMut};
 
@@ -29,8 +30,8 @@ pub fn apply_into(function: Function, x: Rows<'_>, output: RowsMut<'_>) {
         Function::Clamp(Activation::Clamp(low, high)) => {
             map_into(x, output, |x| Activation::Clamp(low, high).apply(x))
         }
-        Function::Sigmoid => map_into(x, output, sigmoid_of),
-        Function::Tanh => map_into(x, output, f32::tanh),
+        Function::Sigmoid => map_into(x, output, exponential::sigmoid),
+        Function::Tanh => map_into(x, output, exponential::tanh),
         Function::Scale(factor, offset) => map_into(x, output, |x| x * factor + offset),
     }
 }
@@ -63,7 +64,7 @@ pub fn relu_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
 
 /// Hyperbolic tangent.
 pub fn tanh(x: &[f32]) -> Vec<f32> {
-    map(x, f32::tanh)
+    map(x, exponential::tanh)
 }
 
 /// Gradient of [`tanh`] from its output `y`.
@@ -73,11 +74,7 @@ pub fn tanh_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
 
 /// `1 / (1 + exp(-x))`.
 pub fn sigmoid(x: &[f32]) -> Vec<f32> {
-    map(x, sigmoid_of)
-}
-
-fn sigmoid_of(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    map(x, exponential::sigmoid)
 }
 
 /// Gradient of [`sigmoid`] from its output `y`.

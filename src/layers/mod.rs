@@ -15,6 +15,7 @@
 //! | [`response_norm`] | local response normalisation |
 //! | `blocks` | how many rows make a task |
 //! | `elementwise` | functions of single elements, over rows or slices |
+//! | `exponential` | tanh and sigmoid of one number, without branches |
 //! | [`activation`] | ReLU, tanh, sigmoid |
 //! | [`softmax`](mod@softmax) | softmax and log-softmax |
 //! | [`cross_entropy`](mod@cross_entropy) | classification losses |
@@ -30,6 +31,7 @@ mod blocks;
 pub mod cross_entropy;
 pub mod dropout;
 mod elementwise;
+mod exponential;
 pub mod focal;
 pub mod fold;
 pub mod gather;
