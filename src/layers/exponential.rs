@@ -15,8 +15,7 @@ const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
 const EXP: [f32; 6] = [1.987_569_2e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
 
 /// Coefficients of `(tanh(x) - x) / x^3` in `x^2`, the highest power first.
-const TANH: [f32; 5] =
-    [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8];
+const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8];
 
 /// `exp(x)` for `|x| <= 88`, where it is a normal number; NaN stays NaN.
 #[inline(always)]
