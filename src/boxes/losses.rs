@@ -83,10 +83,14 @@ impl Dual {
     }
 
     /// A function of this and another with the given value and derivatives.
+    ///
+    /// What a corner has no part in stays without it, even where a derivative is infinite: the ratio
+    /// of a box without height is no reason for the gradient of the other box to be NaN.
     fn chain(self, other: Dual, value: f64, by_self: f64, by_other: f64) -> Dual {
+        let part = |by: f64, slope: f64| if slope == 0.0 { 0.0 } else { by * slope };
         let mut slopes = [0.0; 8];
         for (i, slope) in slopes.iter_mut().enumerate() {
-            *slope = by_self * self.slopes[i] + by_other * other.slopes[i];
+            *slope = part(by_self, self.slopes[i]) + part(by_other, other.slopes[i]);
         }
         Dual { value, slopes }
     }
@@ -290,6 +294,18 @@ mod tests {
             for corner in 0..4 {
                 assert!((slopes[corner] - slopes[corner + 4]).abs() < 1e-9, "{what:?} {slopes:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_box_without_height_leaves_the_other_its_gradient() {
+        let (a, flat) = ([0., 0., 4., 4.], [1., 2., 5., 2.]);
+        let slopes = gradient(BoxLoss::Complete, a, flat);
+        assert!(slopes[..4].iter().all(|slope| slope.is_finite()), "{slopes:?}");
+        assert!(slopes[4..].iter().all(|slope| slope.is_nan()), "{slopes:?}");
+        let nearly = gradient(BoxLoss::Complete, a, [1., 2., 5., 2.0 + 1e-9]);
+        for (got, expected) in slopes[..4].iter().zip(nearly) {
+            assert!((got - expected).abs() < 1e-6, "{got}, {expected}");
         }
     }
 

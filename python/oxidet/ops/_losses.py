@@ -136,7 +136,8 @@ def complete_box_iou_loss(
 
     Parameters, result and errors are those of :func:`generalized_box_iou_loss`; ``eps`` is added to
     the denominator of ``alpha``, while union and diagonal get 1e-7 whatever it is, as in
-    torchvision. A box without height has no aspect ratio: its gradient is NaN, as in torch.
+    torchvision. A box without height has no aspect ratio: its gradient is NaN, as in torch, that of
+    the other box is not.
 
     Examples
     --------
@@ -218,12 +219,13 @@ def sigmoid_focal_loss(
     >>> ops.sigmoid_focal_loss([0.0, 2.0, -2.0], [1, 1, 1]).round(4)
     array([0.0433, 0.0005, 0.4125])
     """
-    if alpha != -1:
-        number(alpha, "alpha", 0, 1)
+    weight = number(alpha, "alpha")
+    if weight != -1:
+        number(weight, "alpha", 0, 1)
     return sigmoid_focal_loss_(
         inputs,
         targets,
-        alpha=float(alpha),
+        alpha=weight,
         gamma=number(gamma, "gamma", 0),
         reduction=choice(reduction, "reduction", REDUCTIONS),
     )
