@@ -26,3 +26,13 @@ def test_nhwc_has_the_values_in_channels_last_order(channels: int, dtype: str, l
     np.testing.assert_array_equal(got, values.transpose(0, 2, 3, 1))
     as_it_is = dtype == "float32" and values.transpose(0, 2, 3, 1).flags.c_contiguous
     assert channels == 0 or np.shares_memory(got, values) == as_it_is
+
+
+def test_an_array_without_axes_is_a_number() -> None:
+    assert _arrays.number(np.array(0.5, np.float32), "x", 0, 1) == 0.5
+    assert type(_arrays.number(np.array(3), "x")) is float
+    for wrong in (np.array(True), np.array("a"), np.array([0.5])):
+        with pytest.raises(TypeError, match="x: expected a number, got"):
+            _arrays.number(wrong, "x")
+    with pytest.raises(ValueError, match="x: expected a number of at least 0, got"):
+        _arrays.number(np.array(-1.0), "x", 0)

@@ -130,7 +130,12 @@ def extent(value: Any, argument: str) -> int:
 def number(
     value: Any, argument: str, minimum: float | None = None, maximum: float | None = None
 ) -> float:
-    """A real number, at least ``minimum`` (and at most ``maximum``); NaN lies in no range."""
+    """A real number, at least ``minimum`` (and at most ``maximum``); NaN lies in no range.
+
+    An array without axes is one, too: what a torch tensor that holds a number comes in as.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{argument}: expected a number, got {shown(value)}")
     if not _in_range(value, minimum, maximum):

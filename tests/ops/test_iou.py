@@ -70,6 +70,20 @@ def test_types_and_layouts(function) -> None:
 
 
 @pytest.mark.parametrize("function", FAMILY)
+def test_leading_axes_broadcast(function) -> None:
+    rng = np.random.default_rng(3)
+    boxes = np.stack([random_boxes(rng, 5) for _ in range(6)]).reshape(2, 3, 5, 4)
+    others = np.stack([random_boxes(rng, 4) for _ in range(3)])
+    result = function(boxes, others)
+    assert result.shape == (2, 3, 5, 4)
+    for index in np.ndindex(2, 3):
+        assert_bits(result[index], function(boxes[index], others[index[1]]))
+    assert_bits(function(others[0], boxes)[1, 2], function(others[0], boxes[1, 2]))
+    assert function(boxes, np.zeros((1, 0, 4))).shape == (2, 3, 5, 0)
+    assert function(boxes[:0], others).shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize("function", FAMILY)
 def test_no_boxes(function) -> None:
     assert function(np.zeros((0, 4)), np.zeros((3, 4))).shape == (0, 3)
     assert function(np.zeros((2, 3, 4)), np.zeros((2, 0, 4))).shape == (2, 3, 0)
@@ -106,7 +120,7 @@ def test_sizes_are_not_taken_from_rounded_corners() -> None:
     [
         (np.zeros((3, 5)), np.zeros((3, 4)), ValueError, r"boxes1: expected shape \(\.\.\., 4\)"),
         (np.zeros((3, 4)), np.zeros(4), ValueError, r"boxes2: expected shape \(\.\.\., N, 4\)"),
-        (np.zeros((2, 3, 4)), np.zeros((3, 4)), ValueError, "boxes2: expected leading axes"),
+        (np.zeros((2, 3, 4)), np.zeros((5, 3, 4)), ValueError, "boxes2: expected leading axes"),
         ("boxes", np.zeros((3, 4)), TypeError, "boxes1: expected an array of numbers"),
         (np.zeros((3, 4)), None, TypeError, "boxes2: expected an array of numbers"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
@@ -145,12 +146,23 @@ def test_bad_input_is_named(boxes, scores, threshold, error, message) -> None:  
         ops.batched_nms(boxes, scores, np.zeros(3, np.int64), threshold)
 
 
-def test_categories_are_integers_one_for_each_box() -> None:
+def test_categories_are_whole_numbers_one_for_each_box() -> None:
     boxes = np.zeros((3, 4), np.float32)
     with pytest.raises(ValueError, match=r"idxs: expected shape \(3,\).*, got \(2,\)"):
         ops.batched_nms(boxes, np.ones(3, np.float32), np.zeros(2, np.int64), 0.5)
-    with pytest.raises(TypeError, match="idxs: expected integers, got dtype float64"):
-        ops.batched_nms(boxes, [1, 2, 3], [0.0, 1.0, 2.0], 0.5)
+    for wrong in (0.5, np.nan, np.inf, -np.inf, 2.0**63):
+        with pytest.raises(ValueError, match=re.escape(f"expected whole numbers, got {wrong}")):
+            ops.batched_nms(boxes, [1, 2, 3], [0.0, wrong, 2.0], 0.5)
+    with pytest.raises(TypeError, match="idxs: expected an array of numbers"):
+        ops.batched_nms(boxes, [1, 2, 3], ["a", "b", "c"], 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "u1", "i2", "?"])
+def test_categories_may_have_any_type(dtype: str) -> None:
+    boxes = np.tile(np.array([0, 0, 4, 4], np.float32), (6, 1))
+    scores, labels = np.arange(6, dtype=np.float32), np.array([1, 0, 1, 0, 1, 1])
+    assert ops.batched_nms(boxes, scores, labels.astype(dtype), 0.5).tolist() == [5, 3]
+    assert ops.batched_nms(boxes[:0], scores[:0], labels[:0].astype(dtype), 0.5).shape == (0,)
 
 
 def test_other_threads_go_on_meanwhile() -> None:

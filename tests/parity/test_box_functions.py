@@ -231,3 +231,38 @@ def test_tensors_come_back_as_tensors() -> None:
         got, expected = getattr(ops, name)(*arguments), getattr(theirs, name)(*arguments)
         assert torch.is_tensor(got), name
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_box_without_height_leaves_the_other_its_gradient() -> None:
+    # As when an annotated box has none: the predicted one still has to learn.
+    found = np.array([[0, 0, 4, 4], [1, 1, 6, 3], [0, 0, 2, 9]], np.float32)
+    annotated = np.array([[1, 2, 5, 2], [2, 0, 6, 0], [0, 0, 2, 8]], np.float32)
+    box, torch_box = nn.Tensor(found, requires_grad=True), torch.tensor(found, requires_grad=True)
+    ops.complete_box_iou_loss(box, annotated, "sum").backward()
+    theirs.complete_box_iou_loss(torch_box, torch.from_numpy(annotated), "sum").backward()
+    assert np.isfinite(box.grad).all()
+    assert_close(box.grad, torch_box.grad.numpy(), 1e-5)
+
+
+def test_labels_and_thresholds_out_of_a_detectors_tensor() -> None:
+    rng = np.random.default_rng(5)
+    rows = np.column_stack([random_boxes(rng, 300), rng.random(300), rng.integers(0, 4, 300)])
+    found = torch.from_numpy(rows.astype(np.float32))
+    for threshold in torch.linspace(0.3, 0.7, 3):
+        # The last column is of floats, and so is the threshold a tensor.
+        arguments = found[:, :4], found[:, 4], found[:, 5], threshold
+        kept = ops.batched_nms(*arguments)
+        assert torch.equal(kept, theirs.batched_nms(*arguments))
+        small = ops.remove_small_boxes(found[:, :4], 20 * threshold)
+        assert torch.equal(small, theirs.remove_small_boxes(found[:, :4], 20 * threshold))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_leading_axes_broadcast(name: str) -> None:
+    rng = np.random.default_rng(6)
+    a = torch.from_numpy(random_boxes(rng, 24).reshape(2, 3, 4, 4))
+    for b in (a[0], a[:1, 1:2], a[0, 0]):
+        got = getattr(ops, name)(a, b)
+        expected = getattr(theirs, name)(a, b)
+        assert got.shape == expected.shape
+        assert_close(got.numpy(), expected.numpy(), 1e-6)

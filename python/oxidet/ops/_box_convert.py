@@ -106,9 +106,14 @@ _FROM_COMMON: dict[str, _Step] = {
 
 
 def _turned(step: _Step | None, boxes: Array) -> Array:
-    """A step between rotated formats. Integers are rounded, half to even, after each."""
+    """A step between rotated formats. Integers are rounded, half to even, after each.
+
+    Half floats are computed in float32: they know pi to three digits.
+    """
     if step is None:
         return boxes
+    if boxes.dtype == np.float16:
+        return step(boxes.astype(np.float32)).astype(boxes.dtype)
     if boxes.dtype.kind == "f":
         return step(boxes)
     return np.rint(step(boxes.astype(np.float32))).astype(boxes.dtype)

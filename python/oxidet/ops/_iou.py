@@ -24,20 +24,24 @@ def _converted(kernel: Callable[[Array, Array], Array | None], boxes1: Any, boxe
     for array, argument in ((a, "boxes1"), (b, "boxes2")):
         if array.ndim < 2:
             raise ValueError(f"{argument}: expected shape (..., N, 4), got {array.shape}")
-    if a.shape[:-2] != b.shape[:-2]:
+    try:
+        leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
         raise ValueError(
-            f"boxes2: expected leading axes {a.shape[:-2]} as boxes1 has, got {b.shape[:-2]}"
-        )
+            f"boxes2: expected leading axes that go with {a.shape[:-2]} of boxes1, "
+            f"got {b.shape[:-2]}"
+        ) from None
     # Integers give float32, but what they are multiplied to needs the digits of float64.
     wide = is_double(a) or is_double(b)
     integers = a.dtype.kind != "f" or b.dtype.kind != "f"
     type_ = np.float64 if wide or integers else np.float32
     a, b = np.asarray(a, type_, order="C"), np.asarray(b, type_, order="C")
-    if a.ndim == 2:
+    if not leading:
         result = computed(kernel(a, b))
     else:
+        a, b = (np.broadcast_to(array, (*leading, *array.shape[-2:])) for array in (a, b))
         result = np.empty((*a.shape[:-1], b.shape[-2]), type_)
-        for index in np.ndindex(a.shape[:-2]):
+        for index in np.ndindex(leading):
             result[index] = computed(kernel(a[index], b[index]))
     return result if wide else result.astype(np.float32, copy=False)
 
@@ -52,7 +56,7 @@ def box_iou(boxes1: Any, boxes2: Any, fmt: str = "xyxy") -> Array:
     Parameters
     ----------
     boxes1, boxes2
-        (..., N, 4) and (..., M, 4) with equal leading axes; rotated ones (N, 5) or (N, 8).
+        (..., N, 4) and (..., M, 4), leading axes broadcast; rotated ones (N, 5) or (N, 8).
     fmt
         "xyxy", "xywh" or "cxcywh"; for rotated boxes "xywhr", "cxcywhr" or "xyxyxyxy", see
         :func:`box_convert` and :func:`rotated_box_iou`.
@@ -104,7 +108,7 @@ def generalized_box_iou(boxes1: Any, boxes2: Any) -> Array:
     Parameters
     ----------
     boxes1, boxes2
-        (..., N, 4) and (..., M, 4) with equal leading axes.
+        (..., N, 4) and (..., M, 4), leading axes broadcast.
 
     Returns
     -------
@@ -138,7 +142,7 @@ def distance_box_iou(boxes1: Any, boxes2: Any, eps: float = 1e-7) -> Array:
     Parameters
     ----------
     boxes1, boxes2
-        (..., N, 4) and (..., M, 4) with equal leading axes.
+        (..., N, 4) and (..., M, 4), leading axes broadcast.
     eps
         A small number that keeps a quotient from 0 / 0.
 
@@ -177,7 +181,7 @@ def complete_box_iou(boxes1: Any, boxes2: Any, eps: float = 1e-7) -> Array:
     Parameters
     ----------
     boxes1, boxes2
-        (..., N, 4) and (..., M, 4) with equal leading axes.
+        (..., N, 4) and (..., M, 4), leading axes broadcast.
     eps
         A small number that keeps the two quotients that have it from 0 / 0. Heights are divided
         by as they are, and so is the union: two boxes without area give NaN.

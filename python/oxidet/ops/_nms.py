@@ -40,6 +40,19 @@ def ready_categories(value: Any, argument: str, length: int) -> NDArray[np.int64
     return np.asarray(categories, np.int64, order="C")
 
 
+def _whole(value: Any, argument: str) -> Array:
+    """Floats that are whole numbers as integers; anything else as it is."""
+    array = as_array(value, argument)
+    if array.dtype.kind != "f":
+        return array
+    array = array.astype(np.float64)
+    whole = (array == np.rint(array)) & (np.abs(array) < 2.0**63)  # false for NaN
+    if not whole.all():
+        got = array[~whole][0]
+        raise ValueError(f"{argument}: expected whole numbers, got {got}")
+    return array.astype(np.int64)
+
+
 @same_kind
 def nms(boxes: Any, scores: Any, iou_threshold: float) -> NDArray[np.int64]:
     """Non-maximum suppression, as ``torchvision.ops.nms``.
@@ -96,7 +109,8 @@ def batched_nms(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> NDA
     boxes, scores, iou_threshold
         As in :func:`nms`.
     idxs
-        (R,) integers, the category of each box.
+        (R,) whole numbers of any type, the category of each box: floats, too, since labels often
+        are a column of a detector's output.
 
     Returns
     -------
@@ -105,7 +119,7 @@ def batched_nms(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> NDA
     Raises
     ------
     ValueError
-        If a shape is wrong or the threshold is NaN.
+        If a shape is wrong, a category is no whole number or the threshold is NaN.
 
     Examples
     --------
@@ -119,6 +133,6 @@ def batched_nms(boxes: Any, scores: Any, idxs: Any, iou_threshold: float) -> NDA
     if kept is None:
         rows = ready_boxes(boxes, "boxes")
         values = ready_scores(scores, "scores", len(rows))
-        categories = ready_categories(idxs, "idxs", len(rows))
+        categories = ready_categories(_whole(idxs, "idxs"), "idxs", len(rows))
         kept = _core.batched_nms(rows, values, categories, threshold)
     return computed(kept)

@@ -99,14 +99,13 @@ class LevelMapper:
         return np.where(np.isnan(level), np.float32(-1), level).astype(np.int64)
 
 
-def _image_sizes(image_shapes: Any, images: int) -> list[tuple[float, float]]:
-    """(height, width) of each image, checked."""
+def _image_sizes(image_shapes: Any) -> list[tuple[float, float]]:
+    """Pairs (height, width), checked."""
     if not isinstance(image_shapes, (list, tuple)):
         got = type(image_shapes).__name__
         raise TypeError(f"image_shapes: expected a list of pairs (height, width), got {got}")
-    if len(image_shapes) != images or images == 0:
-        expected = f"{images} pairs, one for each entry of boxes" if images else "at least one pair"
-        raise ValueError(f"image_shapes: expected {expected}, got {len(image_shapes)}")
+    if not image_shapes:
+        raise ValueError("image_shapes: expected at least one pair, got 0")
     sizes = [real_pair(size, f"image_shapes[{i}]") for i, size in enumerate(image_shapes)]
     for i, size in enumerate(sizes):
         if min(size) <= 0:
@@ -181,7 +180,8 @@ class MultiScaleRoIAlign(Module):
         boxes
             For each image (L, 4) boxes (x1, y1, x2, y2) in pixels of the network's input.
         image_shapes
-            (height, width) of each image, without padding.
+            (height, width) of each image, without padding. Only the largest height counts, so one
+            pair serves images of one size.
 
         Returns
         -------
@@ -193,14 +193,14 @@ class MultiScaleRoIAlign(Module):
         Raises
         ------
         ValueError
-            If there are no images, none of the maps is there, shapes do not fit, or a coordinate is
-            infinite (the row of all boxes is named).
+            If there are no image shapes, none of the maps is there, shapes do not fit, or a
+            coordinate is infinite (the row of all boxes is named).
         """
         if not isinstance(boxes, (list, tuple)):
             raise TypeError(
                 f"boxes: expected a list with an array for each image, got {type(boxes).__name__}"
             )
-        maps, sizes = self._maps(x), _image_sizes(image_shapes, len(boxes))
+        maps, sizes = self._maps(x), _image_sizes(image_shapes)
         rois = checked_rois(boxes, "boxes", np.shape(maps[0])[0])
         if self.scales is None or self.map_levels is None:
             self.scales, self.map_levels = self._setup_scales(maps, sizes)
