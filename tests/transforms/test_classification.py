@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
+import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,8 @@ import numpy as np
 import pytest
 
 from conftest import assert_close
-from oxidet.transforms import ImageClassification
+from oxidet.transforms import ImageClassification, center_crop, resize
+from oxidet.transforms.resize import resize_middle
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
 PLAIN: dict[str, Any] = {"mean": 0, "std": 1, "scale": 1}
@@ -98,6 +104,51 @@ def test_refusals() -> None:
         ({"crop_size": 4, "channels": "RBG"}, ValueError, "channels: expected one of"),
         ({"crop_size": 4, "interpolation": "cubic"}, ValueError, "interpolation: expected one of"),
         ({"crop_size": 4, "channels": "L"}, ValueError, "mean: expected a number or 1"),
+        ({"crop_size": 4, "mean": None}, TypeError, "mean: expected a number, got None"),
+        ({"crop_size": 4, "mean": (1, math.nan, 2)}, ValueError, "mean: expected finite numbers"),
+        ({"crop_size": 4, "std": math.inf}, ValueError, "std: expected positive numbers, got inf"),
+        ({"crop_size": 4, "scale": "1/255"}, TypeError, "scale: expected a number, got '1/255'"),
+        ({"crop_size": 4, "scale": 0}, ValueError, "scale: expected positive numbers, got 0"),
+        ({"crop_size": 4, "scale": (1, 1, 1)}, TypeError, "scale: expected a number"),
     ]:
         with pytest.raises(error, match=message):
             ImageClassification(**arguments)  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_kept_as_pythons() -> None:
+    given: Any = ImageClassification(
+        np.int64(8), resize_size=[9, np.int32(9)], mean=np.arange(3), std=np.float32(0.5)
+    )
+    same = ImageClassification(8, resize_size=(9, 9), mean=(0, 1, 2), std=0.5)
+    assert given == same
+    assert repr(given) == repr(same)
+    assert hash(given) == hash(same)
+    assert json.dumps(dataclasses.asdict(given)) == json.dumps(dataclasses.asdict(same))
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (5, 40), (40, 5), (37, 53), (3, 3)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest", "nearest-exact"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_middle_alone_is_resized_to_the_same_pixels(
+    shape: tuple[int, int], interpolation: Any, dtype: Any
+) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (3, *shape)).astype(dtype)
+    for size, crop in itertools.product((7, 20, 3, (6, 11), (11, 6)), (7, 3, 12, (4, 30), (30, 4))):
+        for antialias in (True, False):
+            whole = resize(image, size, interpolation, antialias=antialias)
+            part = resize_middle(image, size, crop, interpolation, antialias)
+            np.testing.assert_array_equal(center_crop(part, crop), center_crop(whole, crop))
+
+
+def test_a_sliver_takes_no_more_memory_than_its_crop() -> None:
+    # All of 256 x 25,600,000 pixels would be 20 GB, and their crop is 224 x 224.
+    image = np.zeros((2, 200_000, 3), np.uint8)
+    image[:, 99_998:100_002] = 255
+    tracemalloc.start()
+    try:
+        x = ImageClassification(224, **PLAIN)(image)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert x.shape == (3, 224, 224)
+    assert (x == 255).all()

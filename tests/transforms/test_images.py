@@ -263,9 +263,35 @@ def test_refusals() -> None:
         (lambda: T.normalize(image, (0, 0, 0), (1, 0, 1)), ValueError, "std: expected numbers"),
         (lambda: T.pca_color(image, (1, 2)), ValueError, r"alpha: expected shape \(3,\)"),
         (lambda: T.color_components([]), ValueError, "images: expected at least one"),
+        (lambda: T.pad(image, 1.5), TypeError, "padding: expected an integer, got 1.5"),
+        (lambda: T.pad(image, 1, fill=256), ValueError, "fill: expected 0 to 255 for uint8"),
+        (lambda: T.pad(image, 1, fill=(0, -1, 0)), ValueError, "fill: expected 0 to 255 for uint8"),
+        (lambda: T.pad(image, 1, fill=None), TypeError, "fill: expected an array of numbers"),
+        (lambda: T.pad(image, 1, fill="red"), TypeError, "fill: expected an array of numbers"),
+        (lambda: T.center_crop(image, 2**31 - 1), MemoryError, "padding: the result of shape"),
+        (lambda: T.ColorJitter((1,)), TypeError, r"brightness: expected a pair \(low, high\)"),
+        (lambda: T.ColorJitter(np.inf), ValueError, "brightness: expected a range within"),
+        (lambda: T.RandomResizedCrop(5, scale=1), TypeError, r"scale: expected a pair"),
+        (lambda: T.RandomResizedCrop(5, ratio=(1, np.inf)), ValueError, "ratio: expected finite"),
     ]:  # fmt: skip
         with pytest.raises(error, match=message):
             call()
+    for mode in ("edge", "reflect", "symmetric"):
+        with pytest.raises(ValueError, match=r"img: expected at least one pixel, got shape \(3, 0"):
+            T.pad(image[:, :0], 1, padding_mode=mode)
+    with pytest.raises(ValueError, match="img: expected at least one pixel"):
+        T.RandomResizedCrop(5)(image[:, :0], rng)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("rng", [None, 0, np.random, np.random.RandomState(0)])
+def test_only_a_generator_is_drawn_from(name: str, rng: Any) -> None:
+    with pytest.raises(TypeError, match=r"rng: expected a numpy.random.Generator, got"):
+        RANDOM[name](make(3, 8, 8), rng)
+
+
+def test_an_empty_image_has_no_contrast_to_change() -> None:
+    assert T.adjust_contrast(make(3, 4, 4)[:, :0], 0.5).shape == (3, 0, 4)
 
 
 def test_brightness_of_a_mean_is_exact() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import as_array
+from oxidet._arrays import as_array, number, shown
 
 Image = NDArray[Any]
+
+WHITE = 255.0
 
 
 def as_image(img: Any) -> Image:
@@ -20,6 +22,23 @@ def as_image(img: Any) -> Image:
     if image.ndim != 3:
         raise ValueError(f"img: expected 3 dimensions (C, H, W), got shape {image.shape}")
     return image if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+
+
+def as_generator(rng: Any) -> np.random.Generator:
+    """What random transforms draw from."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    return rng
+
+
+def as_range(given: Any, argument: str) -> tuple[float, float]:
+    """Two finite numbers, the lower first."""
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise TypeError(f"{argument}: expected a pair (low, high), got {shown(given)}")
+    low, high = (number(value, argument) for value in given)
+    if not -np.inf < low <= high < np.inf:
+        raise ValueError(f"{argument}: expected finite low <= high, got {shown(given)}")
+    return low, high
 
 
 def channels_last(image: Image) -> bool:

@@ -29,12 +29,13 @@ class Taps(NamedTuple):
     """(n, k), rows sum to 1."""
 
 
-def taps(old: int, new: int, interpolation: str, antialias: bool) -> Taps:
-    """The taps that resample an axis of ``old`` pixels to ``new``."""
+def taps(old: int, new: int, interpolation: str, antialias: bool, part: slice) -> Taps:
+    """The taps that resample an axis of ``old`` pixels to ``part`` of its ``new`` ones."""
     if interpolation in ("nearest", "nearest-exact"):
-        return Taps(_nearest(old, new, interpolation)[:, None], np.ones((new, 1)))
+        nearest = _nearest(old, new, interpolation)[part]
+        return Taps(nearest[:, None], np.ones((len(nearest), 1)))
     radius = 1.0 if interpolation == "bilinear" else 2.0
-    centre = (np.arange(new) + 0.5) * (old / new)
+    centre = (np.arange(part.start, part.stop) + 0.5) * (old / new)
     stretch = max(old / new, 1.0) if antialias else 1.0
     if antialias:
         first = np.maximum((centre - radius * stretch + 0.5).astype(np.intp), 0)

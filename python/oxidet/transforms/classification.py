@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from oxidet._arrays import F32, choice, integer, number, pair
+from oxidet._arrays import F32, choice, flag, integer, number, pair
 from oxidet.data.image import read_image
 from oxidet.transforms.color import grayscale
 from oxidet.transforms.crop import center_crop
 from oxidet.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
-from oxidet.transforms.resize import INTERPOLATIONS, Interpolation, resize
+from oxidet.transforms.resize import INTERPOLATIONS, Interpolation, resize_middle
 
 Channels = Literal["RGB", "BGR", "L"]
 
@@ -69,27 +69,34 @@ interpolation='bilinear', channels='BGR', scale=1)
     scale: float = 1 / 255
 
     def __post_init__(self) -> None:
-        _check_size(self.crop_size, "crop_size")
+        self._keep("crop_size", _size(self.crop_size, "crop_size"))
         if self.resize_size is not None:
-            _check_size(self.resize_size, "resize_size")
+            self._keep("resize_size", _size(self.resize_size, "resize_size"))
         choice(self.interpolation, "interpolation", INTERPOLATIONS)
         choice(self.channels, "channels", ("RGB", "BGR", "L"))
-        for name in ("mean", "std"):
-            given = getattr(self, name)
-            if isinstance(given, (int, float)):
-                values: Sequence[float] = (given,)
-            else:
-                values = given = tuple(given)
-                object.__setattr__(self, name, given)
-                if len(given) != self._count:
-                    raise ValueError(
-                        f"{name}: expected a number or {self._count} for channels="
-                        f"{self.channels!r}, got {len(given)}"
-                    )
-            for value in values:
-                number(value, name)
-                if name == "std" and not value > 0:
-                    raise ValueError(f"std: expected positive numbers, got {value!r}")
+        self._keep("antialias", flag(self.antialias, "antialias"))
+        for name in ("mean", "std", "scale"):
+            self._keep(name, self._numbers(name, positive=name != "mean"))
+
+    def _keep(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _numbers(self, name: str, positive: bool) -> float | tuple[float, ...]:
+        """A finite number, or (but for ``scale``) one per channel, as Python's own."""
+        given = getattr(self, name)
+        single = name == "scale" or not isinstance(given, (tuple, list, np.ndarray))
+        values = (given,) if single else tuple(given)
+        if not single and len(values) != self._count:
+            raise ValueError(
+                f"{name}: expected a number or {self._count} for channels="
+                f"{self.channels!r}, got {len(values)}"
+            )
+        for value in values:
+            if not math.isfinite(number(value, name)) or (positive and not value > 0):
+                kind = "positive" if positive else "finite"
+                raise ValueError(f"{name}: expected {kind} numbers, got {value!r}")
+        own = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+        return own[0] if single else own
 
     @classmethod
     def caffe(
@@ -120,7 +127,9 @@ interpolation='bilinear', channels='BGR', scale=1)
         elif self.channels == "BGR":
             pixels = pixels[::-1]
         if self.resize_size is not None:
-            pixels = resize(pixels, self.resize_size, self.interpolation, antialias=self.antialias)
+            pixels = resize_middle(
+                pixels, self.resize_size, self.crop_size, self.interpolation, self.antialias
+            )
         pixels = center_crop(pixels, self.crop_size)
         # scale, mean and deviation as one product and one sum.
         factor = self.scale / np.asarray(self.std, np.float64)
@@ -154,8 +163,7 @@ def _written(name: str, value: Any) -> str:
     return repr(value)
 
 
-def _check_size(size: Any, argument: str) -> None:
+def _size(size: Any, argument: str) -> int | tuple[int, int]:
     if isinstance(size, (tuple, list)):
-        pair(size, argument)
-    else:
-        integer(size, argument, 1)
+        return pair(size, argument)
+    return integer(size, argument, 1)

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32, number
-from oxidet.transforms._image import Image, as_image
+from oxidet.transforms._image import WHITE, Image, as_generator, as_image, as_range
 
-WHITE = 255.0
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -47,6 +46,8 @@ def adjust_brightness(img: NDArray[Any], brightness_factor: float) -> Image:
 def adjust_contrast(img: NDArray[Any], contrast_factor: float) -> Image:
     """``factor * x + (1 - factor) * mean of the grey image``: 0 is that grey, 1 the image."""
     image = _colours(img)
+    if image.size == 0:
+        return image
     mean = np.float32(grayscale(image).mean(dtype=np.float64))
     return _blend(image, mean, _factor(contrast_factor, "contrast_factor"))
 
@@ -187,7 +188,7 @@ class ColorJitter:
         for name in _ADJUST:
             low, high = self._range(name)
             limits = (-0.5, 0.5) if name == "hue" else (0.0, np.inf)
-            if not limits[0] <= low <= high <= limits[1]:
+            if not limits[0] <= low <= high <= limits[1] or high == np.inf:
                 raise ValueError(
                     f"{name}: expected a range within {limits}, got {getattr(self, name)!r}"
                 )
@@ -195,15 +196,15 @@ class ColorJitter:
     def _range(self, name: str) -> tuple[float, float]:
         given = getattr(self, name)
         if isinstance(given, (tuple, list)):
-            low, high = given
-            return number(low, name), number(high, name)
+            return as_range(given, name)
         width, centre = number(given, name, 0), 0.0 if name == "hue" else 1.0
         return max(centre - width, 0.0 if centre else -width), centre + width
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
         image = _colours(img)
         # All are drawn whatever the ranges, so that changing one keeps the others' numbers.
-        factors = {name: float(rng.uniform(*self._range(name))) for name in _ADJUST}
+        draw = as_generator(rng).uniform
+        factors = {name: float(draw(*self._range(name))) for name in _ADJUST}
         for name in rng.permutation(list(_ADJUST)):
             if factors[name] != (0.0 if name == "hue" else 1.0):
                 image = _ADJUST[name](image, factors[name])
@@ -237,7 +238,7 @@ class PCAColor:
         number(self.std, "std", 0)
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
-        alpha = rng.normal(0.0, self.std, 3)
+        alpha = as_generator(rng).normal(0.0, self.std, 3)
         return pca_color(img, alpha, self.eigenvalues, self.eigenvectors)
 
 
@@ -263,7 +264,7 @@ def _luma(image: Image) -> Image:
 
 
 def _factor(value: Any, argument: str) -> np.float32:
-    return np.float32(number(value, argument, 0))
+    return np.float32(number(value, argument, 0, np.finfo(np.float32).max))
 
 
 def _blend(image: Image, other: F32 | np.float32, factor: np.float32) -> Image:

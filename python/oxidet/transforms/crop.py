@@ -6,6 +6,7 @@ Functions return views where they can; a crop that reaches beyond the image is b
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
@@ -13,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import choice, integer, number, pair
-from oxidet.transforms._image import Image, as_image
+from oxidet._arrays import as_array, choice, integer, pair
+from oxidet.transforms._image import WHITE, Image, as_generator, as_image, as_range
 from oxidet.transforms.flip import flip
 from oxidet.transforms.resize import Interpolation, resize
 
@@ -48,15 +49,22 @@ def pad(
     # Channels-last memory stays so: NumPy pads in the order of the axes it is shown.
     pixels = image.transpose(1, 2, 0)
     if padding_mode != "constant":
+        if 0 in image.shape[1:]:
+            raise ValueError(f"img: expected at least one pixel, got shape {image.shape}")
         return np.pad(pixels, (*widths[1:], (0, 0)), mode=padding_mode).transpose(2, 0, 1)
     height, width = image.shape[1:]
-    out = np.empty((height + top + bottom, width + left + right, len(image)), image.dtype)
-    try:
-        out[...] = np.asarray(fill)
-    except ValueError:
+    colour = as_array(fill, "fill")
+    if colour.shape not in ((), (1,), (len(image),)):
         raise ValueError(
             f"fill: expected a number, or one for each of {len(image)} channels, got {fill!r}"
-        ) from None
+        )
+    if image.dtype == np.uint8 and not ((colour >= 0) & (colour <= WHITE)).all():
+        raise ValueError(f"fill: expected 0 to 255 for uint8, got {fill!r}")
+    shape = height + top + bottom, width + left + right, len(image)
+    if math.prod(shape) * image.itemsize > sys.maxsize:
+        raise MemoryError(f"padding: the result of shape {shape} is too large")
+    out = np.empty(shape, image.dtype)
+    out[...] = colour
     out[top : top + height, left : left + width] = pixels
     return out.transpose(2, 0, 1)
 
@@ -227,7 +235,8 @@ class RandomCrop:
             raise ValueError(
                 f"img: expected at least {(height, width)} pixels, got {image.shape[1:]}"
             )
-        top, left = (int(rng.integers(last, endpoint=True)) for last in (below, beside))
+        draw = as_generator(rng).integers
+        top, left = (int(draw(last, endpoint=True)) for last in (below, beside))
         return crop(image, top, left, height, width)
 
 
@@ -255,12 +264,15 @@ class RandomResizedCrop:
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if not 0 < number(low, name) <= number(high, name):
-                raise ValueError(f"{name}: expected 0 < low <= high, got {(low, high)}")
+        _output_size(self.size, "size")
+        for name, given in (("scale", self.scale), ("ratio", self.ratio)):
+            if not as_range(given, name)[0] > 0:
+                raise ValueError(f"{name}: expected 0 < low <= high, got {given!r}")
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
         image = as_image(img)
+        if 0 in image.shape[1:]:
+            raise ValueError(f"img: expected at least one pixel, got shape {image.shape}")
         part = self.draw(image.shape[1], image.shape[2], rng)
         return resized_crop(
             image, *part, _output_size(self.size, "size"), self.interpolation, self.antialias
@@ -268,6 +280,7 @@ class RandomResizedCrop:
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Top, left, height and width of a part of an image of ``height`` x ``width``."""
+        as_generator(rng)
         for _ in range(TRIES):
             area = height * width * rng.uniform(*self.scale)
             low, high = self.ratio
@@ -284,7 +297,7 @@ class RandomResizedCrop:
 
 def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """Left, top, right and bottom."""
-    values = [padding] if isinstance(padding, (int, np.integer)) else list(padding)
+    values = list(padding) if isinstance(padding, (tuple, list, np.ndarray)) else [padding]
     if len(values) not in (1, 2, 4):
         raise ValueError(f"padding: expected one, two or four widths, got {len(values)}")
     left, top, right, bottom = (

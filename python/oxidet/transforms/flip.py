@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oxidet._arrays import as_array, number
 from oxidet.detection.flip_bbox import flip_bbox
-from oxidet.transforms._image import Image
+from oxidet.transforms._image import Image, as_generator
 from oxidet.transforms.sample import Sample
 
 
@@ -83,7 +83,7 @@ class RandomHorizontalFlip:
         number(self.p, "p", 0, 1)
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
-        return flip(img, x_flip=bool(rng.random() < self.p))
+        return flip(img, x_flip=bool(as_generator(rng).random() < self.p))
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,4 @@ class RandomVerticalFlip:
         number(self.p, "p", 0, 1)
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
-        return flip(img, y_flip=bool(rng.random() < self.p))
+        return flip(img, y_flip=bool(as_generator(rng).random() < self.p))

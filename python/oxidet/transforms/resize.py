@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32, choice, integer, pair
-from oxidet.transforms._image import Image, as_image, channels_last
+from oxidet.transforms._image import Image, as_generator, as_image, channels_last
 from oxidet.transforms._resample import resample, taps
 
 Edge = Literal["clamp", "mirror"]
@@ -103,15 +103,53 @@ def resize(
             out = _between_two(out, axis, length, edge)
     else:
         smooth = antialias is None or bool(antialias)
-        for axis, length in _order(out.shape[:2], (height, width), smooth):
-            if length != out.shape[axis]:
-                sampled = taps(out.shape[axis], length, interpolation, smooth)
-                out = resample(out, axis, sampled)
+        part = slice(0, height), slice(0, width)
+        out = _resampled(out, (height, width), part, interpolation, smooth)
     if last:
         out = np.ascontiguousarray(out)
         out = out.copy() if np.may_share_memory(out, image) else out
         return out.transpose(2, 0, 1)
     return np.array(out.transpose(2, 0, 1), order="C")
+
+
+def resize_middle(
+    img: Image,
+    size: int | Sequence[int],
+    crop_size: int | Sequence[int],
+    interpolation: Interpolation = "bilinear",
+    antialias: bool = True,
+) -> Image:
+    """:func:`resize`, but of the result only what a centre crop of ``crop_size`` leaves.
+
+    The pixels are the same. Those that would be cut off are not computed, so that a picture a
+    thousand times as wide as high takes no more memory than another.
+    """
+    image = as_image(img)
+    full = resized_size(image.shape[1:], size)
+    wanted = (crop_size, crop_size) if isinstance(crop_size, (int, np.integer)) else crop_size
+    begins = [round(max(a - b, 0) / 2) for a, b in zip(full, wanted, strict=True)]
+    rows, columns = (
+        slice(begin, begin + min(a, b)) for begin, a, b in zip(begins, full, wanted, strict=True)
+    )
+    pixels = image.transpose(1, 2, 0)
+    return _resampled(pixels, full, (rows, columns), interpolation, antialias).transpose(2, 0, 1)
+
+
+def _resampled(
+    pixels: Image,
+    size: tuple[int, int],
+    part: tuple[slice, slice],
+    interpolation: Interpolation,
+    antialias: bool,
+) -> Image:
+    """The rows and columns ``part`` of ``pixels`` (H, W, C) resized to ``size``."""
+    for axis, length in _order(pixels.shape[:2], size, antialias):
+        if length != pixels.shape[axis]:
+            sampled = taps(pixels.shape[axis], length, interpolation, antialias, part[axis])
+            pixels = resample(pixels, axis, sampled)
+        else:
+            pixels = pixels[part[axis]] if axis == 0 else pixels[:, part[axis]]
+    return pixels
 
 
 def _order(old: Sequence[int], new: Sequence[int], antialias: bool) -> list[tuple[int, int]]:
@@ -232,5 +270,5 @@ class RandomResize:
         integer(self.max_size, "max_size", self.min_size)
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
-        side = int(rng.integers(self.min_size, self.max_size, endpoint=True))
+        side = int(as_generator(rng).integers(self.min_size, self.max_size, endpoint=True))
         return resize(img, side, self.interpolation, antialias=self.antialias)
