@@ -346,6 +346,8 @@ def test_a_proxy_is_asked_for_the_file(
         ("x", "a/b", None, "url: expected http"),
         ("../x", "http://a/b", None, "name: expected the name of a file"),
         ("a\\x", "http://a/b", None, "name: expected the name of a file"),
+        ("a\0x", "http://a/b", None, "name: expected the name of a file"),
+        ("x", "http://[::1/b", None, "url: expected http"),
         ("http://a/", None, None, "name: expected the name of a file"),
         ("http://a/%2e%2e", None, None, "name: expected the name of a file"),
         ("x", "http://a/b", "1234", "sha256: expected 8 to 64"),
@@ -355,6 +357,19 @@ def test_a_proxy_is_asked_for_the_file(
 def test_bad_arguments(name: str, url: str | None, sha256: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         weights.fetch(name, url, sha256)
+
+
+def test_bad_limits(tmp_path: Path) -> None:
+    for limits, error, message in [
+        ({"timeout": "a"}, TypeError, "timeout: expected a number, got 'a'"),
+        ({"timeout": -1}, ValueError, "timeout: expected a number of at least 0"),
+        ({"retries": None}, TypeError, "retries: expected an integer"),
+        ({"retries": -1}, ValueError, "retries: expected an integer of at least 0"),
+        ({"max_bytes": 1.5}, TypeError, "max_bytes: expected an integer"),
+    ]:
+        options: Any = limits
+        with pytest.raises(error, match=message):
+            weights.fetch("x", "http://127.0.0.1:1/x", cache=tmp_path, **options)
 
 
 def test_published_names(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

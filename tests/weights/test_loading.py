@@ -227,12 +227,24 @@ def test_a_network_that_is_no_classifier_goes_through_a_file(tmp_path: Path) -> 
         {"preprocess": '{"crop_size": 3, "shape": 1}'},
         {"class_names": "[1, 2]"},
         {"class_names": "7"},
+        {"preprocess": '{"crop_size": 3, "scale": "x"}'},
+        {"preprocess": '{"crop_size": 3, "scale": 0}'},
+        {"preprocess": '{"crop_size": 3, "mean": NaN}'},
         {"class_names": "[" * 100_000},
     ],
 )
 def test_a_broken_recipe(tmp_path: Path, metadata: dict[str, str]) -> None:
     weights.save(tmp_path / "w.npz", trained(), metadata=metadata)
     assert_refused(Net(), tmp_path / "w.npz", "w.npz: expected a recipe and class names")
+
+
+@pytest.mark.parametrize("names", ["abcde", [1, 2, 3, 4, 5]])
+def test_names_that_are_no_text_are_not_written(tmp_path: Path, names: Any) -> None:
+    model = Net()
+    model.class_names = names
+    with pytest.raises(TypeError, match="class_names: expected names as text"):
+        weights.save_from(model, tmp_path / "w.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_for_another_number_of_classes_are_left(tmp_path: Path) -> None:
@@ -346,6 +358,10 @@ def test_a_missing_file_is_named() -> None:
         load_into(Net(), "net")
     with pytest.raises(TypeError, match="weights: expected a path"):
         load_into(Net(), 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"weights: expected a path, .* got nothing"):
+        load_into(Net(), "")  # not a network's default weights
+    with pytest.raises(TypeError, match="ignore: expected parts"):
+        load_into(Net(), trained(), ignore=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weights: expected names of tensors, got 1"):
         load_into(Net(), {1: np.zeros(2)})  # type: ignore[dict-item]
     with pytest.raises(TypeError, match="model: expected a Module"):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from oxidet._arrays import integer, number
 from oxidet._extras import require
 
 #: Largest file that is downloaded unless the caller says otherwise, in bytes.
@@ -91,9 +92,9 @@ class ResumingDownloader:
         self.sha256 = None if sha256 is None else check_sha256(sha256)
         self.partial = partial
         self.progress = progress
-        self.timeout = timeout
-        self.retries = retries
-        self.max_bytes = max_bytes
+        self.timeout = number(timeout, "timeout", 0)
+        self.retries = integer(retries, "retries", 0)
+        self.max_bytes = integer(max_bytes, "max_bytes", 0)
 
     def __call__(
         self, url: str, output_file: Any, pooch: Any = None, check_only: bool = False

@@ -97,9 +97,9 @@ def fetch(
         if sha256 not in (None, "name"):
             digest = check_sha256(str(sha256))
     else:
-        if not is_url(url):
+        if not isinstance(url, str) or not is_url(url):
             raise ValueError(f"url: expected http://... or https://..., got {url!r}")
-        if not name or name in (".", "..") or name != Path(name).name or "\\" in name:
+        if name in ("", ".", "..") or name != Path(name).name or set(name) & set("\\\0"):
             raise ValueError(f"name: expected the name of a file, got {name!r}")
         digest = _expected_checksum(url, sha256)
         # Two addresses may end in the same name.
@@ -140,7 +140,11 @@ def cache_directory(cache: str | os.PathLike[str] | None = None) -> Path:
 
 def is_url(text: str) -> bool:
     """Whether ``text`` is the address of something on the web."""
-    return urlsplit(text).scheme in ("http", "https") and bool(urlsplit(text).netloc)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket that nothing closes
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _name_in(url: str) -> str:

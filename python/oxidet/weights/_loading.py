@@ -70,6 +70,8 @@ def locate(weights: str | os.PathLike[str], model: str | None = None) -> Origin:
             f"weights: expected a path, an address or a name, got {type(weights).__name__}"
         )
     text = os.fspath(weights)
+    if not text:
+        raise ValueError("weights: expected a path, an address or a name, got nothing")
     if isinstance(text, str) and is_url(text):
         path = fetch(text)
         return Origin(path, published_as(path.name))
@@ -145,6 +147,8 @@ def load_into(
     dropped: list[str] = []
     kept: list[str] = []
 
+    if not isinstance(ignore, (str, Iterable)):
+        raise TypeError(f"ignore: expected parts of the model as text, got {ignore!r}")
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     for pattern in patterns:
         matched = {name for name in (*state, *own) if _matches(name, pattern)}
@@ -214,6 +218,8 @@ def to_metadata(
     if preprocess is not None:
         metadata["preprocess"] = json.dumps(dataclasses.asdict(preprocess))
     if class_names is not None:
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise TypeError(f"class_names: expected names as text, got {class_names!r}")
         metadata["class_names"] = json.dumps(list(class_names))
     return metadata
 

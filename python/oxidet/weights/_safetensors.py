@@ -111,7 +111,7 @@ def _parse_entry(source: Source, name: str, entry: Any) -> tuple[str, tuple[int,
         known = ", ".join(_KINDS)
         raise source.error(f"expected a dtype among {known} for {name!r}, got {brief(code)}")
     if not _are_counts(shape):
-        raise source.error(f"expected a list of sizes for {name!r}, got {brief(shape)}")
+        raise source.error(f"expected a list of sizes for {name!r}, got {shape!r:.60}")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[1] < offsets[0]:
         raise source.error(f"expected data_offsets [begin, end] for {name!r}, got others")
     nbytes = count_bytes(source, name, kind, shape)
