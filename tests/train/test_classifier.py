@@ -10,8 +10,10 @@ import pytest
 
 import oxidet
 from oxidet import nn, weights
+from oxidet.models import LeNet5
 from oxidet.train import ClassifierTrainer, accuracy, read_log
 from oxidet.train.checkpoint import load_checkpoint
+from oxidet.transforms import ImageClassification
 
 
 class Stripes:
@@ -63,6 +65,19 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert model.training
     scores = [r["accuracy"] for r in read_log(tmp_path / "log.jsonl") if r["event"] == "evaluation"]
     assert max(scores) == best
+
+
+def test_the_best_weights_bring_recipe_and_names(tmp_path: Path) -> None:
+    model = LeNet5(num_classes=2)
+    model.preprocess = ImageClassification(32, channels="L", mean=0, std=1)
+    model.class_names = ("row", "column")
+    items = [(np.zeros((1, 32, 32), np.float32), label) for label in (0, 1)]
+    trainer = ClassifierTrainer(model, items, tmp_path, validation=items, epochs=1, quiet=True)
+    trainer.run()
+    read = LeNet5(num_classes=2)
+    weights.load_into(read, tmp_path / "best.npz")
+    assert read.class_names == ("row", "column")
+    assert read.preprocess == model.preprocess
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

@@ -174,8 +174,8 @@ class ClassifierTrainer(TrainingLoop):
         return Score(value, {"accuracy": value})
 
     def save_best(self, path: Path) -> None:
-        """Write the weights."""
-        weights.save(path, self.judged.state_dict())
+        """Write the weights, and the network's recipe and class names where it has them."""
+        weights.save_from(self.judged, path)
 
 
 def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:
