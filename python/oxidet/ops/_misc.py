@@ -59,7 +59,7 @@ class FrozenBatchNorm2d(Module):
 
     @same_kind
     def forward(self, x: Any) -> Any:
-        """(N, C, H, W); the same out."""
+        """(N, C, H, W); the same out, computed in float32 and of this type."""
         if not isinstance(x, (Tensor, Symbol)):
             x = as_array(x, "x")
         shape = x.shape
