@@ -33,6 +33,10 @@ const TASK_INPUT: usize = 64 * 1024;
 /// Multiply-accumulate operations of a task: about 30 microseconds at full speed, so that threads
 /// which finish at different times wait little, and drawing a task costs nothing beside it.
 const TASK_MACS: usize = 3_000_000;
+/// Tasks that a layer of fewer operations is cut into nevertheless, and what each then has at least:
+/// about 3 microseconds, several times what it takes to draw a task.
+const SMALL_TASKS: usize = 4;
+const SMALL_TASK_MACS: usize = 300_000;
 /// Fewer channels than this make segments so short that a copy pays which joins the taps of a row.
 const SHORT_SEGMENT: usize = 16;
 
@@ -115,7 +119,9 @@ impl Direct {
         let blocks = if conv.groups > 1 { 1 } else { columns.div_ceil(fitting) };
         let columns = columns.div_ceil(blocks).next_multiple_of(width).min(columns);
         let one_block = blocks * conv.groups == 1;
-        let by_work = (TASK_MACS / (depth * columns)).max(1);
+        let image = Conv2d { batch: 1, ..conv }.macs() / conv.groups.max(1);
+        let macs = TASK_MACS.min((image / SMALL_TASKS).max(SMALL_TASK_MACS));
+        let by_work = (macs / (depth * columns)).max(1);
         if self.is_pointwise() {
             let in_place = conv.stride == (1, 1) && !conflicting(conv.in_channels);
             self.source = match (in_place, one_block) {
