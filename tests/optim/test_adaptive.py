@@ -141,6 +141,7 @@ def test_refusals() -> None:
         ("AdamW", {"eps": -1}, ValueError, "eps"),
         ("AdamW", {"weight_decay": float("nan")}, ValueError, "weight_decay"),
         ("RMSprop", {"alpha": -1}, ValueError, "alpha"),
+        ("RMSprop", {"alpha": 1.1}, ValueError, "alpha: expected a number from 0 to 1, got 1.1"),
         ("RMSprop", {"momentum": -1}, ValueError, "momentum"),
     ]:
         with pytest.raises(error, match=message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +190,12 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             make()
+    for gamma in ("a", None):
+        wrong: Any = gamma
+        with pytest.raises(TypeError, match="gamma: expected a number"):
+            StepLR(optimizer, 1, wrong)
+        with pytest.raises(TypeError, match="gamma: expected a number"):
+            MultiStepLR(optimizer, [1], wrong)
     plateau = ReduceLROnPlateau(optimizer)
     with pytest.raises(TypeError, match="step: expected the measure"):
         plateau.step()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import oxidet
-from oxidet import nn, weights
+from oxidet import nn, optim, weights
 from oxidet.models import LeNet5
 from oxidet.train import ClassifierTrainer, accuracy, read_log
 from oxidet.train.checkpoint import load_checkpoint
@@ -78,6 +78,26 @@ def test_the_best_weights_bring_recipe_and_names(tmp_path: Path) -> None:
     weights.load_into(read, tmp_path / "best.npz")
     assert read.class_names == ("row", "column")
     assert read.preprocess == model.preprocess
+
+
+def test_refusals(tmp_path: Path) -> None:
+    small, large = np.zeros((1, 6, 6), np.float32), np.zeros((1, 6, 7), np.float32)
+    for items, message in [
+        ([(small, 0), (large, 0)], r"items: expected equal shapes in field 0, got \(1, 6, 6\) and"),
+        ([(small, 0, 1)], r"dataset: expected items \(image, label\), got one of 3 values"),
+        ([small], r"dataset: expected items \(image, label\), got one of ndarray"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            ClassifierTrainer(make_model(), items, tmp_path / "a", quiet=True).run()
+        with pytest.raises(ValueError, match=message):
+            accuracy(make_model(), items)
+        (tmp_path / "a" / "log.jsonl").unlink()
+    with pytest.raises(ValueError, match="label_smoothing: expected a number from 0 to 1, got 2"):
+        make_trainer(tmp_path / "b", label_smoothing=2)
+    others = optim.SGD(make_model().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="optimizer: expected one of the model's parameters"):
+        make_trainer(tmp_path / "b", optimizer=others)
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

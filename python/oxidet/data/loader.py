@@ -254,4 +254,14 @@ def stack(items: list[Any]) -> tuple[np.ndarray, ...]:
     >>> [field.shape for field in stack([(np.zeros((1, 2)), 3), (np.ones((1, 2)), 4)])]
     [(2, 1, 2), (2,)]
     """
-    return tuple(np.stack(field) for field in zip(*items, strict=True))
+    fields = []
+    try:
+        for index, field in enumerate(zip(*items, strict=True)):
+            shapes = sorted({np.shape(value) for value in field})
+            if len(shapes) > 1:
+                got = f"{shapes[0]} and {shapes[1]}"
+                raise ValueError(f"items: expected equal shapes in field {index}, got {got}")
+            fields.append(np.stack(field))
+    except TypeError:
+        raise TypeError("items: expected tuples, got one that is none") from None
+    return tuple(fields)

@@ -96,7 +96,7 @@ class StepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         self.step_size = integer(step_size, "step_size", 1)
-        self.gamma = gamma
+        self.gamma = number(gamma, "gamma")
         super().__init__(optimizer)
 
     def lr_at(self, step: int, base_lr: float) -> float:
@@ -109,7 +109,7 @@ class MultiStepLR(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         self.milestones = sorted(integer(m, "milestones", 0) for m in milestones)
-        self.gamma = gamma
+        self.gamma = number(gamma, "gamma")
         super().__init__(optimizer)
 
     def lr_at(self, step: int, base_lr: float) -> float:

@@ -94,7 +94,7 @@ class RMSprop(Optimizer):
 
     def _check_settings(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
-            number(group[name], name, 0)
+            number(group[name], name, 0, 1 if name == "alpha" else None)
 
     def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
         # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.

@@ -99,7 +99,7 @@ class ClassifierTrainer(TrainingLoop):
     ) -> None:
         check_validation(validation)
         self.validation = validation
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = number(label_smoothing, "label_smoothing", 0, 1)
         if auxiliary_weight is None:
             auxiliary_weight = getattr(model, "auxiliary_weight", Classifier.auxiliary_weight)
         self.auxiliary_weight = number(auxiliary_weight, "auxiliary_weight", 0)
@@ -150,7 +150,7 @@ class ClassifierTrainer(TrainingLoop):
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
         """The cross-entropy, and that of each auxiliary head where there are any."""
-        images, labels = stack(batch)
+        images, labels = _pairs(batch)
         outputs = self.model(images)
         logits, *heads = outputs if isinstance(outputs, tuple) else (outputs,)
         names = getattr(outputs, "_fields", [f"output{i}" for i in range(1 + len(heads))])
@@ -195,10 +195,19 @@ def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:
     if len(dataset) == 0:
         raise ValueError("dataset: expected at least one item, got none")
     right = 0
-    with nn.evaluating(model), DataLoader(dataset, batch_size=batch_size, collate=stack) as loader:
+    with nn.evaluating(model), DataLoader(dataset, batch_size=batch_size, collate=_pairs) as loader:
         for images, labels in loader:
             right += int((np.argmax(model(images), axis=1) == labels).sum())
     return right / len(dataset)
+
+
+def _pairs(batch: list[Any]) -> tuple[np.ndarray, ...]:
+    """Images and labels of items, as two arrays."""
+    for item in batch:
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            got = f"{len(item)} values" if isinstance(item, (tuple, list)) else type(item).__name__
+            raise ValueError(f"dataset: expected items (image, label), got one of {got}")
+    return stack(batch)
 
 
 class _OnItem:

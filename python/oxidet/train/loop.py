@@ -94,6 +94,7 @@ class TrainingLoop(ABC):
             raise ValueError(f"max_grad_value: expected a positive number, got {max_grad_value}")
         if len(loader) == 0:
             raise ValueError("dataset: expected at least one batch, got none")
+        check_optimizer(optimizer, model)
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
@@ -370,6 +371,13 @@ def check_validation(dataset: Any) -> None:
     """Refuse a validation data set without items before an epoch is spent, not after it."""
     if dataset is not None and len(dataset) == 0:
         raise ValueError("validation: expected at least one item, or None, got none")
+
+
+def check_optimizer(optimizer: Any, model: nn.Module) -> None:
+    """Refuse an optimiser of another model: the loss would just not fall."""
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError("optimizer: expected one of the model's parameters, got one of others")
 
 
 def check_schedule(schedule: Any, validation: Any) -> None:
