@@ -267,9 +267,11 @@ ERRORS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "future version": ({"opset_version": 99}, ValueError, "opset_version: expected .*, got 99"),
     "version": ({"opset_version": "17"}, TypeError, "opset_version"),
     "shape": ({"shape": (1, 3, 8)}, ValueError, r"shapes\[0\]: expected \(N, C, H, W\)"),
+    "no shape": ({"shape": None}, TypeError, r"shape: expected \(N, C, H, W\)"),
     "channels": ({"shape": (1, 5, 8, 8)}, ValueError, "channels"),
     "input names": ({"input_names": ["a", "b"]}, ValueError, "input_names: expected 1"),
     "a name": ({"input_names": "image"}, TypeError, "input_names: expected a list"),
+    "input like a weight": ({"input_names": ["weight"]}, ValueError, "input_names: expected names"),
     "name of a weight": ({"output_names": ["weight"]}, ValueError, "names other than"),
     "name of the input": ({"output_names": ["input"]}, ValueError, "names other than"),
 }

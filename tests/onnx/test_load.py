@@ -437,6 +437,24 @@ def sparse(proto: Any) -> None:
     proto.graph.sparse_initializer.add()
 
 
+def no_weight(proto: Any) -> None:
+    del proto.graph.node[0].input[1:]
+
+
+def unnamed_weight(proto: Any) -> None:
+    proto.graph.node[-1].input[1] = ""
+
+
+def no_matrix(proto: Any) -> None:
+    proto.graph.node[-1].op_type = "MatMul"
+    del proto.graph.node[-1].input[1:]
+    proto.graph.node[-1].ClearField("attribute")
+
+
+def no_size(proto: Any) -> None:
+    proto.graph.node[2].op_type = "Resize"
+
+
 DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "huge": (huge, r"initializer '0.weight': expected \d+ bytes for shape"),
     "negative": (negative, "expected a shape"),
@@ -450,6 +468,10 @@ DAMAGE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "same name": (same_name, "expected initializers of different names"),
     "no graph": (no_graph, "expected an ONNX file, got one without a graph"),
     "sparse": (sparse, "expected dense initializers"),
+    "no weight": (no_weight, "Conv node '0': expected 2 inputs, got none in place 1"),
+    "unnamed weight": (unnamed_weight, "Gemm node '5': expected 2 inputs, got none in place 1"),
+    "no matrix": (no_matrix, "MatMul node '5': expected 2 inputs, got none in place 1"),
+    "no size": (no_size, "layer 2: scales: expected these or sizes, got neither"),
 }
 
 

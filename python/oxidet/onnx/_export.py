@@ -76,6 +76,8 @@ def export(
         raise TypeError(f"model: expected a Module, got {type(model).__name__}")
     opset = integer(opset_version, "opset_version", OPSETS[0], OPSETS[-1])
     onnx = require("onnx", extra="onnx")
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"shape: expected (N, C, H, W) or (N, F), or a list of such, got {shape!r}")
     several = len(shape) > 0 and isinstance(shape[0], (tuple, list))
     shapes: Any = shape if several else [shape]
     recording = record(model, *(tuple(given) for given in shapes))

@@ -47,7 +47,10 @@ def fold(op: str, inputs: Sequence[Array | None], options: dict[str, Any]) -> li
             result = FOLDERS[op](*inputs, **options)
     except FoldingError:
         raise
-    except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError) as error:
+    except (
+        *(ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError),
+        AttributeError,  # of None, an input that is missing
+    ) as error:
         raise FoldingError(f"constants that do not fit: {error}") from None
     return [_array(item) for item in (result if isinstance(result, list) else [result])]
 

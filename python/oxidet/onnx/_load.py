@@ -163,6 +163,10 @@ class _Loader:
             inputs.pop()
         if not node.outputs or not node.outputs[0]:
             raise ValueError(f"{node}: expected an output, got none")
+        required = OPERATORS[op].required
+        missing = [place for place in range(required) if not "".join(inputs[place : place + 1])]
+        if missing:
+            raise ValueError(f"{node}: expected {required} inputs, got none in place {missing[0]}")
         return replace(node, op=op, inputs=tuple(inputs), attributes=attributes)
 
     def _add(self, node: FileNode, name: str, value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,15 @@ class Operator:
     run: Callable[..., Any] | None
     attributes: Mapping[str, Any]
     weights: Mapping[int, str]
+
+    @property
+    def required(self) -> int:
+        """How many inputs have to be there: those of ``run`` that have no default."""
+        if self.run is None:
+            return 0
+        _, *inputs = inspect.signature(self.run, follow_wrapped=False).parameters.values()
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        return sum(i.kind in kinds and i.default is inspect.Parameter.empty for i in inputs)
 
 
 OPERATORS: dict[str, Operator] = {}

@@ -39,8 +39,11 @@ class Writer:
         """The whole file."""
         helper, recording = self._onnx.helper, self._recording
         keys = {c.key for node in recording.nodes for c in node.constants.values() if c.key}
-        for name in (*input_names, *output_names):
-            if name in keys or (name in input_names and name in output_names):
+        for name in input_names:
+            if name in keys:
+                raise ValueError(f"input_names: expected names other than weights', got {name!r}")
+        for name in output_names:
+            if name in keys or name in input_names:
                 raise ValueError(
                     f"output_names: expected names other than those of inputs and weights, "
                     f"got {name!r}"
