@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from oxidet import nn
-from oxidet._arrays import choice
+from oxidet._arrays import choice, integer
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
@@ -283,7 +283,8 @@ class ResNet(Classifier):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         inplanes, dilation = 64, 1
-        for i, blocks in enumerate(layers):
+        for i, count in enumerate(layers):
+            blocks = integer(count, "layers", 1)
             planes, before = 64 * 2**i, dilation
             stride = 1 if i == 0 or dilate[i - 1] else 2
             if i > 0 and dilate[i - 1]:
