@@ -164,6 +164,10 @@ def test_the_map_loss_is_that_of_equation_9() -> None:
     assert_close(y.grad, wrong / 4, 1e-5)
     with pytest.raises(ValueError, match="j: expected a positive number, got 0"):
         map_loss(y, target, 0)
+    with pytest.raises(ValueError, match="target: expected classes below 10, got 10"):
+        map_loss(y, [3, 0, 10, 3])
+    with pytest.raises(ValueError, match=r"logits: expected shape \(N, classes\), got \(4,\)"):
+        map_loss(np.zeros(4, np.float32), target)
 
 
 def test_the_original_starts_as_in_the_paper() -> None:

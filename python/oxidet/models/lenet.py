@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
-from oxidet._arrays import F32, choice
+from oxidet._arrays import F32, choice, number
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
@@ -264,15 +264,23 @@ def map_loss(logits: Any, target: Any, j: float = 0.1) -> Any:
     A number, or with tensors one that is recorded. It is the cross-entropy of the logits and one
     more, always ``-j``, that is never right.
 
+    Raises ValueError if ``j`` is not positive, shapes do not fit or a class is out of range.
+
     Examples
     --------
     >>> from oxidet.models.lenet import map_loss
     >>> round(float(map_loss([[0.0, -4.0]], [0], j=2.0)), 4)  # log(1 + exp(-4) + exp(-2))
     0.1429
     """
-    if not j > 0:
+    if not number(j, "j") > 0:
         raise ValueError(f"j: expected a positive number, got {j}")
-    none_of_them = np.full((np.shape(logits)[0], 1), -j, np.float32)
+    shape = np.shape(logits)
+    if len(shape) != 2:
+        raise ValueError(f"logits: expected shape (N, classes), got {shape}")
+    labels = np.ravel(target)
+    if labels.dtype.kind in "iu" and labels.size and labels.max() >= shape[1]:
+        raise ValueError(f"target: expected classes below {shape[1]}, got {labels.max()}")
+    none_of_them = np.full((shape[0], 1), -j, np.float32)
     return F.cross_entropy(F.cat([logits, none_of_them], 1), target)
 
 
