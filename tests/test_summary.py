@@ -271,6 +271,11 @@ def test_where_derivatives_are_not_zero(net: nn.Module) -> None:
         assert dependence(net, side, row, column) == pytest.approx(expected), (row, column)
 
 
+def test_the_size_that_a_network_is_made_for() -> None:
+    network = models.alexnet_2012(num_classes=2)
+    assert oxidet.receptive_field(network, "classifier.0").size == (355, 355)  # of 227 x 227
+
+
 def test_resizing() -> None:
     net = nn.Sequential(nn.AvgPool2d(4), nn.Upsample(scale_factor=2), nn.Conv2d(1, 1, 3, padding=1))
     assert oxidet.receptive_field(net, "1", (1, 1, 16, 16)) == ((4, 4), (2, 2), (1, 1))

@@ -36,6 +36,8 @@ class FeatureExtractor(nn.Module):
     return_nodes
         For training mode (True) and evaluation mode (False), the nodes with the names that they
         are returned under.
+    preprocess
+        The original's, if it has one.
     """
 
     def __init__(self, model: nn.Module, return_nodes: Mapping[bool, Mapping[str, str]]) -> None:
@@ -45,6 +47,8 @@ class FeatureExtractor(nn.Module):
         self._share()
         self.training = model.training
         self.compiled = model.compiled and model._plans_forward
+        if hasattr(model, "preprocess"):
+            self.preprocess = model.preprocess
         self.return_nodes = {mode: dict(nodes) for mode, nodes in return_nodes.items()}
 
     def _share(self) -> None:
