@@ -98,6 +98,13 @@ def test_options() -> None:
         models.densenet121(drop_rate=1.5)
 
 
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="block_config: expected an integer of at least 1, got 0"):
+        models.DenseNet(block_config=(1, 0))
+    with pytest.raises(TypeError, match=r"block_config: expected an integer, got 1\.5"):
+        models.DenseNet(block_config=(1.5, 1))
+
+
 def test_the_smallest_image() -> None:
     model = models.densenet121(num_classes=3).eval()
     assert model(np.zeros((1, 3, 29, 29), np.float32)).shape == (1, 3)

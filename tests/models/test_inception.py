@@ -141,6 +141,8 @@ def test_options() -> None:
         models.inception_resnet_v2(variant="slim")
     with pytest.raises(ValueError, match=r"blocks: expected three counts, got \[1, 2\]"):
         models.InceptionResnetV1(blocks=(1, 2))
+    with pytest.raises(ValueError, match="blocks: expected an integer of at least 0, got -1"):
+        models.InceptionResnetV1(blocks=(1, -1, 1))
     with pytest.raises(ValueError, match="inception_blocks: expected 7 classes, got 1"):
         models.Inception3(inception_blocks=[nn.Conv2d])
 

@@ -132,6 +132,11 @@ def test_a_deeper_network_grows_from_net_a(name: str) -> None:
         assert not np.asarray(layer.bias).any()
 
 
+def test_features_are_a_module() -> None:
+    with pytest.raises(TypeError, match="features: expected a Module, got str"):
+        models.VGG("A")  # type: ignore[arg-type]
+
+
 def test_what_does_not_fit_is_not_grown() -> None:
     net_a, deeper = narrow("vgg11", 8), narrow("vgg13", 16)
     before = np.array(deeper.features[0].weight)

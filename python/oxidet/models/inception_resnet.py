@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oxidet import nn
-from oxidet._arrays import choice, number
+from oxidet._arrays import choice, integer, number
 from oxidet.models._conv_norm_act import ConvNormAct, SelectAdaptivePool2d, set_eps
 from oxidet.models.classifier import Classifier
 from oxidet.models.inception_v4 import average_and_project, stem
@@ -221,13 +221,14 @@ class InceptionResnetV1(_InceptionResnet):
         super().__init__()
         if len(blocks) != 3:
             raise ValueError(f"blocks: expected three counts, got {list(blocks)}")
+        first, second, third = (integer(count, "blocks", 0) for count in blocks)
         self._small_stem(3)
         self.conv2d_4b = ConvNormAct(192, 256, 3, stride=2)
-        self.repeat_1 = nn.Sequential(*(Block35(256, (32, 32, 32)) for _ in range(blocks[0])))
+        self.repeat_1 = nn.Sequential(*(Block35(256, (32, 32, 32)) for _ in range(first)))
         self.mixed_6a = Mixed_6a(256, (192, 192, 256))
-        self.repeat_2 = nn.Sequential(*(Block17(896, (128, 128, 128)) for _ in range(blocks[1])))
+        self.repeat_2 = nn.Sequential(*(Block17(896, (128, 128, 128)) for _ in range(second)))
         self.mixed_7a = Mixed_7a(896, (256, 256, 256))
-        self.repeat_3 = nn.Sequential(*(Block8(1792, (192, 192, 192)) for _ in range(blocks[2])))
+        self.repeat_3 = nn.Sequential(*(Block8(1792, (192, 192, 192)) for _ in range(third)))
         if final_block:
             self.block8 = Block8(1792, (192, 192, 192), scale=1.0, no_relu=True)
         self.avgpool_1a = SelectAdaptivePool2d()

@@ -190,7 +190,7 @@ class InceptionV2(Classifier):
                 initialize(name, module, separable_stem)
 
     def forward(self, x: Any) -> Any:
-        """(N, 3, H, W), H and W at least 31 -> (N, num_classes)."""
+        """(N, 3, H, W), H and W at least 7 -> (N, num_classes)."""
         x = self.maxpool1(self.conv1(x))
         x = self.maxpool2(self.conv3(self.conv2(x)))
         for name in BLOCKS:

@@ -85,6 +85,8 @@ class VGG(Classifier):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
+        if not isinstance(features, nn.Module):
+            raise TypeError(f"features: expected a Module, got {type(features).__name__}")
         self.features = features
         self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
         self.classifier = nn.Sequential(
