@@ -129,15 +129,20 @@ def compare(
                 worker.speeds.append(min(before, after))
                 before = after
             total = time.perf_counter() - started
-            enough = CALM * max(max(worker.speeds) for worker in workers)
-            counting = [
-                [call for call, at in zip(w.seconds, w.speeds, strict=True) if at >= enough]
-                for w in workers
-            ]
+            counting = calm(workers)
         return [
             Timing(w.runtime, calls, len(w.seconds), errors[w.runtime], w.idle / total)
             for w, calls in zip(workers, counting, strict=True)
         ]
+
+
+def calm(workers: list[Worker]) -> list[list[float]]:
+    """Each worker's calls around which the processors were at full speed."""
+    enough = CALM * max(max(worker.speeds) for worker in workers)
+    return [
+        [call for call, at in zip(w.seconds, w.speeds, strict=True) if at >= enough]
+        for w in workers
+    ]
 
 
 def speed(threads: int) -> float:

@@ -25,7 +25,9 @@ def load_oxidet(workload: Workload, folder: Path, threads: int) -> Run:
     name, _, part = workload.model.partition(".")
     model = models.get_model(name, **ARGUMENTS.get(name, {}))
     model = (model.get_submodule(part) if part else model).eval()
-    model.load_state_dict(weights.load(folder / f"{workload.model}.pth"))
+    # Written by export.py from torch's network, or by zoo.py.
+    files = [folder / f"{workload.model}{suffix}" for suffix in (".pth", ".npz")]
+    model.load_state_dict(weights.load(next(file for file in files if file.exists())))
     model.compiled = True
 
     def run(x: np.ndarray) -> np.ndarray:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Workload:
     """One network at one input shape."""
 
-    model: str  # torchvision's name of the network; ".features": without the classifier
+    model: str  # one of oxidet.models.list_models(); ".features": without the classifier
     size: tuple[int, int] = (224, 224)  # height, width
     batch: int = 1
+    channels: int = 3
 
     @property
     def key(self) -> str:
@@ -22,7 +23,7 @@ class Workload:
     @property
     def title(self) -> str:
         """Name in the table."""
-        name = TITLES[self.model]
+        name = TITLES.get(self.model, self.model)
         if self.size != (224, 224):
             height, width = self.size
             name += f" at {height}" if height == width else f" at {height} x {width}"
@@ -31,7 +32,7 @@ class Workload:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """N, C, H, W of the input."""
-        return (self.batch, 3, *self.size)
+        return (self.batch, self.channels, *self.size)
 
 
 TITLES = {
