@@ -75,6 +75,8 @@ bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside 
 bench-peers: $(PEERS)/stamp  ## networks and operators beside onnxruntime, OpenVINO, ncnn, MNN, torch, powerboxes, pycocotools
 	$(call say,networks)
 	$(PEERS)/bin/python benches/peers/networks.py
+	$(call say,every network of the zoo)
+	$(PEERS)/bin/python benches/peers/zoo.py
 	$(call say,batch, size and threads)
 	$(PEERS)/bin/python benches/peers/networks.py --scaling --runtimes oxidet onnxruntime
 	$(call say,memory)

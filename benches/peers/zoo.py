@@ -1,7 +1,7 @@
 """Every network of the zoo beside onnxruntime, as the table of docs/models.md.
 
     python benches/peers/zoo.py [--threads N] [--seconds S] [--only PATTERN ...] [--folder DIR]
-                                [--output FILE]
+                                [--prepare] [--output FILE]
 
 The networks come from `list_models()` and reach onnxruntime through `oxidet.onnx.export`, at the
 size of their own recipe, one image. Weights are fresh, with the statistics of batch norms measured
@@ -62,10 +62,16 @@ def build(name: str) -> Classifier:
 
 
 def settle(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Gives batch norms the statistics of random images, so that nothing grows without bound."""
+    """Gives batch norms the statistics of random images, so that nothing grows without bound, and
+    shifts that are mostly positive, for the reason that export.py gives."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
     kept = [(norm, norm.momentum) for norm in norms]
+    rng = np.random.default_rng(0)
     for norm in norms:
+        norm.weight.copy_(rng.uniform(0.5, 1.5, norm.num_features))
+        norm.bias.copy_(rng.normal(1.0, 0.5, norm.num_features))
         norm.momentum = 1.0
         norm.train()
     images = np.random.default_rng(1).standard_normal((4, *shape[1:]), dtype=np.float32)
@@ -92,7 +98,7 @@ def prepare(name: str, folder: Path) -> tuple[Workload, int, int]:
         onnx.export(model, target / "model.onnx", shape, input_names=["input"])
         x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         np.save(target / "input.npy", x)
-    return workload, summary.parameters, summary.macs
+    return workload, summary.parameters - summary.unused, summary.macs
 
 
 def compare(name: str, folder: Path, threads: int, seconds: float) -> Line:
@@ -133,13 +139,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="per runtime and network")
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="as list_models takes them")
     parser.add_argument("--folder", type=Path, default=Path(sys.prefix) / "zoo")
+    parser.add_argument("--prepare", action="store_true", help="write the networks, time nothing")
     parser.add_argument("--output", type=Path, help="write the table here too")
     options = parser.parse_args()
     lines = []
     introduction = f"{machine()}\n{options.threads} threads, one image.\n"
     for name in list_models(options.only):
         print(f"{name} ...", file=sys.stderr)
+        if options.prepare:
+            prepare(name, options.folder)
+            continue
         lines.append(compare(name, options.folder, options.threads, options.seconds))
+
+    if not lines:
+        return
 
     def write(out: TextIO) -> None:
         print(introduction, file=out)
