@@ -182,3 +182,15 @@ def test_clip_filter_rms() -> None:
             np.testing.assert_array_equal(net[0].weight.data, before[0])
             assert net[0].weight.version == versions[0]
         np.testing.assert_array_equal(net[1].weight.data, before[2])
+
+
+@pytest.mark.parametrize(("given", "own"), [("SGD", "Adam"), ("Adam", "RMSprop"), ("Adam", "SGD")])
+def test_the_state_of_another_optimiser_is_refused(given: str, own: str) -> None:
+    weights = [nn.Parameter(np.ones(2, np.float32))]
+    state = getattr(optim, given)(weights, lr=0.1).state_dict()
+    optimizer = getattr(optim, own)(weights, lr=0.2)
+    with pytest.raises(ValueError, match=f"^state_dict: expected the settings of {own}, got those"):
+        optimizer.load_state_dict(state)
+    with pytest.raises(TypeError, match=r"^state_dict: expected .*, got NoneType$"):
+        optimizer.load_state_dict(None)
+    assert optimizer.param_groups[0]["lr"] == 0.2

@@ -127,8 +127,12 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If the groups have other sizes, or an array another shape than its parameter.
+            If the groups have other sizes, the settings are those of another optimiser, or an array
+            has another shape than its parameter.
         """
+        if not isinstance(state_dict, Mapping):
+            got = type(state_dict).__name__
+            raise TypeError(f"state_dict: expected what state_dict() returns, got {got}")
         if not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(
                 f"state_dict: expected the keys 'state' and 'param_groups', got {list(state_dict)}"
@@ -149,6 +153,14 @@ class Optimizer:
         for group, saved in zip(self.param_groups, saved_groups, strict=True):
             # A checkpoint returns tuples, such as betas, as lists.
             settings = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+            # Switches come and go with the versions of torch, numbers do not.
+            numbers = {k for k, v in self.defaults.items() if not isinstance(v, bool)}
+            missing = numbers - set(settings)
+            if missing:
+                raise ValueError(
+                    f"state_dict: expected the settings of {type(self).__name__}, got those of "
+                    f"another optimiser, without {', '.join(sorted(missing))}"
+                )
             group = {**group, **settings, "params": group["params"]}
             self._check_settings(group)
             groups.append(group)
