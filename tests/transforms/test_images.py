@@ -303,3 +303,10 @@ def test_brightness_of_a_mean_is_exact() -> None:
     assert flat.min() == flat.max() == math.floor(T.grayscale(image).mean())
     grey = T.adjust_saturation(image, 0)
     np.testing.assert_array_equal(grey, T.grayscale(image, 3))
+
+
+def test_an_impossible_size_is_refused_when_constructed() -> None:
+    for kind in ("Resize", "RandomCrop", "CenterCrop", "FiveCrop", "TenCrop"):
+        for odd in (0, (4, -1)):
+            with pytest.raises(ValueError, match=r"^size: expected .* at least 1, got"):
+                getattr(T, kind)(odd)

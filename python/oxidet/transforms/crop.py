@@ -181,6 +181,9 @@ class CenterCrop:
 
     size: int | Sequence[int]
 
+    def __post_init__(self) -> None:
+        _output_size(self.size, "size")
+
     def __call__(self, img: NDArray[Any], rng: np.random.Generator | None = None) -> Image:
         return center_crop(img, self.size)
 
@@ -190,6 +193,9 @@ class FiveCrop:
     """:func:`five_crop` as a transform from one image to five."""
 
     size: int | Sequence[int]
+
+    def __post_init__(self) -> None:
+        _output_size(self.size, "size")
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator | None = None) -> Crops:
         return five_crop(img, self.size)
@@ -201,6 +207,9 @@ class TenCrop:
 
     size: int | Sequence[int]
     vertical_flip: bool = False
+
+    def __post_init__(self) -> None:
+        _output_size(self.size, "size")
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator | None = None) -> Crops:
         return ten_crop(img, self.size, self.vertical_flip)
@@ -224,6 +233,9 @@ class RandomCrop:
     _: KW_ONLY
     fill: float | Sequence[float] = 0
     padding_mode: PaddingMode = "constant"
+
+    def __post_init__(self) -> None:
+        _output_size(self.size, "size")
 
     def __call__(self, img: NDArray[Any], rng: np.random.Generator) -> Image:
         image = as_image(img)

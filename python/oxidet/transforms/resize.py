@@ -240,6 +240,9 @@ class Resize:
     max_size: int | None = None
     antialias: bool = True
 
+    def __post_init__(self) -> None:
+        resized_size((1, 1), self.size, self.max_size)
+
     def __call__(self, img: NDArray[Any], rng: np.random.Generator | None = None) -> Image:
         return resize(img, self.size, self.interpolation, self.max_size, self.antialias)
 
