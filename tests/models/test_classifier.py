@@ -12,7 +12,7 @@ import pytest
 
 from oxidet import nn
 from oxidet.classification import Classification
-from oxidet.data import ImageError
+from oxidet.data import ImageError, read_image
 from oxidet.models import Classifier
 from oxidet.nn import functional as F
 from oxidet.transforms import ImageClassification
@@ -152,3 +152,12 @@ def test_text_and_html() -> None:
     shown = Classification([0], [1.0], image=picture(1, 2, 3))._repr_html_()
     assert shown.count("<img") == 1
     assert "<img" not in Classification([0], [1.0], image="missing.png")._repr_html_()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 3, 3)])
+def test_what_may_be_channels_first_or_last_can_be_said(shape: tuple[int, ...]) -> None:
+    model = MeanColour()
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    with pytest.raises(ImageError, match=r"say which by oxidet\.data\.read_image\(image, layout="):
+        model.classify(image)
+    assert len(model.classify(read_image(image, layout="HWC")))

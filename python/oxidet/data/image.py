@@ -180,7 +180,8 @@ def _layout(array: NDArray[Any], layout: Layout | None) -> Layout:
         if shape[0] == 3 and array.strides == (size, 3 * size * shape[2], 3 * size):
             return "CHW"
         raise ImageError(
-            f"image: shape {shape} may be (C, H, W) or (H, W, C): say which by layout="
+            f"image: shape {shape} may be (C, H, W) or (H, W, C): say which by "
+            "oxidet.data.read_image(image, layout=...), and hand on what it returns"
         )
     if not (first if layout == "CHW" else last if layout == "HWC" else first or last):
         raise ImageError(f"image: expected 1, 3 or 4 channels, got shape {shape}")
