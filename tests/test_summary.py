@@ -134,7 +134,7 @@ def test_networks_without_images() -> None:
     assert table[0].receptive_field is None
     assert "field" not in str(table).splitlines()[-1]
     assert table.rows[0]["stride_y"] is None
-    with pytest.raises(ValueError, match=r"shape: expected .* without convolutions, got None"):
+    with pytest.raises(ValueError, match=r"^shapes: expected .* without convolutions, got None"):
         oxidet.summary(net)
     with pytest.raises(ValueError, match="layer: expected one that depends on an image, got '0'"):
         oxidet.receptive_field(net, "0", (1, 5))
@@ -285,6 +285,18 @@ def test_resizing() -> None:
     assert oxidet.receptive_field(net, None, (1, 1, 16, 16)) == ((8, 8), (2, 2), (1, 1))
 
 
+def test_the_shape_is_named_as_in_the_signature() -> None:
+    model = models.lenet5()
+    with pytest.raises(
+        ValueError, match=r"^shapes: expected \(N, C, H, W\) or .*, got \(1, 2, 3\)$"
+    ):
+        oxidet.summary(model, (1, 2, 3))
+    with pytest.raises(ValueError, match=r"^shape: expected \(N, C, H, W\) or .*, got 5$"):
+        oxidet.receptive_field(model, shape=5)
+
+
 def test_unknown_layer() -> None:
-    with pytest.raises(ValueError, match=r"near: features.1, features.0.*got 'features.10'"):
+    with pytest.raises(
+        ValueError, match=r"^layer: .*near: features.1, features.0.*got 'features.10'"
+    ):
         oxidet.receptive_field(models.lenet5(), "features.10")

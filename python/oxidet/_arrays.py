@@ -296,13 +296,13 @@ def labels(value: Any, argument: str, length: int) -> NDArray[Any]:
     return array
 
 
-def listed(value: Any, argument: str) -> list[Any]:
-    """``value``, an array for each image, model or class, as a list."""
+def listed(value: Any, argument: str, items: str = "arrays") -> list[Any]:
+    """``value``, such as an array for each image, model or class, as a list."""
     try:
         return list(value)
     except TypeError:
         got = type(value).__name__
-        raise TypeError(f"{argument}: expected a list of arrays, got {got}") from None
+        raise TypeError(f"{argument}: expected a list of {items}, got {got}") from None
 
 
 def computed(result: NDArray[Any] | None) -> NDArray[Any]:

@@ -217,9 +217,9 @@ def receptive_field(
     ReceptiveField(size=(99, 99), stride=(8, 8), centre=(0.5, 0.5))
     """
     # Here, as it brings all networks with it.
-    from oxidet.models.feature_extraction import create_feature_extractor
+    from oxidet.models.feature_extraction import extract_layer
 
-    target = model if layer is None else create_feature_extractor(model, [layer])
+    target = model if layer is None else extract_layer(model, layer)
     recording = recorded(target, shape)
     fields = receptive_fields(recording)
     value = recording.outputs[0]

@@ -330,7 +330,7 @@ def summary(model: nn.Module, *shapes: Shape, depth: int | None = None) -> Summa
         depth = integer(depth, "depth", 1)
     if len(shapes) > 1:
         return Summary(model, record(model, *shapes), depth)
-    return Summary(model, recorded(model, shapes[0] if shapes else None), depth)
+    return Summary(model, recorded(model, shapes[0] if shapes else None, "shapes"), depth)
 
 
 # --- how things are written

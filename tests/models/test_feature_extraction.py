@@ -214,6 +214,11 @@ def test_bad_nodes(arguments: tuple[Any, ...], error: type[Exception], message: 
         create_feature_extractor(Net(), *arguments)
 
 
+def test_no_list_of_nodes() -> None:
+    with pytest.raises(TypeError, match=r"^return_nodes: expected a list of names, got int$"):
+        create_feature_extractor(nn.Identity(), 3)  # type: ignore[arg-type]
+
+
 def test_bad_model() -> None:
     with pytest.raises(TypeError, match="model: expected a Module, got str"):
         create_feature_extractor("resnet18", ["fc"])  # type: ignore[arg-type]

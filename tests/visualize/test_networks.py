@@ -191,3 +191,24 @@ def test_what_a_graph_says() -> None:
         visualize.architecture(blank("resnet18"), layer="layer9")
     with pytest.raises(ValueError, match=r"at most 60 operations, got '' of"):
         visualize.architecture(blank("resnet50"), layer="")
+
+
+def test_the_layer_and_the_axes_are_named() -> None:
+    model, image = models.lenet5(), np.zeros((1, 1, 32, 32), np.float32)
+    for draw in (visualize.feature_maps, visualize.deconvolution):
+        with pytest.raises(ValueError, match=r"^layer: expected nodes of this LeNet5, got 'nope'$"):
+            draw(model, image, "nope")
+    with pytest.raises(ValueError, match=r"^layer: expected nodes of this LeNet5, got 'nope'$"):
+        visualize.guided_gradient(model, image, layer="nope")
+    with pytest.raises(TypeError, match=r"^layer: expected the name of a node, got 3$"):
+        visualize.feature_maps(model, image, 3)
+    only_trained = models.googlenet(init_weights=False)
+    with pytest.raises(
+        ValueError, match=r"^layer: expected nodes that run in evaluation mode, got"
+    ):
+        visualize.feature_maps(only_trained, np.zeros((1, 3, 32, 32), np.float32), "aux1")
+    message = r"^ax: expected the axes of a figure or None, got int$"
+    with pytest.raises(TypeError, match=message):
+        visualize.feature_maps(model, image, "features.0", ax=3)
+    with pytest.raises(TypeError, match=message):
+        visualize.vis_bbox(np.zeros((3, 8, 8), np.uint8), np.zeros((0, 4)), ax=3)

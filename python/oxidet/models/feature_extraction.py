@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
+from oxidet._arrays import listed
 from oxidet.nn.primitive import Primitive
 from oxidet.nn.recording import record
 from oxidet.nn.symbol import current_trace
@@ -39,6 +40,8 @@ class FeatureExtractor(nn.Module):
     preprocess
         The original's, if it has one.
     """
+
+    _argument = "return_nodes"  # that named the nodes
 
     def __init__(self, model: nn.Module, return_nodes: Mapping[bool, Mapping[str, str]]) -> None:
         # A copy that nobody else sees, whose children and parameters are this module's own.
@@ -91,7 +94,7 @@ class FeatureExtractor(nn.Module):
         if missing:
             mode = "training" if self.training else "evaluation"
             raise ValueError(
-                f"return_nodes: expected nodes that run in {mode} mode, got {missing[0]!r}, "
+                f"{self._argument}: expected nodes that run in {mode} mode, got {missing[0]!r}, "
                 "which does not"
             )
         return {collector.wanted[node]: value for node, value in collector.found.items()}
@@ -233,6 +236,18 @@ def create_feature_extractor(
     return FeatureExtractor(model, checked)
 
 
+def extract_layer(model: nn.Module, layer: str) -> FeatureExtractor:
+    """The extractor of one node, under the name ``"values"``; errors name ``layer``."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a Module, got {type(model).__name__}")
+    if not isinstance(layer, str):
+        raise TypeError(f"layer: expected the name of a node, got {layer!r}")
+    nodes = _as_mapping({layer: "values"}, model, "layer")
+    extractor = FeatureExtractor(model, {True: nodes, False: nodes})
+    extractor._argument = "layer"
+    return extractor
+
+
 def node_names(model: nn.Module, *shapes: tuple[int, ...]) -> list[str]:
     """The nodes that :func:`create_feature_extractor` knows, in the order in which they arise.
 
@@ -261,7 +276,9 @@ class _Lister(Watcher):
         self.names.append(name)
 
 
-def _as_mapping(return_nodes: ReturnNodes, model: nn.Module) -> dict[str, str]:
+def _as_mapping(
+    return_nodes: ReturnNodes, model: nn.Module, argument: str = "return_nodes"
+) -> dict[str, str]:
     """Nodes with the names of their results, all of which there may be."""
     if isinstance(return_nodes, Mapping):
         nodes = dict(return_nodes)
@@ -270,7 +287,7 @@ def _as_mapping(return_nodes: ReturnNodes, model: nn.Module) -> dict[str, str]:
             f"return_nodes: expected a mapping or several names, got the str {return_nodes!r}"
         )
     else:
-        nodes = {name: name for name in return_nodes}
+        nodes = {name: name for name in listed(return_nodes, argument, "names")}
     if not nodes:
         raise ValueError("return_nodes: expected the name of at least one node, got none")
     for name in (*nodes, *nodes.values()):
@@ -286,7 +303,7 @@ def _as_mapping(return_nodes: ReturnNodes, model: nn.Module) -> dict[str, str]:
             near = difflib.get_close_matches(name, list(filter(None, paths)), n=3, cutoff=0.5)
             hint = f" (near: {', '.join(near)})" if near else ""
             raise ValueError(
-                f"return_nodes: expected nodes of this {type(model).__name__}{hint}, got {name!r}"
+                f"{argument}: expected nodes of this {type(model).__name__}{hint}, got {name!r}"
             )
     return nodes
 

@@ -266,7 +266,7 @@ def check_shapes(shapes: tuple[Shape, ...]) -> list[Shape]:
     """The shapes of a call's inputs, which are (N, C, H, W) or (N, F) with the same N."""
     if not shapes:
         raise ValueError("shapes: expected the shape of at least one input, got none")
-    checked = [_check_shape(shape, f"shapes[{i}]") for i, shape in enumerate(shapes)]
+    checked = [check_shape(shape, f"shapes[{i}]") for i, shape in enumerate(shapes)]
     batch = checked[0][0]
     for i, shape in enumerate(checked):
         if shape[0] != batch:
@@ -274,7 +274,8 @@ def check_shapes(shapes: tuple[Shape, ...]) -> list[Shape]:
     return checked
 
 
-def _check_shape(shape: Any, argument: str) -> Shape:
+def check_shape(shape: Any, argument: str) -> Shape:
+    """The shape of one input, (N, C, H, W) or (N, F)."""
     if not isinstance(shape, (tuple, list)) or len(shape) not in (2, 4):
         raise ValueError(f"{argument}: expected (N, C, H, W) or (N, F), got {shape!r}")
     batch, *rest = shape

@@ -41,19 +41,26 @@ def network_input(model: nn.Module, image: Any) -> F32:
 def layer_values(model: nn.Module, x: Any, layer: str) -> Any:
     """What a layer returns, in evaluation mode: of an array an array, of a tensor a tensor."""
     from oxidet import nn
-    from oxidet.models.feature_extraction import create_feature_extractor
+    from oxidet.models.feature_extraction import extract_layer
 
+    extractor = extract_layer(model, layer)
     with nn.evaluating(model):
-        extractor = create_feature_extractor(model, {layer: "values"})
         extractor.training = False
         extractor.compiled = False  # no plan for one call
         return extractor(x)["values"]
 
 
+def as_axes(ax: Any) -> Any:
+    """``ax``, if it is what matplotlib draws into."""
+    if not isinstance(ax, _extras.require("matplotlib.axes", extra="plots").Axes):
+        raise TypeError(f"ax: expected the axes of a figure or None, got {type(ax).__name__}")
+    return ax
+
+
 def new_axes(ax: Any, width: float, height: float) -> Any:
     """``ax``, or the axes of a new figure of some inches."""
     if ax is not None:
-        return ax
+        return as_axes(ax)
     pyplot = _extras.require("matplotlib.pyplot", extra="plots")
     return pyplot.figure(figsize=(width, height), layout="constrained").add_subplot()
 

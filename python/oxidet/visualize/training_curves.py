@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import _extras
+from oxidet.visualize._networks import as_axes
 
 NOT_SCORES = ("iteration", "epoch", "seconds")
 
@@ -46,6 +47,7 @@ def training_curves(log: str | os.PathLike[str], smooth: int = 50, ax: Any = Non
         raise ValueError(f"log: expected at least one step, got none in {os.fspath(log)}")
     if ax is None:
         ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
+    as_axes(ax)
 
     iterations = np.array([record["iteration"] for record in steps])
     window = min(smooth, len(steps))

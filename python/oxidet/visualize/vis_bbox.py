@@ -9,6 +9,7 @@ import numpy as np
 
 from oxidet import _extras
 from oxidet._arrays import boxes as as_boxes
+from oxidet.visualize._networks import as_axes
 from oxidet.visualize.draw import displayed_pixels
 
 RED = (255, 0, 0)
@@ -26,6 +27,7 @@ def vis_image(img: Any, ax: Any = None) -> Any:
     """
     if ax is None:
         ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
+    as_axes(ax)
     if img is not None:
         ax.imshow(displayed_pixels(img))
     return ax
