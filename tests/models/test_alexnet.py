@@ -7,17 +7,16 @@ import pytest
 
 from networks import (
     check_batches,
-    check_gradients_along,
     check_size,
     check_state,
     check_text,
     layer_shapes,
-    learn_digits,
     spread,
     thin,
     without_dropout,
 )
 from oxidet import models, nn
+from training import check_gradients_along, learn_digits
 
 
 def images(*shape: int) -> np.ndarray:

@@ -122,4 +122,11 @@ def test_gradients() -> None:
 
 def test_it_learns_the_digits() -> None:
     model = models.DenseNet(8, (2, 2), 16, num_classes=10)
-    assert learn_digits(model, size=16, steps=100) > 0.85
+    assert learn_digits(model, 16, steps=100) > 0.85
+
+
+def test_odd_blocks_are_named() -> None:
+    with pytest.raises(
+        TypeError, match=r"^block_config: expected a list of numbers of layers, got"
+    ):
+        models.DenseNet(block_config=3)  # type: ignore[arg-type]

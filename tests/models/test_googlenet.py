@@ -11,18 +11,17 @@ import pytest
 from conftest import assert_close
 from networks import (
     check_batches,
-    check_gradients_along,
     check_size,
     check_state,
     check_text,
     layer_shapes,
-    learn_digits,
     spread,
     thin,
     without_dropout,
 )
 from oxidet import models, nn
 from oxidet.models.googlenet import GoogLeNetOutputs, PaperInceptionAux
+from training import check_gradients_along, learn_digits
 
 
 def images(*shape: int) -> np.ndarray:

@@ -135,7 +135,7 @@ def test_options() -> None:
     assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
     assert model.head_drop.p == 0.2
     assert model.eval()(np.zeros((1, 1, 75, 75), np.float32)).shape == (1, 7)
-    with pytest.raises(ValueError, match=r"pool_type: expected .*'avg'.*'max'.* got 'mean'"):
+    with pytest.raises(ValueError, match=r"global_pool: expected .*'avg'.*'max'.* got 'mean'"):
         models.inception_v4(global_pool="mean")
     with pytest.raises(ValueError, match=r"variant: expected .*'released'.*'paper'.* got 'slim'"):
         models.inception_resnet_v2(variant="slim")
@@ -204,7 +204,7 @@ def test_gradients_of_residual_blocks(block: object) -> None:
 @pytest.mark.slow
 def test_inception_resnet_v1_learns_the_digits() -> None:
     model = models.InceptionResnetV1(num_classes=10, blocks=(1, 1, 1), dropout=0.0)
-    assert learn_digits(model, size=75, steps=60, batch=24, lr=0.004) > 0.7
+    assert learn_digits(model, 75, steps=60, batch=24) > 0.7
 
 
 def test_recipes() -> None:

@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from networks import (
-    check_batches,
-    check_gradients_along,
-    check_size,
-    layer_shapes,
-    learn_digits,
-    thin,
-    without_dropout,
-)
+from networks import check_batches, check_size, layer_shapes, thin, without_dropout
 from oxidet import models, nn
+from training import check_gradients_along, learn_digits
 
 
 def images(*shape: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import assert_close
-from networks import check_gradients_along, check_size, layer_shapes, learn_digits, spread
+from networks import check_size, layer_shapes, spread
 from oxidet import models, nn
 from oxidet.models.lenet import (
     C3_INPUTS,
@@ -17,6 +17,7 @@ from oxidet.models.lenet import (
     digit_bitmaps,
     map_loss,
 )
+from training import check_gradients_along, learn_digits
 
 
 def images(count: int, size: int = 32) -> np.ndarray:

@@ -5,18 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from networks import (
-    check_batches,
-    check_gradients_along,
-    check_size,
-    layer_shapes,
-    learn_digits,
-    spread,
-    thin,
-    without_dropout,
-)
+from networks import check_batches, check_size, layer_shapes, spread, thin, without_dropout
 from oxidet import models, nn
 from oxidet.nn import init
+from training import check_gradients_along, learn_digits
 
 
 def test_sizes() -> None:

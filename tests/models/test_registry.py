@@ -80,3 +80,20 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match="name: expected a new model, got 'resnet18' a second"):
         models.register_model("resnet18")(models.resnet18)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_the_number_of_classes_is_named(name: str) -> None:
+    for odd, error in [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("2", TypeError)]:
+        message = f"^num_classes: expected an integer.*, got {odd!r}$"
+        with pytest.raises(error, match=message):
+            models.get_model(name, num_classes=odd)
+        with pytest.raises(error, match=message):
+            getattr(models, registry._BUILDERS[name].__name__)(odd)
+
+
+def test_odd_patterns_are_named() -> None:
+    with pytest.raises(TypeError, match=r"^include: expected a list of patterns, got int$"):
+        models.list_models(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^exclude: expected patterns of names, got 5$"):
+        models.list_models(exclude=[5])  # type: ignore[list-item]

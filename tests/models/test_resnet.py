@@ -187,15 +187,29 @@ def test_gradients_of_a_bottleneck(options: dict[str, int]) -> None:
 @pytest.mark.parametrize("option", NARROW)
 def test_they_learn_the_digits(option: str) -> None:
     model = models.CifarResNet(8, in_channels=1, width=8, **NARROW[option])
-    assert learn_digits(model, steps=40) > 0.85
+    assert learn_digits(model, 8, channels=1, steps=40, batch=64, lr=0.02) > 0.85
 
 
 @pytest.mark.slow
 def test_the_papers_stride_learns_the_digits() -> None:
     model = models.ResNet(Bottleneck, [1, 1, 1, 1], num_classes=10, stride_1x1=True)
-    assert learn_digits(model, size=32) > 0.9
+    assert learn_digits(model, 32) > 0.9
 
 
 @pytest.mark.slow
 def test_plain18_learns_the_digits() -> None:
-    assert learn_digits(models.plain18(num_classes=10), size=32) > 0.9
+    assert learn_digits(models.plain18(num_classes=10), 32, steps=60, batch=64, lr=0.0005) > 0.9
+
+
+def test_odd_arguments_are_named() -> None:
+    for message, arguments, options in [
+        ("block: expected BasicBlock, .* got None", (None, [2, 2, 2, 2]), {}),
+        ("layers: expected a list of four block counts, got int", (Bottleneck, 3), {}),
+        (
+            "replace_stride_with_dilation: expected a list of three booleans, got int",
+            (Bottleneck, [1, 1, 1, 1]),
+            {"replace_stride_with_dilation": 3},
+        ),
+    ]:
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            models.ResNet(*arguments, **options)

@@ -10,17 +10,16 @@ import pytest
 
 from networks import (
     check_batches,
-    check_gradients_along,
     check_size,
     check_state,
     check_text,
-    learn_digits,
     spread,
     thin,
     without_dropout,
 )
 from oxidet import models, nn
 from oxidet.models import vgg
+from training import check_gradients_along, learn_digits
 
 # name: digests of the text, in the form of torch up to 2.12 and of torch 2.13
 TEXTS = {
@@ -155,3 +154,10 @@ def test_too_small_an_image_is_refused_with_the_layer(mode: Any) -> None:
         model(np.zeros((1, 1, 32, 32), np.float32))
     with mode():
         assert model(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 10)
+
+
+def test_only_a_vgg_is_grown() -> None:
+    with pytest.raises(TypeError, match=r"^net_a: expected a VGG, got Module$"):
+        vgg.grow(nn.Module(), narrow("vgg11", 8))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^deeper: expected a VGG, got Module$"):
+        vgg.grow(narrow("vgg11", 8), nn.Module())  # type: ignore[arg-type]

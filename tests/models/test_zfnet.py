@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from networks import (
-    check_batches,
-    check_gradients_along,
-    check_size,
-    layer_shapes,
-    learn_digits,
-    spread,
-    thin,
-    without_dropout,
-)
+from networks import check_batches, check_size, layer_shapes, spread, thin, without_dropout
 from oxidet import models, nn
+from training import check_gradients_along, learn_digits
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,9 @@ class ConvNormAct(nn.Module):
 class SelectAdaptivePool2d(nn.Module):
     """Mean (``"avg"``) or maximum (``"max"``) of each plane, as in timm."""
 
-    def __init__(self, pool_type: str = "avg") -> None:
+    def __init__(self, global_pool: str = "avg") -> None:
         super().__init__()
-        self.pool_type = choice(pool_type, "pool_type", ("avg", "max"))
+        self.pool_type = choice(global_pool, "global_pool", ("avg", "max"))
 
     def forward(self, x: Any) -> Any:
         """(N, C, H, W) -> (N, C)."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oxidet import nn
-from oxidet._arrays import integer, number
+from oxidet._arrays import integer, listed, number
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
@@ -115,12 +115,13 @@ class DenseNet(Classifier):
                 pool0=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
             )
         )
-        for i, count in enumerate(block_config, start=1):
+        counts = listed(block_config, "block_config", "numbers of layers")
+        for i, count in enumerate(counts, start=1):
             layers = integer(count, "block_config", 1)
             block = _DenseBlock(layers, channels, growth_rate, bn_size, drop_rate)
             self.features.add_module(f"denseblock{i}", block)
             channels += layers * growth_rate
-            if i < len(block_config):
+            if i < len(counts):
                 self.features.add_module(f"transition{i}", _Transition(channels))
                 channels //= 2
         self.features.add_module("norm5", nn.BatchNorm2d(channels))

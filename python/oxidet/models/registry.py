@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from oxidet import nn
+from oxidet._arrays import extent, listed
 
 P = ParamSpec("P")
 M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
@@ -67,6 +68,9 @@ def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
         new_classifier: bool = False,
         **config: Any,
     ) -> M_co:
+        passed = dict(zip(own, args, strict=False)) | config
+        if "num_classes" in passed:
+            extent(passed["num_classes"], "num_classes")
         if weights is None:
             if new_classifier:
                 raise ValueError("new_classifier: expected together with weights")
@@ -106,8 +110,9 @@ def list_models(
     """
     names = set(_BUILDERS)
     if include is not None:
-        names = {name for pattern in _patterns(include) for name in fnmatch.filter(names, pattern)}
-    for pattern in _patterns(exclude):
+        wanted = _patterns(include, "include")
+        names = {name for pattern in wanted for name in fnmatch.filter(names, pattern)}
+    for pattern in _patterns(exclude, "exclude"):
         names -= set(fnmatch.filter(names, pattern))
     return sorted(names)
 
@@ -155,7 +160,11 @@ def get_model(
     return _BUILDERS[name](weights=weights, new_classifier=new_classifier, **config)
 
 
-def _patterns(given: str | Iterable[str] | None) -> list[str]:
+def _patterns(given: str | Iterable[str] | None, argument: str) -> list[str]:
     if given is None:
         return []
-    return [given] if isinstance(given, str) else list(given)
+    patterns = [given] if isinstance(given, str) else listed(given, argument, "patterns")
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{argument}: expected patterns of names, got {pattern!r}")
+    return patterns

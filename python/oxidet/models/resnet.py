@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from oxidet import nn
-from oxidet._arrays import choice, integer
+from oxidet._arrays import choice, integer, listed
 from oxidet.models.classifier import Classifier
 from oxidet.models.registry import register_model
 from oxidet.nn import functional as F
@@ -259,17 +259,17 @@ class ResNet(Classifier):
         stride_1x1: bool = False,
     ) -> None:
         super().__init__()
-        if len(layers) != 4:
-            raise ValueError(f"layers: expected four block counts, got {list(layers)}")
-        dilate = (
-            (False,) * 3
-            if replace_stride_with_dilation is None
-            else (tuple(replace_stride_with_dilation))
-        )
-        if len(dilate) != 3:
-            raise ValueError(
-                f"replace_stride_with_dilation: expected three booleans, got {list(dilate)}"
-            )
+        if not isinstance(block, type) or not hasattr(block, "expansion"):
+            raise TypeError(f"block: expected BasicBlock, Bottleneck or PlainBlock, got {block!r}")
+        counts = listed(layers, "layers", "four block counts")
+        if len(counts) != 4:
+            raise ValueError(f"layers: expected four block counts, got {counts}")
+        dilate = [False] * 3
+        if replace_stride_with_dilation is not None:
+            argument = "replace_stride_with_dilation"
+            dilate = listed(replace_stride_with_dilation, argument, "three booleans")
+            if len(dilate) != 3:
+                raise ValueError(f"{argument}: expected three booleans, got {dilate}")
         if zero_init_residual and issubclass(block, PlainBlock):
             raise ValueError("zero_init_residual: expected False for blocks without a shortcut")
         norm = nn.BatchNorm2d if norm_layer is None else norm_layer
@@ -283,7 +283,7 @@ class ResNet(Classifier):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         inplanes, dilation = 64, 1
-        for i, count in enumerate(layers):
+        for i, count in enumerate(counts):
             blocks = integer(count, "layers", 1)
             planes, before = 64 * 2**i, dilation
             stride = 1 if i == 0 or dilate[i - 1] else 2

@@ -154,6 +154,8 @@ def grow(net_a: VGG, deeper: VGG) -> VGG:
 
 def _first_convolutions(model: VGG, argument: str) -> list[nn.Conv2d]:
     """What net A's first four convolutions are, or become: by their place in the stages."""
+    if not isinstance(model, VGG):
+        raise TypeError(f"{argument}: expected a VGG, got {type(model).__name__}")
     stages: list[list[nn.Conv2d]] = [[]]
     for module in model.features.modules():
         if isinstance(module, nn.MaxPool2d):
