@@ -288,4 +288,47 @@ mod tests {
             assert!(close(&backward_bias(conv.out_channels, &grad), &bias, 1e-5), "{conv:?}");
         }
     }
+
+    /// Many pixels: several shares and blocks, which end inside an image and at a ragged end; taps one
+    /// by one, kernel rows at once, pixels without lines, groups.
+    fn many_pixels() -> Vec<Conv2d> {
+        let conv = |x, w, stride, by, groups| {
+            Conv2d::new(x, w, (stride, stride), Padding::symmetric(by, by), (1, 1), groups).unwrap()
+        };
+        vec![
+            conv((3, 40, 41, 9), (3, 3, 9, 20), 1, 1, 1),
+            conv((2, 97, 96, 3), (7, 7, 3, 17), 2, 3, 1),
+            conv((3, 41, 43, 16), (1, 1, 16, 140), 1, 0, 1),
+            conv((2, 50, 47, 12), (3, 3, 6, 8), 1, 1, 2),
+        ]
+    }
+
+    #[test]
+    fn shares_of_many_pixels_add_up_to_the_naive_sum() {
+        for conv in many_pixels() {
+            let input = values(conv.input_len(), 1);
+            let grad = values(conv.output_len(), 2);
+            let (weight, bias) = reference::backward_weight(&conv, &input, &grad);
+            assert!(close(&backward_weight(&conv, &input, &grad), &weight, 1e-5), "{conv:?}");
+            assert!(close(&backward_bias(conv.out_channels, &grad), &bias, 1e-5), "{conv:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        for conv in many_pixels() {
+            let input = values(conv.input_len(), 1);
+            let grad = values(conv.output_len(), 2);
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.unwrap().install(|| {
+                    (backward_weight(&conv, &input, &grad), backward_bias(conv.out_channels, &grad))
+                })
+            };
+            let one = run(1);
+            for threads in [2, 3, 8] {
+                assert!(one == run(threads), "{threads} threads, {conv:?}");
+            }
+        }
+    }
 }
