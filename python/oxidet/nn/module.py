@@ -120,6 +120,7 @@ class Module:
 
     def forward(self, *inputs: Any) -> Any:
         """Compute the module; every subclass defines this."""
+        # No stub: the base has nothing to compute, and torch's raises this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:

@@ -62,6 +62,7 @@ class ExtraFPNBlock(Module):
         self, results: list[Any], x: list[Any], names: list[str], /
     ) -> tuple[list[Any], list[str]]:
         """Extend ``results`` (and ``names``); ``x`` are the maps that the pyramid was made of."""
+        # No stub: what is computed is the subclass's; torch's modules raise this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
 

@@ -41,6 +41,7 @@ class LRScheduler:
 
     def lr_at(self, step: int, base_lr: float) -> float:
         """The rate after ``step`` steps, for an initial rate; every subclass defines this."""
+        # No stub: every schedule has a rate of its own; torch's base raises this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no lr_at")
 
     def step(self) -> None:

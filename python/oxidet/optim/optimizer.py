@@ -86,6 +86,7 @@ class Optimizer:
 
     def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
         """Change one parameter by its gradient; every subclass defines this."""
+        # No stub: every optimiser has a rule of its own; torch's base raises this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
 
     def _state(self, parameter: Parameter, *averages: str) -> dict[str, Any]:
