@@ -29,7 +29,7 @@ from measure import Case, Timing, check, measure
 
 import oxidet
 from oxidet import models, nn, ops
-from oxidet.models.detection import FasterRCNNVGG16
+from oxidet.simple_faster_rcnn import FasterRCNNVGG16
 from oxidet.train import FasterRCNNTrainer, faster_rcnn_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))

@@ -11,7 +11,7 @@ import oxidet
 from conftest import assert_close
 from oxidet import models, nn
 from oxidet.models import vgg
-from oxidet.models.detection import FasterRCNNResNet, FasterRCNNSmall, FasterRCNNVGG16
+from oxidet.simple_faster_rcnn import FasterRCNNResNet, FasterRCNNSmall, FasterRCNNVGG16
 
 # Error that each precision may add to that of the layers, over whole networks.
 TOLERANCES = {"direct": 1e-5, "winograd": 1e-4}

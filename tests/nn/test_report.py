@@ -11,7 +11,7 @@ import pytest
 
 import oxidet
 from oxidet import models, nn
-from oxidet.models.detection import FasterRCNNSmall
+from oxidet.simple_faster_rcnn import FasterRCNNSmall
 
 
 @pytest.fixture

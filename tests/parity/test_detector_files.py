@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oxidet.models.detection import Preprocessing, load_detector
+from oxidet.models.detection import load_detector
+from oxidet.simple_faster_rcnn import Preprocessing
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")

@@ -25,7 +25,7 @@ import pytest
 import oxidet
 from conftest import assert_close
 from oxidet import nn, ops
-from oxidet.models.detection import FasterRCNN, FasterRCNNVGG16, RegionProposalNetwork, RoIHead
+from oxidet.simple_faster_rcnn import FasterRCNN, FasterRCNNVGG16, RegionProposalNetwork, RoIHead
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
 
 torch = pytest.importorskip("torch")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 import oxidet
-from oxidet.models.detection import FasterRCNN, Preprocessing, build_detector
+from oxidet.models.detection import build_detector
+from oxidet.simple_faster_rcnn import FasterRCNN, Preprocessing
 
 NAMES = ("bright", "dark")
 

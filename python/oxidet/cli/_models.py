@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oxidet.models.detection import DETECTORS, FasterRCNN, load_detector
-from oxidet.models.detection.preprocessing import NORMALIZATIONS
+from oxidet.models.detection import DETECTORS, load_detector
 from oxidet.pretrained import PRETRAINED
+from oxidet.simple_faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import NORMALIZATIONS
 from oxidet.weights import load_metadata
 
 KNOWN = f"one of {', '.join(sorted(DETECTORS))}"

@@ -15,7 +15,7 @@ from oxidet.cli._images import Missing, find_images, output_paths
 from oxidet.cli._models import load_named_detector
 from oxidet.data import ImageError, read_image
 from oxidet.detections import Detections
-from oxidet.models.detection import FasterRCNN
+from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.visualize import draw, save_png
 from oxidet.visualize.draw import legible_scale
 

@@ -15,8 +15,9 @@ from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
 from oxidet.cli._data import DIGITS, open_dataset
 from oxidet.cli._models import known_model, read_metadata, resolve
-from oxidet.models.detection import FasterRCNN, build_detector, save_detector
+from oxidet.models.detection import build_detector, save_detector
 from oxidet.optim.lr_scheduler import warmup_cosine
+from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.train import Trainer
 from oxidet.train.digits import train_digit_detector, train_lenet
 from oxidet.train.loop import BEST, LAST

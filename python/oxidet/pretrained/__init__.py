@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from oxidet import weights
 from oxidet.models import LeNet5
-from oxidet.models.detection import FasterRCNN, load_detector
+from oxidet.models.detection import load_detector
+from oxidet.simple_faster_rcnn import FasterRCNN
 
 __all__ = ["PRETRAINED", "Pretrained", "digit_classifier", "digit_detector"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from oxidet.data import DataLoader
 from oxidet.detection import eval_detection_voc
-from oxidet.models.detection import FasterRCNN
+from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.train.progress import Progress
 
 
@@ -72,7 +72,8 @@ def evaluate_detector(
 
     Examples
     --------
-    >>> from oxidet.models.detection import Preprocessing, build_detector
+    >>> from oxidet.models.detection import build_detector
+    >>> from oxidet.simple_faster_rcnn import Preprocessing
     >>> detector = build_detector(
     ...     "faster_rcnn_small", n_fg_class=1, preprocessing=Preprocessing(48, 48)
     ... )

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from oxidet import nn
 from oxidet._arrays import F32, as_float32
 from oxidet.detection import AnchorTargetCreator, ProposalTargetCreator
-from oxidet.models.detection import FasterRCNN
 from oxidet.nn import functional as F
 from oxidet.optim import SGD
+from oxidet.simple_faster_rcnn import FasterRCNN
 
 I32 = NDArray[np.int32]
 

@@ -13,7 +13,8 @@ import numpy as np
 from oxidet import weights
 from oxidet.data import DataLoader
 from oxidet.detection import resize_bbox
-from oxidet.models.detection import FasterRCNN, Preprocessing, save_detector
+from oxidet.models.detection import save_detector
+from oxidet.simple_faster_rcnn import FasterRCNN, Preprocessing
 from oxidet.train.evaluate import evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
 from oxidet.train.loop import Score, TrainingLoop, check_schedule, check_validation
@@ -105,7 +106,8 @@ class Trainer(TrainingLoop):
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np
-    >>> from oxidet.models.detection import Preprocessing, build_detector
+    >>> from oxidet.models.detection import build_detector
+    >>> from oxidet.simple_faster_rcnn import Preprocessing
     >>> from oxidet.train import Trainer, read_log
     >>> image = np.zeros((3, 48, 48), np.float32)
     >>> image[:, 8:28, 10:30] = 255

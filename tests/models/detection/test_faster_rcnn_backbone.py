@@ -14,7 +14,6 @@ from oxidet import models, nn
 from oxidet.detections import Detections
 from oxidet.models.detection import (
     FasterRCNNBackbone,
-    Preprocessing,
     build_detector,
     faster_rcnn,
     load_detector,
@@ -22,6 +21,7 @@ from oxidet.models.detection import (
 )
 from oxidet.models.detection.faster_rcnn_backbone import feature_map
 from oxidet.models.feature_extraction import create_feature_extractor
+from oxidet.simple_faster_rcnn import Preprocessing
 from oxidet.train import FasterRCNNTrainer
 from oxidet.train.faster_rcnn import faster_rcnn_optimizer
 

@@ -1,4 +1,8 @@
-"""Detectors: Faster R-CNN over VGG-16, a ResNet, any network, and small; torchvision's pieces."""
+"""Detectors with torchvision's structure and conventions, their pieces, and detector files.
+
+Boxes are ``(x1, y1, x2, y2)``. Detectors that follow simple-faster-rcnn and chainercv are in
+:mod:`oxidet.simple_faster_rcnn`; their builders are here, too.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +15,21 @@ from oxidet.models.detection.detector_files import (
     load_detector,
     save_detector,
 )
-from oxidet.models.detection.faster_rcnn import FasterRCNN, RoIOutput
 from oxidet.models.detection.faster_rcnn_backbone import FasterRCNNBackbone, faster_rcnn
-from oxidet.models.detection.faster_rcnn_resnet import FasterRCNNResNet, faster_rcnn_resnet
-from oxidet.models.detection.faster_rcnn_small import FasterRCNNSmall, faster_rcnn_small
-from oxidet.models.detection.faster_rcnn_vgg16 import (
-    FasterRCNNVGG16,
-    VGG16RoIHead,
-    faster_rcnn_vgg16,
-)
 from oxidet.models.detection.image_list import ImageList
 from oxidet.models.detection.matcher import Matcher
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import Proposals, RegionProposalNetwork
+from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
+from oxidet.simple_faster_rcnn.small import faster_rcnn_small
+from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
 __all__ = [
     "DETECTORS",
     "AnchorGenerator",
     "BalancedPositiveNegativeSampler",
     "BoxCoder",
-    "FasterRCNN",
     "FasterRCNNBackbone",
-    "FasterRCNNResNet",
-    "FasterRCNNSmall",
-    "FasterRCNNVGG16",
     "ImageList",
     "Matcher",
-    "Preprocessing",
-    "Proposals",
-    "RegionProposalNetwork",
-    "RoIHead",
-    "RoIOutput",
-    "VGG16RoIHead",
     "build_detector",
     "faster_rcnn",
     "faster_rcnn_resnet",

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from oxidet import weights
-from oxidet.models.detection.faster_rcnn import FasterRCNN
 from oxidet.models.detection.faster_rcnn_backbone import faster_rcnn
-from oxidet.models.detection.faster_rcnn_resnet import faster_rcnn_resnet
-from oxidet.models.detection.faster_rcnn_small import faster_rcnn_small
-from oxidet.models.detection.faster_rcnn_vgg16 import faster_rcnn_vgg16
-from oxidet.models.detection.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
+from oxidet.simple_faster_rcnn.small import faster_rcnn_small
+from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
 DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
     "faster_rcnn": faster_rcnn,

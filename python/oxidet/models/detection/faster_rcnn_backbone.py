@@ -9,14 +9,14 @@ from oxidet import nn
 from oxidet._arrays import integer
 from oxidet._input_shape import recorded
 from oxidet._receptive_field import receptive_fields
-from oxidet.models.detection.faster_rcnn import FasterRCNN
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import RegionProposalNetwork
 from oxidet.models.feature_extraction import FeatureExtractor, create_feature_extractor
 from oxidet.models.registry import get_model
 from oxidet.nn.recording import Recording
 from oxidet.ops import RoIAlign
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
+from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 STRIDE = 16  # of the feature map that is used where nobody names one
 

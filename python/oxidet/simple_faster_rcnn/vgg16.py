@@ -8,12 +8,12 @@ from typing import Any
 from oxidet import nn
 from oxidet.data import VOC_BBOX_LABEL_NAMES
 from oxidet.models import vgg
-from oxidet.models.detection._initialize import normal_init
-from oxidet.models.detection.faster_rcnn import FasterRCNN
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import RegionProposalNetwork
 from oxidet.ops import RoIPool
+from oxidet.simple_faster_rcnn._initialize import normal_init
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
+from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 
 class VGG16RoIHead(RoIHead):

@@ -11,19 +11,17 @@ from conftest import assert_close
 from oxidet import nn, weights
 from oxidet.data import ImageError
 from oxidet.detections import Detections
-from oxidet.models.detection import (
+from oxidet.models.detection import build_detector, load_detector, save_detector
+from oxidet.nn import init
+from oxidet.ops import RoIPool
+from oxidet.simple_faster_rcnn import (
     FasterRCNN,
     FasterRCNNSmall,
     FasterRCNNVGG16,
     Preprocessing,
     RegionProposalNetwork,
     RoIHead,
-    build_detector,
-    load_detector,
-    save_detector,
 )
-from oxidet.nn import init
-from oxidet.ops import RoIPool
 
 
 class TinyDetector(FasterRCNN):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oxidet import nn
-from oxidet.models.detection.faster_rcnn import FasterRCNN
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import RegionProposalNetwork
 from oxidet.models.resnet import BasicBlock, make_layer
 from oxidet.nn import init
 from oxidet.ops import RoIAlign
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
+from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 
 class FasterRCNNSmall(FasterRCNN):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
-from oxidet.models.detection._initialize import normal_init
 from oxidet.nn import functional as F
+from oxidet.simple_faster_rcnn._initialize import normal_init
 
 
 class RoIHead(nn.Module):

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, assert_close
 from oxidet import nn, weights
 from oxidet.detection import AnchorTargetCreator, ProposalTargetCreator, roi_pooling_2d
-from oxidet.models.detection import (
+from oxidet.simple_faster_rcnn import (
     FasterRCNN,
     FasterRCNNVGG16,
     Preprocessing,

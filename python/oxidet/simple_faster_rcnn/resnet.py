@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from oxidet import nn
 from oxidet.models import resnet
-from oxidet.models.detection.faster_rcnn import FasterRCNN
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import RegionProposalNetwork
 from oxidet.ops import RoIAlign
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
+from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 BACKBONES: dict[str, Callable[[], resnet.ResNet]] = {
     "resnet18": resnet.resnet18,

@@ -19,10 +19,10 @@ from oxidet.data import ImageError, read_image
 from oxidet.detection import loc2bbox, non_maximum_suppression
 from oxidet.detection.non_maximum_suppression import NmsRule
 from oxidet.detections import Detections
-from oxidet.models.detection.preprocessing import Preprocessing
-from oxidet.models.detection.roi_head import RoIHead
-from oxidet.models.detection.rpn import RegionProposalNetwork
 from oxidet.nn import functional as F
+from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
+from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
+from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 # (nms_thresh, score_thresh)
 PRESETS = {"visualize": (0.3, 0.7), "evaluate": (0.3, 0.05)}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oxidet import nn
 from oxidet._arrays import F32
 from oxidet.detection import ProposalCreator, enumerate_shifted_anchor, generate_anchor_base
-from oxidet.models.detection._initialize import normal_init
 from oxidet.nn import functional as F
+from oxidet.simple_faster_rcnn._initialize import normal_init
 
 I32 = NDArray[np.int32]
 
