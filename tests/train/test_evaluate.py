@@ -20,9 +20,10 @@ class Oracle:
         self.found = found
         self.thresholds: list[Any] = []
 
-    def detect(self, image: Any, score_thresh: float, nms_thresh: float | None) -> Any:
-        self.thresholds.append((score_thresh, nms_thresh))
-        return self.found[int(image[0, 0, 0])]
+    def detect_images(self, images: Any, score: float, nms: float | None) -> Any:
+        self.thresholds.append((score, nms))
+        found = [self.found[int(image[0, 0, 0])] for image in images]
+        return [(bbox[:, [1, 0, 3, 2]], label, score) for bbox, label, score in found]
 
 
 def item(index: int, bbox: list[list[float]], label: list[int], difficult: Any = None) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oxidet.models.detection import DETECTORS, load_detector
+from oxidet.models.detection import DETECTORS, Detector, load_detector
 from oxidet.pretrained import PRETRAINED
 from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.simple_faster_rcnn.preprocessing import NORMALIZATIONS
@@ -46,7 +46,7 @@ def load_named_detector(
     model: str | None = None,
     normalization: str | None = None,
     class_names: str | None = None,
-) -> FasterRCNN:
+) -> Detector:
     """The detector in a file, or the one that comes with oxidet under a name.
 
     The other arguments are for files that do not say which network they belong to.
@@ -70,6 +70,10 @@ def load_named_detector(
         options = {"n_fg_class": len(classes), "class_names": classes}
     detector = load_detector(path, known_model(model), **options)
     if normalization is not None:
+        if not isinstance(detector, FasterRCNN):
+            raise ValueError(
+                f"--normalization: expected together with another --model than {model}"
+            )
         # Only this; the rest of the network's own preprocessing stays.
         known: Any = normalization
         detector.preprocessing = replace(detector.preprocessing, normalization=known)

@@ -15,7 +15,7 @@ from oxidet.cli._images import Missing, find_images, output_paths
 from oxidet.cli._models import load_named_detector
 from oxidet.data import ImageError, read_image
 from oxidet.detections import Detections
-from oxidet.simple_faster_rcnn import FasterRCNN
+from oxidet.models.detection import Detector
 from oxidet.visualize import draw, save_png
 from oxidet.visualize.draw import legible_scale
 
@@ -88,7 +88,7 @@ def detect(
         out.mkdir(parents=True, exist_ok=True)
     _output.prepare_json(json_file)
     detector = load_named_detector(weights, model, normalization, class_names)
-    nms = detector.nms_thresh if nms_threshold is None else nms_threshold
+    nms = detector.nms_threshold if nms_threshold is None else nms_threshold
     results, failed = _detect_all(detector, paths, out, score_threshold, nms)
 
     if json_file is not None:
@@ -111,7 +111,7 @@ def detect(
 
 
 def _detect_all(
-    detector: FasterRCNN, paths: Sequence[Path], out: Path | None, score: float, nms: float
+    detector: Detector, paths: Sequence[Path], out: Path | None, score: float, nms: float
 ) -> tuple[list[Result], list[Missing]]:
     targets = [None] * len(paths) if out is None else output_paths(paths, out)
     results: list[Result] = []

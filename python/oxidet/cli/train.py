@@ -15,9 +15,8 @@ from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
 from oxidet.cli._data import DIGITS, open_dataset
 from oxidet.cli._models import known_model, read_metadata, resolve
-from oxidet.models.detection import build_detector, save_detector
+from oxidet.models.detection import Detector, build_detector, save_detector
 from oxidet.optim.lr_scheduler import warmup_cosine
-from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.train import Trainer
 from oxidet.train.digits import train_digit_detector, train_lenet
 from oxidet.train.loop import BEST, LAST
@@ -206,7 +205,7 @@ def _open_validation(data: str, split: str | None, dataset: Any, options: dict[s
     )
 
 
-def _detector(model: str | None, weights: str | None, class_names: tuple[str, ...]) -> FasterRCNN:
+def _detector(model: str | None, weights: str | None, class_names: tuple[str, ...]) -> Detector:
     """A detector of the data's classes, fresh or with the weights of a file as far as they fit."""
     path = None if weights is None else resolve(weights)
     written = None if path is None else read_metadata(path).get("detector")
@@ -221,12 +220,12 @@ def _detector(model: str | None, weights: str | None, class_names: tuple[str, ..
     return detector
 
 
-def _name(detector: FasterRCNN) -> str:
+def _name(detector: Detector) -> str:
     assert detector.recipe is not None  # build_detector's have one
     return str(detector.recipe["model"])
 
 
-def _start_from(detector: FasterRCNN, state: Mapping[str, Any], name: str) -> None:
+def _start_from(detector: Detector, state: Mapping[str, Any], name: str) -> None:
     """Copy the tensors that have a name and a shape in common."""
     own = detector.state_dict()
     state = renamed(state, _name(detector))
@@ -258,7 +257,7 @@ def _fits(own: Any, array: Any) -> bool:
 
 
 def _train_detector(
-    detector: FasterRCNN, dataset: Any, validation: Any, out: Path, run: dict[str, Any]
+    detector: Detector, dataset: Any, validation: Any, out: Path, run: dict[str, Any]
 ) -> Path:
     names = ", ".join(dataset.class_names)
     counts = _output.count(len(dataset), "image")

@@ -50,7 +50,9 @@ def digit_detector() -> FasterRCNN:
 
     In evaluation mode; ``predict`` takes pictures. Labels are the digits themselves.
     """
-    return load_detector(PRETRAINED["digits"].path)
+    detector = load_detector(PRETRAINED["digits"].path)
+    assert isinstance(detector, FasterRCNN)  # the file is ours
+    return detector
 
 
 def digit_classifier() -> LeNet5:

@@ -6,7 +6,10 @@ torchvision's structure and conventions are in :mod:`oxidet.models.detection`.
 
 from __future__ import annotations
 
+# First, because its builders come from here: what follows finds the base class there.
+import oxidet.models.detection  # noqa: F401
 from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN, RoIOutput
+from oxidet.simple_faster_rcnn.objective import LossTuple, Objective
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import Proposals, RegionProposalNetwork
 from oxidet.simple_faster_rcnn.resnet import FasterRCNNResNet, faster_rcnn_resnet
@@ -19,6 +22,8 @@ __all__ = [
     "FasterRCNNResNet",
     "FasterRCNNSmall",
     "FasterRCNNVGG16",
+    "LossTuple",
+    "Objective",
     "Preprocessing",
     "Proposals",
     "RegionProposalNetwork",

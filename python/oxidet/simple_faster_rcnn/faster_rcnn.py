@@ -1,25 +1,25 @@
 """Faster R-CNN: an extractor, a region proposal network and a head, and what people call on them.
 
 Ren et al., "Faster R-CNN: towards real-time object detection with region proposal networks" (arXiv
-1506.01497). ``forward`` has simple-faster-rcnn's contract, ``predict`` takes pictures and returns
-:class:`oxidet.Detections`.
+1506.01497). ``forward`` has simple-faster-rcnn's contract, ``predict`` is that of every
+:class:`Detector`.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, overload
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from oxidet import nn
-from oxidet._arrays import F32, as_float32, number
-from oxidet.data import ImageError, read_image
-from oxidet.detection import loc2bbox, non_maximum_suppression
+from oxidet._arrays import F32, as_float32
+from oxidet.detection import loc2bbox, non_maximum_suppression, resize_bbox
 from oxidet.detection.non_maximum_suppression import NmsRule
-from oxidet.detections import Detections
+from oxidet.models.detection.detector import I64, Detector, Found
 from oxidet.nn import functional as F
+from oxidet.simple_faster_rcnn.objective import Objective
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
@@ -38,7 +38,7 @@ class RoIOutput(NamedTuple):
     roi_indices: Any
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(Detector):
     """A two-stage detector.
 
     Parameters
@@ -60,9 +60,10 @@ class FasterRCNN(nn.Module):
     Attributes
     ----------
     nms_thresh, score_thresh
-        Thresholds of :meth:`detect`; :meth:`use_preset` sets both.
-    recipe
-        What ``build_detector`` was called with, as plain values; None if it was not.
+        Thresholds of :meth:`detect`; :meth:`use_preset` sets both. ``nms_thresh`` is simple-
+        faster-rcnn's name for :class:`Detector`'s ``nms_threshold``.
+    objective
+        What training minimises.
     """
 
     def __init__(
@@ -77,27 +78,35 @@ class FasterRCNN(nn.Module):
         preprocessing: Preprocessing | None = None,
         nms_rule: NmsRule = "torchvision",
     ) -> None:
-        super().__init__()
+        names = tuple(str(i) for i in range(head.n_class - 1))
+        super().__init__(names if class_names is None else class_names)
         self.extractor = extractor
         self.rpn = rpn
         self.head = head
         self.loc_normalize_mean = tuple(float(v) for v in loc_normalize_mean)
         self.loc_normalize_std = tuple(float(v) for v in loc_normalize_std)
-        names = tuple(str(i) for i in range(head.n_class - 1))
-        self.class_names = names if class_names is None else tuple(class_names)
         if len(self.class_names) != head.n_class - 1:
             raise ValueError(
                 f"class_names: expected {head.n_class - 1} names, got {len(self.class_names)}"
             )
         self.preprocessing = preprocessing or Preprocessing()
         self.nms_rule = nms_rule
-        self.recipe: dict[str, Any] | None = None
+        self.objective = Objective()
         self.use_preset("evaluate")
 
     @property
     def n_class(self) -> int:
         """Number of classes, background included."""
         return self.head.n_class
+
+    @property
+    def nms_thresh(self) -> float:
+        """``nms_threshold`` under the original's name."""
+        return self.nms_threshold
+
+    @nms_thresh.setter
+    def nms_thresh(self, value: float) -> None:
+        self.nms_threshold = value
 
     def use_preset(self, preset: str) -> None:
         """Set ``nms_thresh`` and ``score_thresh``: ``"visualize"`` (0.3, 0.7) shows few boxes,
@@ -117,109 +126,59 @@ class FasterRCNN(nn.Module):
         locs, scores = self.head(features, proposals.rois, proposals.roi_indices)
         return RoIOutput(locs, scores, proposals.rois, proposals.roi_indices)
 
-    # --- pictures in, detections out
-
-    @overload
-    def predict(
+    def detect_images(
         self,
-        images: Sequence[Any],
-        *,
-        score_threshold: float = ...,
-        nms_threshold: float | None = ...,
-        on_error: Literal["raise", "skip"] = ...,
-    ) -> list[Detections | None]: ...
-    @overload
-    def predict(
-        self,
-        images: Any,
-        *,
-        score_threshold: float = ...,
-        nms_threshold: float | None = ...,
-        on_error: Literal["raise", "skip"] = ...,
-    ) -> Detections: ...
-    def predict(
-        self,
-        images: Any,
-        *,
-        score_threshold: float = 0.5,
+        images: Sequence[F32],
+        score_threshold: float | None = None,
         nms_threshold: float | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-    ) -> Any:
-        """Detect objects in one picture, or in each of a list.
+    ) -> list[Found]:
+        """Detect objects in image arrays, one after the other: see :class:`Detector`."""
+        score = self.score_threshold if score_threshold is None else score_threshold
+        found = (self.detect(image, score, nms_threshold) for image in images)
+        return [
+            Found(bbox[:, [1, 0, 3, 2]], label.astype(np.int64), score)
+            for bbox, label, score in found
+        ]
 
-        Parameters
-        ----------
-        images
-            A path, a Pillow image or an array, or a list of them; see
-            :func:`oxidet.data.read_image` for what an array may be.
-        score_threshold
-            Keep what scores above this, 0..1.
-        nms_threshold
-            IoU above which the lower-scoring of two boxes of a class is dropped; by default the
-            model's ``nms_thresh``.
-        on_error
-            What an unreadable picture does: ``"raise"``, or ``"skip"``, which warns with its name
-            and puts None in its place.
-
-        Returns
-        -------
-        Detections, best first, or a list with one entry per picture. The model computes in
-        evaluation mode and is left in the mode it was in.
-        """
-        if isinstance(images, (list, tuple)):
-            results = self._predictions(images, score_threshold, nms_threshold, on_error)
-            return list(results)
-        results = self._predictions([images], score_threshold, nms_threshold, on_error)
-        return next(iter(results))
-
-    def iter_predict(
+    def training_losses(
         self,
-        images: Iterable[Any],
+        images: Sequence[F32],
+        boxes: Sequence[F32],
+        labels: Sequence[I64],
         *,
-        score_threshold: float = 0.5,
-        nms_threshold: float | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-    ) -> Iterator[Detections]:
-        """Detect objects in a stream of pictures, one at a time.
+        rng: np.random.RandomState,
+        min_size: int | None = None,
+    ) -> dict[str, Any]:
+        """``rpn_loc_loss``, ``rpn_cls_loss``, ``roi_loc_loss`` and ``roi_cls_loss``.
 
-        Arguments are those of :meth:`predict`; with ``on_error="skip"`` an unreadable picture is
-        warned about and left out.
+        Arguments as of :class:`Detector`. The images must be scaled to one size; a batch of one
+        takes any. ``objective`` says what is computed.
         """
-        for result in self._predictions(images, score_threshold, nms_threshold, on_error):
-            if result is not None:
-                yield result
-
-    def _predictions(
-        self,
-        images: Iterable[Any],
-        score_threshold: float,
-        nms_threshold: float | None,
-        on_error: str,
-    ) -> Iterator[Detections | None]:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
-        nms = self.nms_thresh if nms_threshold is None else nms_threshold
-        for name, value in (("score_threshold", score_threshold), ("nms_threshold", nms)):
-            number(value, name, 0, 1)
-        for image in images:
-            try:
-                pixels = read_image(image)
-            except (ImageError, OSError) as error:
-                if on_error == "raise":
-                    raise
-                warnings.warn(f"skipped: {error}", stacklevel=3)
-                yield None
-                continue
-            bbox, label, score = self.detect(pixels, score_threshold, nms)
-            order = np.argsort(-score, kind="stable")
-            yield Detections(
-                boxes=bbox[order][:, [1, 0, 3, 2]],
-                labels=label[order],
-                scores=score[order],
-                class_names=self.class_names,
-                image_size=pixels.shape[1:],
-                image=image,
+        preprocessing = self.preprocessing
+        if min_size is not None:
+            preprocessing = dataclasses.replace(preprocessing, min_size=min_size)
+        prepared = [preprocessing(image) for image in images]
+        shapes = sorted({image.shape for image in prepared})
+        if len(shapes) > 1:
+            raise ValueError(
+                "images: expected sizes that are scaled to one, or a batch of one, "
+                f"got {len(prepared)} images that are scaled to {shapes}"
             )
+        bboxes, scales = [], []
+        for image, new, box in zip(images, prepared, boxes, strict=True):
+            bbox = np.asarray(box, np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]]
+            bboxes.append(resize_bbox(bbox, image.shape[1:], new.shape[1:]))
+            scales.append(new.shape[2] / image.shape[2])
+        outcome = self.objective(
+            self, np.stack(prepared), bboxes, [np.asarray(y) for y in labels], scales, rng=rng
+        )
+        losses = outcome.losses._asdict()
+        del losses["total_loss"]
+        return losses
+
+    def settings(self) -> dict[str, Any]:
+        """What a recipe states of this detector: see :class:`Detector`."""
+        return {**super().settings(), "preprocessing": self.preprocessing.to_dict()}
 
     def detect(
         self, image: F32, score_thresh: float | None = None, nms_thresh: float | None = None

@@ -9,7 +9,7 @@ import numpy as np
 
 from oxidet.data import DataLoader
 from oxidet.detection import eval_detection_voc
-from oxidet.simple_faster_rcnn import FasterRCNN
+from oxidet.models.detection import Detector
 from oxidet.train.progress import Progress
 
 
@@ -40,7 +40,7 @@ class Evaluation:
 
 
 def evaluate_detector(
-    model: FasterRCNN,
+    model: Detector,
     dataset: Any,
     *,
     use_07_metric: bool = False,
@@ -94,7 +94,8 @@ def evaluate_detector(
             image, bbox, label = item[:3]
             marked = item[3] if len(item) > 3 else None
             difficult = np.zeros(len(label), bool) if marked is None else np.asarray(marked, bool)
-            found.append(model.detect(image, score_threshold, nms_threshold))
+            [(boxes, labels, scores)] = model.detect_images([image], score_threshold, nms_threshold)
+            found.append((boxes[:, [1, 0, 3, 2]], labels, scores))
             truth.append((bbox, label, difficult))
             progress.step()
     pred_bboxes, pred_labels, pred_scores = zip(*found, strict=True)

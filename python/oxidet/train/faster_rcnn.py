@@ -1,36 +1,16 @@
-"""The training step of Faster R-CNN: targets, four losses, one update.
-
-"Approximate joint training" (Ren et al., arXiv 1506.01497, section 3.2): both stages learn at
-once, and the proposals that the first hands to the second count as constants. Losses, their order
-and the order of random draws are simple-faster-rcnn's.
-"""
+"""Training simple-faster-rcnn's detectors: their losses as a module, and their optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from oxidet import nn
-from oxidet._arrays import F32, as_float32
+from oxidet._arrays import F32
 from oxidet.detection import AnchorTargetCreator, ProposalTargetCreator
-from oxidet.nn import functional as F
 from oxidet.optim import SGD
 from oxidet.simple_faster_rcnn import FasterRCNN
-
-I32 = NDArray[np.int32]
-
-
-class LossTuple(NamedTuple):
-    """The four losses and their sum."""
-
-    rpn_loc_loss: Any
-    rpn_cls_loss: Any
-    roi_loc_loss: Any
-    roi_cls_loss: Any
-    total_loss: Any
+from oxidet.simple_faster_rcnn.objective import I32, LossTuple, Objective, Rng
 
 
 class FasterRCNNTrainer(nn.Module):
@@ -56,14 +36,16 @@ class FasterRCNNTrainer(nn.Module):
         roi_sigma: float = 1.0,
         anchor_target_creator: AnchorTargetCreator | None = None,
         proposal_target_creator: ProposalTargetCreator | None = None,
-        rng: np.random.Generator | np.random.RandomState | None = None,
+        rng: Rng = None,
     ) -> None:
         super().__init__()
         self.faster_rcnn = faster_rcnn
-        self.rpn_sigma = rpn_sigma
-        self.roi_sigma = roi_sigma
-        self.anchor_target_creator = anchor_target_creator or AnchorTargetCreator()
-        self.proposal_target_creator = proposal_target_creator or ProposalTargetCreator()
+        self.objective = Objective(
+            rpn_sigma,
+            roi_sigma,
+            anchor_target_creator or AnchorTargetCreator(),
+            proposal_target_creator or ProposalTargetCreator(),
+        )
         self.rng = rng
 
     def forward(
@@ -91,70 +73,7 @@ class FasterRCNNTrainer(nn.Module):
         LossTuple of tensors. The first stage's losses are averaged over pictures, the second's
         over all sampled regions.
         """
-        imgs = as_float32(imgs, "imgs", ndim=4, form="(N, 3, H, W)")
-        batch, _, height, width = imgs.shape
-        for name, values in (("bboxes", bboxes), ("labels", labels)):
-            if len(values) != batch:
-                raise ValueError(f"{name}: expected {batch} arrays, got {len(values)}")
-        net = self.faster_rcnn
-        features = net.extractor(imgs)
-        proposals = net.rpn(features, (height, width), scale)
-
-        sampled = [
-            self.proposal_target_creator(
-                proposals.rois[proposals.roi_indices == i],
-                bboxes[i],
-                labels[i],
-                net.loc_normalize_mean,
-                net.loc_normalize_std,
-                rng=self.rng,
-            )
-            for i in range(batch)
-        ]
-        rois, gt_roi_loc, gt_roi_label = (
-            np.concatenate(part) for part in zip(*sampled, strict=True)
-        )
-        indices = np.repeat(np.arange(batch, dtype=np.int32), [len(s[0]) for s in sampled])
-        roi_cls_loc, roi_score = net.head(features, rois, indices)
-
-        rpn_loc_loss: Any = 0.0
-        rpn_cls_loss: Any = 0.0
-        for i in range(batch):
-            gt_loc, gt_label = self.anchor_target_creator(
-                bboxes[i], proposals.anchor, (height, width), rng=self.rng
-            )
-            locs, scores = proposals.rpn_locs[i], proposals.rpn_scores[i]
-            rpn_loc_loss += loc_loss(locs, gt_loc, gt_label, self.rpn_sigma) / batch
-            rpn_cls_loss += _sampled_cross_entropy(scores, gt_label) / batch
-
-        per_class = roi_cls_loc.reshape(len(rois), net.n_class, 4)
-        own_class = per_class[np.arange(len(rois)), gt_roi_label]
-        roi_loc_loss = loc_loss(own_class, gt_roi_loc, gt_roi_label, self.roi_sigma)
-        roi_cls_loss = _sampled_cross_entropy(roi_score, gt_roi_label)
-        total = rpn_loc_loss + rpn_cls_loss + roi_loc_loss + roi_cls_loss
-        return LossTuple(rpn_loc_loss, rpn_cls_loss, roi_loc_loss, roi_cls_loss, total)
-
-
-def loc_loss(pred_loc: Any, gt_loc: F32, gt_label: I32, sigma: float) -> Any:
-    """Smooth L1 over the rows with ``gt_label > 0``, divided by the number with ``gt_label >= 0``.
-
-    ``pred_loc`` and ``gt_loc`` are (R, 4), ``gt_label`` (R,) with -1 for what was not sampled.
-    Other rows do not count, whatever they hold. 0 if nothing was sampled.
-    """
-    positive = np.flatnonzero(gt_label > 0)
-    count = max(int((gt_label >= 0).sum()), 1)
-    total = F.smooth_l1_loss(
-        pred_loc[positive], gt_loc[positive], reduction="sum", beta=1.0 / sigma**2
-    )
-    return total / count
-
-
-def _sampled_cross_entropy(scores: Any, label: I32) -> Any:
-    """Mean cross-entropy over the rows that were sampled; 0 if none was."""
-    rows = np.flatnonzero(label >= 0)
-    if len(rows) == 0:
-        return scores.sum() * 0.0
-    return F.cross_entropy(scores[rows], label[rows].astype(np.int64))
+        return self.objective(self.faster_rcnn, imgs, bboxes, labels, scale, rng=self.rng).losses
 
 
 def faster_rcnn_optimizer(

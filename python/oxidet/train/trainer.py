@@ -13,7 +13,7 @@ import numpy as np
 from oxidet import weights
 from oxidet.data import DataLoader
 from oxidet.detection import resize_bbox
-from oxidet.models.detection import save_detector
+from oxidet.models.detection import Detector, save_detector
 from oxidet.simple_faster_rcnn import FasterRCNN, Preprocessing
 from oxidet.train.evaluate import evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
@@ -126,7 +126,7 @@ class Trainer(TrainingLoop):
 
     def __init__(
         self,
-        detector: FasterRCNN,
+        detector: Detector,
         dataset: Any,
         out: str | os.PathLike[str],
         *,
@@ -152,6 +152,8 @@ class Trainer(TrainingLoop):
         **objective_options: Any,
     ) -> None:
         check_validation(validation)
+        if not isinstance(detector, FasterRCNN):
+            raise TypeError(f"detector: expected a FasterRCNN, got a {type(detector).__name__}")
         self.detector = detector
         self.dataset = dataset
         self.validation = validation

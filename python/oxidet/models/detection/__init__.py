@@ -9,6 +9,7 @@ from __future__ import annotations
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
+from oxidet.models.detection.detector import Detector, Found
 from oxidet.models.detection.detector_files import (
     DETECTORS,
     build_detector,
@@ -27,7 +28,9 @@ __all__ = [
     "AnchorGenerator",
     "BalancedPositiveNegativeSampler",
     "BoxCoder",
+    "Detector",
     "FasterRCNNBackbone",
+    "Found",
     "ImageList",
     "Matcher",
     "build_detector",

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from oxidet import weights
+from oxidet.models.detection.detector import Detector
 from oxidet.models.detection.faster_rcnn_backbone import faster_rcnn
-from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
-DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
+DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
     "faster_rcnn_resnet": faster_rcnn_resnet,
     "faster_rcnn_small": faster_rcnn_small,
@@ -30,7 +30,7 @@ DETECTORS: dict[str, Callable[..., FasterRCNN]] = {
 }
 
 
-def build_detector(model: str, **options: Any) -> FasterRCNN:
+def build_detector(model: str, **options: Any) -> Detector:
     """A detector by name, with fresh weights and a ``recipe`` from which it can be built again.
 
     ``options`` are those of the named function in ``oxidet.models.detection``; ``preprocessing``
@@ -42,13 +42,7 @@ def build_detector(model: str, **options: Any) -> FasterRCNN:
     if isinstance(preprocessing, Mapping):
         options["preprocessing"] = Preprocessing(**preprocessing)
     detector = DETECTORS[model](**options)
-    recipe = {
-        **options,
-        "model": model,
-        "n_fg_class": detector.n_class - 1,
-        "class_names": list(detector.class_names),
-        "preprocessing": detector.preprocessing.to_dict(),
-    }
+    recipe = {**options, "model": model, **detector.settings()}
     # As it comes back from a file.
     detector.recipe = json.loads(json.dumps(recipe, default=_plain))
     return detector
@@ -62,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 
 def save_detector(
-    path: str | os.PathLike[str], detector: FasterRCNN, *, dtype: str | None = None
+    path: str | os.PathLike[str], detector: Detector, *, dtype: str | None = None
 ) -> None:
     """Write a detector's weights and recipe to ``.npz`` or ``.safetensors``.
 
@@ -81,7 +75,7 @@ def save_detector(
 
 def load_detector(
     path: str | os.PathLike[str], model: str | None = None, **options: Any
-) -> FasterRCNN:
+) -> Detector:
     """A detector with the weights of a file, in evaluation mode.
 
     Without ``model``, the file must carry its recipe. With it, the file may be any weights that
@@ -109,7 +103,7 @@ def load_detector(
     return detector.eval()
 
 
-def _from_recipe(written: str, path: str | os.PathLike[str]) -> FasterRCNN:
+def _from_recipe(written: str, path: str | os.PathLike[str]) -> Detector:
     """The detector that the text in a file describes, whatever that text is."""
     try:
         recipe = json.loads(written)

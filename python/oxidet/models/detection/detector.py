@@ -1,0 +1,270 @@
+"""What every detector is to the rest of the package: pictures to detections, samples to losses.
+
+A family of detectors implements two methods on image arrays, :meth:`Detector.detect_images` and
+:meth:`Detector.training_losses`. Everything that people and programs call, ``predict`` above all,
+is here and built on the first; trainers are built on the second. Neither knows a family.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet import nn
+from oxidet._arrays import F32, integer, number
+from oxidet.data import ImageError, read_image
+from oxidet.detections import Detections
+
+I64 = NDArray[np.int64]
+OnError = Literal["raise", "skip"]
+
+
+class Found(NamedTuple):
+    """What a detector found in one image, in an order of the detector's own."""
+
+    boxes: F32
+    """(R, 4) float32, (x1, y1, x2, y2) in pixels of the image."""
+    labels: I64
+    """(R,) int64, from 0, indexing the detector's ``class_names``."""
+    scores: F32
+    """(R,) float32, 0..1."""
+
+
+class Detector(nn.Module):
+    """A network that finds objects in pictures. Abstract.
+
+    Parameters
+    ----------
+    class_names
+        Names of the foreground classes, in the order of their labels.
+
+    Attributes
+    ----------
+    class_names
+        As given, a tuple.
+    score_threshold, nms_threshold
+        What :meth:`predict` uses where it is not told otherwise: scores above 0.5, and the family's
+        own IoU. Evaluation, which needs the low scores too, takes the second alone.
+    recipe
+        What ``build_detector`` was called with, as plain values; None if it was not. A file that
+        ``save_detector`` writes carries it.
+    """
+
+    score_threshold: float = 0.5
+    nms_threshold: float = 0.5
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.class_names = tuple(str(name) for name in class_names)
+        self.recipe: dict[str, Any] | None = None
+
+    # --- what a family implements
+
+    def detect_images(
+        self,
+        images: Sequence[F32],
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> list[Found]:
+        """Detect objects in image arrays.
+
+        Computes in evaluation mode without recording gradients, and leaves the detector in the mode
+        it was in.
+
+        Parameters
+        ----------
+        images
+            (3, H, W) float32, RGB, 0..255, of any sizes.
+        score_threshold, nms_threshold
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        For each image a triple of boxes (R, 4) float32 (x1, y1, x2, y2) in pixels of the image,
+        labels (R,) int64 from 0, and scores (R,) float32.
+        """
+        # How features become boxes is what one family differs from another in.
+        raise NotImplementedError(f"{type(self).__name__} does not define detect_images")
+
+    def training_losses(
+        self,
+        images: Sequence[F32],
+        boxes: Sequence[F32],
+        labels: Sequence[I64],
+        *,
+        rng: np.random.RandomState,
+        min_size: int | None = None,
+    ) -> dict[str, Any]:
+        """The losses of a batch, by name; what training minimises is their sum.
+
+        Parameters
+        ----------
+        images
+            (3, H, W) float32, RGB, 0..255, in their original sizes. They are scaled, normalised and
+            put into a batch here.
+        boxes
+            For each image (R, 4) float32 (x1, y1, x2, y2) in its pixels; R may be 0.
+        labels
+            For each image (R,) int64 from 0.
+        rng
+            What samples are drawn from.
+        min_size
+            Length of the short side for this batch, instead of the detector's own.
+
+        Returns
+        -------
+        Names to tensors of one number. The names are the same for every batch.
+        """
+        # What is learned from is as much the family's own as how it detects.
+        raise NotImplementedError(f"{type(self).__name__} does not define training_losses")
+
+    def settings(self) -> dict[str, Any]:
+        """Options of the builder, as plain values, that a recipe states even where they were
+        defaults, so that a file means the same under later defaults."""
+        return {"n_fg_class": len(self.class_names), "class_names": list(self.class_names)}
+
+    # --- pictures in, detections out
+
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...] | Iterator[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError = ...,
+    ) -> list[Detections | None]: ...
+    @overload
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError = ...,
+    ) -> Detections: ...
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        batch_size: int = 1,
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Detect objects in one picture, or in each of several.
+
+        Parameters
+        ----------
+        images
+            A path, a Pillow image or an array, or whatever else :func:`oxidet.data.read_image`
+            takes; or several of them, of any sizes: a list, a generator or another iterable, or an
+            array with a first axis of images.
+        score_threshold
+            Keep what scores above this, 0..1; by default ``self.score_threshold``, 0.5.
+        nms_threshold
+            IoU above which the lower-scoring of two boxes of a class is dropped; by default
+            ``self.nms_threshold``.
+        batch_size
+            How many pictures are given to the network at once.
+        on_error
+            What an unreadable picture does: ``"raise"``, or ``"skip"``, which warns with its name
+            and puts None in its place.
+
+        Returns
+        -------
+        Detections, best first, or a list with one entry per picture. The model computes in
+        evaluation mode and is left in the mode it was in.
+        """
+        several = _are_several(images)
+        results = self._predictions(
+            images if several else [images],
+            score_threshold,
+            nms_threshold,
+            batch_size,
+            on_error,
+        )
+        return list(results) if several else next(results)
+
+    def iter_predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        batch_size: int = 1,
+        on_error: OnError = "raise",
+    ) -> Iterator[Detections]:
+        """Detect objects in a stream of pictures, ``batch_size`` at a time.
+
+        Arguments are those of :meth:`predict`; with ``on_error="skip"`` an unreadable picture is
+        warned about and left out.
+        """
+        for result in self._predictions(
+            images, score_threshold, nms_threshold, batch_size, on_error
+        ):
+            if result is not None:
+                yield result
+
+    def _predictions(
+        self,
+        images: Iterable[Any],
+        score_threshold: float | None,
+        nms_threshold: float | None,
+        batch_size: int,
+        on_error: str,
+    ) -> Iterator[Detections | None]:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        batch_size = integer(batch_size, "batch_size", 1)
+        score = self.score_threshold if score_threshold is None else score_threshold
+        nms = self.nms_threshold if nms_threshold is None else nms_threshold
+        for name, value in (("score_threshold", score), ("nms_threshold", nms)):
+            number(value, name, 0, 1)
+        stream = iter(images)
+        while batch := list(itertools.islice(stream, batch_size)):
+            read = [self._read(image, on_error) for image in batch]
+            pixels = [array for array in read if array is not None]
+            found = iter(self.detect_images(pixels, score, nms) if pixels else ())
+            for image, array in zip(batch, read, strict=True):
+                yield None if array is None else self._detections(next(found), image, array)
+
+    def _read(self, image: Any, on_error: str) -> F32 | None:
+        try:
+            return read_image(image)
+        except (ImageError, OSError) as error:
+            if on_error == "raise":
+                raise
+            warnings.warn(f"skipped: {error}", stacklevel=4)
+            return None
+
+    def _detections(self, found: Found, image: Any, pixels: F32) -> Detections:
+        boxes, labels, scores = found
+        order = np.argsort(-scores, kind="stable")
+        return Detections(
+            boxes=boxes[order],
+            labels=labels[order],
+            scores=scores[order],
+            class_names=self.class_names,
+            image_size=pixels.shape[1:],
+            image=image,
+            path=os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None,
+        )
+
+
+def _are_several(images: Any) -> bool:
+    """Whether what ``predict`` was given is pictures rather than a picture."""
+    if isinstance(images, np.ndarray):
+        return images.ndim == 4 or images.dtype.kind in "OU"  # images, or paths of images
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
+        return False
+    # A file is an iterable of lines, a Pillow image of nothing.
+    return isinstance(images, Iterable) and not hasattr(images, "read")
