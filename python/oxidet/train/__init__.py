@@ -6,10 +6,11 @@ from oxidet.simple_faster_rcnn.objective import LossTuple, loc_loss
 from oxidet.train.average import AveragedModel
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.classifier import ClassifierTrainer, accuracy
-from oxidet.train.evaluate import Evaluation, evaluate_detector
+from oxidet.train.evaluate import Evaluation, ImageResult, evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
 from oxidet.train.log import JsonLog, read_log
 from oxidet.train.loop import NonFiniteError, TrainingLoop
+from oxidet.train.matching import Matches, Mistakes, match, mistakes
 from oxidet.train.progress import Progress
 from oxidet.train.trainer import Trainer, check_ground_truth
 
@@ -18,8 +19,11 @@ __all__ = [
     "ClassifierTrainer",
     "Evaluation",
     "FasterRCNNTrainer",
+    "ImageResult",
     "JsonLog",
     "LossTuple",
+    "Matches",
+    "Mistakes",
     "NonFiniteError",
     "Progress",
     "Trainer",
@@ -30,6 +34,8 @@ __all__ = [
     "faster_rcnn_optimizer",
     "load_checkpoint",
     "loc_loss",
+    "match",
+    "mistakes",
     "read_log",
     "save_checkpoint",
 ]

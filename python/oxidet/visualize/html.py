@@ -16,6 +16,7 @@ from oxidet.data.image import read_image
 if TYPE_CHECKING:
     from oxidet.classification import Classification
     from oxidet.detections import Detections
+    from oxidet.train.evaluate import Evaluation
 
 ROWS = 20
 WIDTH = 640  # pixels that the picture takes at most on the page
@@ -94,4 +95,42 @@ def classification_html(found: Classification) -> str:
         '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
         f"{picture}<div><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
         "</div></div></div>"
+    )
+
+
+def evaluation_html(result: Evaluation) -> str:
+    """A self-contained HTML fragment. Names are escaped."""
+    objects, coco = result.objects_by_class, result.coco_ap
+    rows = "".join(
+        f'<tr><td style="text-align:left">{html.escape(name)}</td><td>{objects[name]}</td>'
+        f"<td>{_figure(value)}</td>{_bar(value)}<td>{_figure(coco[name])}</td></tr>"
+        for name, value in result.ap.items()
+    )
+    names = (result._ap_name(), "", "AP 50:95")
+    head = '<th style="text-align:left">class</th><th>objects</th>'
+    head += "".join(f"<th>{name}</th>" for name in names)
+    figures = "".join(
+        f"<tr><td>{name}</td><td>{_figure(value)}</td></tr>"
+        for name, value in result.coco_figures.items()
+    )
+    coco_table = f"<table><caption>COCO</caption><tbody>{figures}</tbody></table>"
+    return (
+        f"<div><p>mean average precision <b>{_figure(result.mean_ap)}</b> at IoU "
+        f"{result.iou_thresh:g}: {result.images} images, {result.objects} objects</p>"
+        '<div style="display:flex;flex-wrap:wrap;gap:2em;align-items:flex-start">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"{coco_table if figures else ''}</div></div>"
+    )
+
+
+def _figure(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _bar(value: float) -> str:
+    """A cell with a bar as long as a number from 0 to 1 says, in the colour of the text."""
+    width = 0.0 if np.isnan(value) else 120 * value
+    return (
+        '<td style="width:120px"><div style="background:currentColor;opacity:.5;height:.7em;'
+        f'width:{width:.1f}px"></div></td>'
     )
