@@ -11,10 +11,12 @@ import pytest
 
 from oxidet.detections import Detections
 from oxidet.visualize import PALETTE, draw, save_png
-from oxidet.visualize.draw import _font, _place, _shared_area, legible_scale
+from oxidet.visualize._captions import Captions, caption_font, place, shared_area
+from oxidet.visualize.draw import legible_scale
 from oxidet.visualize.palette import text_colour
 
 Image = pytest.importorskip("PIL.Image")
+ImageDraw = pytest.importorskip("PIL.ImageDraw")
 
 
 def grey(height: int = 200, width: int = 300) -> np.ndarray:
@@ -123,7 +125,7 @@ def test_boxes_beyond_any_integer() -> None:
 
 def test_letters_beyond_ascii() -> None:
     pytest.importorskip("matplotlib")
-    font = _font(20, False)
+    font = caption_font(20, False)
     missing = bytes(font.getmask("\u0378"))  # assigned to no letter
     for letter in "éßøłяλ":
         assert bytes(font.getmask(letter)) != missing, letter
@@ -163,19 +165,32 @@ def test_captions_stay_inside_and_apart() -> None:
     random = np.random.default_rng(0)
     picture, size = (640, 480), (60, 14)
     taken: list[tuple[int, int, int, int]] = []
-    for _ in range(25):
+    for _ in range(200):
         x, y = random.integers(-20, 600), random.integers(-20, 460)
-        box = (int(x), int(y), int(x) + 80, int(y) + 60)
-        place = _place(box, size, picture, taken)
-        assert place[0] >= 0
-        assert place[1] >= 0
-        assert place[2] <= 640
-        assert place[3] <= 480
-        taken.append(place)
-    hidden = sum(_shared_area(a, b) for i, a in enumerate(taken) for b in taken[i + 1 :])
-    assert hidden < 0.05 * len(taken) * size[0] * size[1]
+        rect = place((int(x), int(y), int(x) + 80, int(y) + 60), size, picture, taken)
+        if rect is None:
+            continue
+        assert min(rect) >= 0
+        assert rect[2] <= 640
+        assert rect[3] <= 480
+        assert not any(shared_area(rect, other) for other in taken)
+        taken.append(rect)
+    assert 60 < len(taken) < 200  # most have room, and a crowd has not
     # Alone, a caption stands on the box's top left corner.
-    assert _place((100, 100, 200, 200), size, picture, []) == (100, 86, 160, 100)
+    assert place((100, 100, 200, 200), size, picture, []) == (100, 86, 160, 100)
+
+
+def test_a_caption_without_room_is_shortened_or_left_out() -> None:
+    picture = Image.fromarray(grey(40, 200))
+    captions = Captions(ImageDraw.Draw(picture), picture.size, 12)
+    written = [
+        captions.add((0, 0, 200, 40), ("a long name of a class: 0.93", "0.93"), PALETTE[0])
+        for _ in range(20)
+    ]
+    assert written[:2] == [True, True]
+    assert not written[-1]
+    widths = [rect[2] - rect[0] for rect in captions.taken]
+    assert widths[0] > 3 * widths[-1]
 
 
 def test_text_has_contrast() -> None:

@@ -1,8 +1,7 @@
-"""Pictures of truth and detections side by side, and many of them on one sheet."""
+"""Pictures of truth and detections side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from oxidet import _extras
@@ -12,7 +11,6 @@ from oxidet.visualize import draw
 SCALE = 3  # scenes are small; captions need room
 MARGIN, HEADER, FONT_SIZE = 12, 40, 26  # pixels
 PAPER, INK = (255, 255, 255), (32, 32, 32)
-SHEET_WIDTH = 2400  # pixels
 
 
 def side_by_side(image: Any, truth: Detections, found: Detections, titles: tuple[str, str]) -> Any:
@@ -31,19 +29,4 @@ def side_by_side(image: Any, truth: Detections, found: Detections, titles: tuple
         left = MARGIN + index * (width + MARGIN)
         canvas.text((left, HEADER / 2), title, font=font, fill=INK, anchor="lm")
         sheet.paste(panel, (left, HEADER))
-    return sheet
-
-
-def contact_sheet(pictures: Sequence[Any], columns: int = 2) -> Any:
-    """Equally large Pillow images in a grid on one sheet."""
-    image_module = _extras.require("PIL.Image", extra="images")
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    width = SHEET_WIDTH // columns
-    height = round(width * pictures[0].height / pictures[0].width)
-    sheet = image_module.new("RGB", (columns * width, rows * height), PAPER)
-    for index, picture in enumerate(pictures):
-        row, column = divmod(index, columns)
-        small = picture.resize((width, height), image_module.Resampling.LANCZOS)
-        sheet.paste(small, (column * width, row * height))
     return sheet

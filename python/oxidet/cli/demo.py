@@ -13,18 +13,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
 from oxidet.cli import _options, _output
 from oxidet.cli._models import load_named_detector
-from oxidet.cli._sheet import contact_sheet, side_by_side
+from oxidet.cli._sheet import side_by_side
 from oxidet.data import DigitScenes, lenet_input, load_digits
 from oxidet.detections import Detection, Detections
-from oxidet.ops import box_iou
 from oxidet.pretrained import digit_classifier
 from oxidet.train import evaluate_detector
-from oxidet.visualize import save_png
+from oxidet.train import match as match_detections
+from oxidet.visualize import contact_sheet, save_png
 
 MATCH = 0.5  # IoU from which on a detection and a digit are the same
 
@@ -90,7 +89,7 @@ def demo(
     for scene in _output.track(shown, "drawing"):
         pairs.append(side_by_side(scene.image, scene.truth, scene.found, _titles(scene)))
         save_png(out / f"{scene.name}.png", pairs[-1])
-    save_png(out / "contact-sheet.png", contact_sheet(pairs))
+    save_png(out / "contact-sheet.png", contact_sheet(pairs, columns=2))
 
     started = time.perf_counter()
     result = evaluate_detector(detector, DigitScenes("test", length=evaluate_on), quiet=False)
@@ -127,22 +126,12 @@ def match(found: Detections, truth: Detections) -> list[Row]:
     As in average precision, a detection goes to the free digit of its class that it overlaps most,
     by at least ``MATCH``. What is left over may still stand where a digit of another class is.
     """
-    overlaps = np.asarray(box_iou(found.boxes, truth.boxes))
-    same_class = found.labels[:, None] == truth.labels[None, :]
-    partner: dict[int, int] = {}
-    for allowed in (same_class, np.ones_like(same_class)):
-        for index in range(len(found)):
-            free = [k for k in range(len(truth)) if k not in partner.values() and allowed[index, k]]
-            best = max(free, key=lambda k: overlaps[index, k], default=None)
-            if index not in partner and best is not None and overlaps[index, best] >= MATCH:
-                partner[index] = best
+    partner, iou = match_detections(found, truth, MATCH)
     rows = [
-        Row(found[i], truth[partner[i]], float(overlaps[i, partner[i]]))
-        if i in partner
-        else Row(found[i], None, 0.0)
-        for i in range(len(found))
+        Row(found[i], truth[int(k)] if k >= 0 else None, float(iou[i]))
+        for i, k in enumerate(partner)
     ]
-    missed = [k for k in range(len(truth)) if k not in partner.values()]
+    missed = sorted(set(range(len(truth))) - set(partner.tolist()))
     return rows + [Row(None, truth[k], 0.0) for k in missed]
 
 

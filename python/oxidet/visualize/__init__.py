@@ -1,5 +1,6 @@
-"""Looking at results: ``draw`` into a picture, ``vis_bbox`` into a plot, ``save_png`` to a file;
-``training_curves`` plots how a training went.
+"""Looking at results: ``draw`` into a picture, ``annotated`` beside the truth, ``contact_sheet`` for
+many, ``vis_bbox`` into a plot, ``save_png`` to a file; ``training_curves`` plots how a training
+went, ``precision_recall`` and ``confusion_matrix`` what an evaluation found.
 
 Looking into networks: ``feature_maps`` and ``filters``, ``guided_backprop`` and ``deconvolution``
 (as arrays: ``guided_gradient`` and ``deconvolve``), ``architecture``.
@@ -7,6 +8,7 @@ Looking into networks: ``feature_maps`` and ``filters``, ``guided_backprop`` and
 Pillow (extra ``images``) and matplotlib (extra ``plots``) are imported when first needed.
 """
 
+from oxidet.visualize.annotated import annotated, contact_sheet
 from oxidet.visualize.architecture import architecture
 from oxidet.visualize.attribution import (
     deconvolution,
@@ -15,6 +17,7 @@ from oxidet.visualize.attribution import (
     guided_gradient,
 )
 from oxidet.visualize.draw import draw, save_png
+from oxidet.visualize.evaluation import confusion_matrix, precision_recall
 from oxidet.visualize.feature_maps import feature_maps, filters
 from oxidet.visualize.palette import PALETTE, label_colour, voc_colormap
 from oxidet.visualize.training_curves import training_curves
@@ -22,7 +25,10 @@ from oxidet.visualize.vis_bbox import vis_bbox, vis_image
 
 __all__ = [
     "PALETTE",
+    "annotated",
     "architecture",
+    "confusion_matrix",
+    "contact_sheet",
     "deconvolution",
     "deconvolve",
     "draw",
@@ -31,6 +37,7 @@ __all__ = [
     "guided_backprop",
     "guided_gradient",
     "label_colour",
+    "precision_recall",
     "save_png",
     "training_curves",
     "vis_bbox",

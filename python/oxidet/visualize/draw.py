@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.util
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +13,8 @@ from oxidet import _extras
 from oxidet._atomic import atomic_write
 from oxidet.data.image import read_image
 from oxidet.detections import Detections
+from oxidet.visualize._captions import Captions, Rect
 from oxidet.visualize.palette import Colour, label_colour, text_colour
-
-Rect = tuple[int, int, int, int]
 
 LEGIBLE = 400  # pixels of a short side, from which on captions can be read
 LARGEST = 4000  # pixels of a long side, beyond which nothing is enlarged
@@ -39,9 +34,10 @@ def draw(
     """Draw boxes with captions into a copy of an image.
 
     Higher scores are drawn on top. A caption stands outside its box's top left corner if it fits
-    there, else where it hides least of other captions; always inside the picture. Names beyond
-    ASCII need the font DejaVu Sans, which comes with matplotlib (extra ``plots``) if the system has
-    none.
+    there, else elsewhere beside or in the box; always inside the picture, and never on another
+    caption: where boxes crowd, the surest keep theirs, the next are shortened, the last have none.
+    Names beyond ASCII need the font DejaVu Sans, which comes with matplotlib (extra ``plots``) if
+    the system has none.
 
     Parameters
     ----------
@@ -112,9 +108,9 @@ def draw(
         for k in detections.labels
     ]
     for row in ascending:
-        _draw_box(canvas, _inside(rects[row], picture.size), width, colours[row])
+        draw_box(canvas, inside(rects[row], picture.size), width, colours[row])
 
-    taken: list[Rect] = []
+    captions = Captions(canvas, picture.size, letters)
     for row in ascending[::-1]:  # the surest find the best place
         found = detections[int(row)]
         parts = [
@@ -123,10 +119,8 @@ def draw(
             if wanted
         ]
         if parts:
-            box = _inside(rects[row], picture.size)
-            caption = ": ".join(parts)
-            font = _font(letters, caption.isascii())
-            _draw_caption(canvas, picture.size, caption, box, font, colours[row], taken)
+            box = inside(rects[row], picture.size)
+            captions.add(box, (": ".join(parts), parts[0]), colours[row])
     return picture
 
 
@@ -159,87 +153,16 @@ def displayed_pixels(image: Any) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-@functools.lru_cache(maxsize=8)
-def _font(size: int, ascii_only: bool) -> Any:
-    """Pillow's own font, which has letters of ASCII alone, or DejaVu Sans, which has most of the
-    alphabets, from the system or from matplotlib, where one of them is installed."""
-    fonts = _extras.require("PIL.ImageFont", extra="images")
-    if not ascii_only:
-        candidates = ["DejaVuSans.ttf"]
-        matplotlib = importlib.util.find_spec("matplotlib")
-        if matplotlib is not None and matplotlib.origin is not None:
-            folder = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"
-            candidates.append(str(folder / "DejaVuSans.ttf"))
-        for candidate in candidates:
-            with contextlib.suppress(OSError):
-                return fonts.truetype(candidate, size)
-    return fonts.load_default(size)
-
-
-def _inside(rect: Any, size: tuple[int, int]) -> Rect:
+def inside(rect: Any, size: tuple[int, int]) -> Rect:
     """Edges (x1, y1, x2, y2) as a rectangle of at least one pixel within the picture."""
     x1, y1, x2, y2 = (int(value) for value in rect)
     x1, y1 = min(max(x1, 0), size[0] - 1), min(max(y1, 0), size[1] - 1)
     return x1, y1, min(max(x2, x1 + 1), size[0]), min(max(y2, y1 + 1), size[1])
 
 
-def _draw_box(canvas: Any, box: Rect, width: int, colour: Colour) -> None:
+def draw_box(canvas: Any, box: Rect, width: int, colour: Colour) -> None:
     """The frame lies on the box's edge, inwards; a broad one has a thin contrasting line around."""
     x1, y1, x2, y2 = box
     if width > 1:
         canvas.rectangle((x1 - 1, y1 - 1, x2, y2), outline=text_colour(colour), width=1)
     canvas.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)
-
-
-def _draw_caption(
-    canvas: Any,
-    picture: tuple[int, int],
-    text: str,
-    box: Rect,
-    font: Any,
-    colour: Colour,
-    taken: list[Rect],
-) -> None:
-    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-    padding = max(1, round((bottom - top) / 5))
-    width, height = right - left + 2 * padding, bottom - top + 2 * padding
-    place = _place(box, (width, height), picture, taken)
-    taken.append(place)
-    canvas.rectangle((place[0], place[1], place[2] - 1, place[3] - 1), fill=colour)
-    origin = (place[0] + padding - left, place[1] + padding - top)
-    canvas.text(origin, text, font=font, fill=text_colour(colour))
-
-
-def _place(box: Rect, size: tuple[int, int], picture: tuple[int, int], taken: list[Rect]) -> Rect:
-    """Where a caption goes: of a few places by its box, moved into the picture, the first that
-    hides neither another caption nor the box's content, or the one that hides least."""
-    (x1, y1, x2, y2), (width, height) = box, size
-    candidates = [
-        (x1, y1 - height),  # above, flush left
-        (x2 - width, y1 - height),  # above, flush right
-        (x1, y2),  # below
-        (x2 - width, y2),
-        (x2, y1),  # to the right
-        (x1 - width, y1),
-        (x1, y1),  # inside
-        (x1, y2 - height),
-    ]
-    best: tuple[int, Rect] | None = None
-    for x, y in candidates:
-        moved_x = min(max(x, 0), max(picture[0] - width, 0))
-        moved_y = min(max(y, 0), max(picture[1] - height, 0))
-        rect = (moved_x, moved_y, moved_x + width, moved_y + height)
-        hidden = sum(_shared_area(rect, other) for other in taken)
-        cost = 4 * hidden + _shared_area(rect, box)
-        if best is None or cost < best[0]:
-            best = cost, rect
-        if cost == 0:
-            break
-    assert best is not None  # there is always a candidate
-    return best[1]
-
-
-def _shared_area(a: Rect, b: Rect) -> int:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)

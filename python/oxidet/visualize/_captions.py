@@ -1,0 +1,107 @@
+"""Captions beside boxes: where they go, so that none covers another."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from oxidet import _extras
+from oxidet.visualize.palette import Colour, text_colour
+
+Rect = tuple[int, int, int, int]
+
+
+class Captions:
+    """The captions of one picture; the first ones find the best places."""
+
+    def __init__(self, canvas: Any, picture: tuple[int, int], letters: int) -> None:
+        self.canvas = canvas
+        self.picture = picture
+        self.letters = letters
+        self.taken: list[Rect] = []
+
+    def add(self, box: Rect, texts: Sequence[str], colour: Colour) -> bool:
+        """Write the first of some texts, long to short, that has room beside or in a box.
+
+        Whether there was any; otherwise nothing is written.
+        """
+        for text in texts:
+            font = caption_font(self.letters, text.isascii())
+            left, top, right, bottom = self.canvas.textbbox((0, 0), text, font=font)
+            padding = max(1, round((bottom - top) / 5))
+            size = (right - left + 2 * padding, bottom - top + 2 * padding)
+            rect = place(box, size, self.picture, self.taken)
+            if rect is None:
+                continue
+            self.taken.append(rect)
+            self.canvas.rectangle((rect[0], rect[1], rect[2] - 1, rect[3] - 1), fill=colour)
+            origin = (rect[0] + padding - left, rect[1] + padding - top)
+            self.canvas.text(origin, text, font=font, fill=text_colour(colour))
+            return True
+        return False
+
+
+def place(
+    box: Rect, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rect]
+) -> Rect | None:
+    """Where a caption goes: of some places by its box, moved into the picture, that which hides
+    least of the box's content and no other caption; None if all of them do."""
+    best: tuple[int, Rect] | None = None
+    for x, y in _candidates(box, size):
+        moved_x = min(max(x, 0), max(picture[0] - size[0], 0))
+        moved_y = min(max(y, 0), max(picture[1] - size[1], 0))
+        rect = (moved_x, moved_y, moved_x + size[0], moved_y + size[1])
+        if any(shared_area(rect, other) for other in taken):
+            continue
+        cost = shared_area(rect, box)
+        if cost == 0:
+            return rect
+        if best is None or cost < best[0]:
+            best = cost, rect
+    return None if best is None else best[1]
+
+
+def _candidates(box: Rect, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Top left corners, the best first."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    yield x1, y1 - height  # above, flush left
+    yield x2 - width, y1 - height  # above, flush right
+    yield x1, y2  # below
+    yield x2 - width, y2
+    yield x2, y1  # to the right
+    yield x1 - width, y1
+    yield x2, y2 - height
+    yield x1 - width, y2 - height
+    yield x1, y1  # inside
+    yield x1, y2 - height
+    yield x2 - width, y1
+    yield x2 - width, y2 - height
+    yield (x1 + x2 - width) // 2, (y1 + y2 - height) // 2
+
+
+def shared_area(a: Rect, b: Rect) -> int:
+    """Pixels that two rectangles have in common."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0)
+
+
+@functools.lru_cache(maxsize=16)
+def caption_font(size: int, ascii_only: bool = True) -> Any:
+    """Pillow's own font, which has letters of ASCII alone, or DejaVu Sans, which has most of the
+    alphabets, from the system or from matplotlib, where one of them is installed."""
+    fonts = _extras.require("PIL.ImageFont", extra="images")
+    if not ascii_only:
+        candidates = ["DejaVuSans.ttf"]
+        matplotlib = importlib.util.find_spec("matplotlib")
+        if matplotlib is not None and matplotlib.origin is not None:
+            folder = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf"
+            candidates.append(str(folder / "DejaVuSans.ttf"))
+        for candidate in candidates:
+            with contextlib.suppress(OSError):
+                return fonts.truetype(candidate, size)
+    return fonts.load_default(size)
