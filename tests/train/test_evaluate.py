@@ -111,8 +111,8 @@ def test_confusion_and_the_worst_images() -> None:
     np.testing.assert_array_equal(result.confusion(), expected)
     assert result.confusion(score_threshold=0.2)[0].tolist() == [2, 0, 0]
     assert result.objects_by_class == {"cat": 2, "dog": 2}
-    assert [worst.index for worst in result.worst()] == [0, 1]
-    assert [worst.index for worst in result.worst(1)] == [0]
+    assert [worst.item for worst in result.worst()] == [0, 1]
+    assert [worst.item for worst in result.worst(1)] == [0]
     assert result.worst(score_threshold=1.0)[0].mistakes(1.0).missed.tolist() == [True] * 3
     faults = result.results[1].mistakes()
     assert (faults.wrong.sum(), faults.invented.tolist()) == (0, [True, False, False])
@@ -166,7 +166,7 @@ def test_batches_do_not_change_the_result(batch_size: int) -> None:
     result = evaluate_detector(model, dataset, batch_size=batch_size)
     assert max(model.batches) == min(batch_size, 2)
     assert result.ap == pytest.approx({"cat": 5 / 6, "dog": 1 / 4})
-    assert [entry.index for entry in result.results] == [0, 1]
+    assert [entry.item for entry in result.results] == [0, 1]
 
 
 class Damaged:

@@ -47,8 +47,8 @@ class ImageResult(NamedTuple):
 
     name: str
     """The data set's name of the image, or its index."""
-    index: int
-    """Of the item in the data set."""
+    item: int
+    """Its index in the data set."""
     found: Detections
     """Best first."""
     truth: Detections
@@ -149,7 +149,7 @@ class Evaluation:
             np.add.at(matrix, (truth[partner], found.labels), easy[partner])
             missed = ~result.difficult
             missed[partner[partner >= 0]] = False
-            np.add.at(matrix, (result.truth.labels[missed], classes), 1)
+            np.add.at(matrix[:, classes], result.truth.labels[missed], 1)
         return matrix
 
     def worst(
@@ -157,7 +157,7 @@ class Evaluation:
     ) -> list[ImageResult]:
         """The images with the most mistakes, worst first; those without any are left out."""
         counted = [
-            (result.mistakes(score_threshold, iou_thresh).count, result) for result in self.results
+            (result.mistakes(score_threshold, iou_thresh).total, result) for result in self.results
         ]
         ranked = sorted(counted, key=lambda pair: -pair[0])
         return [result for number, result in ranked[: max(count, 0)] if number]

@@ -67,7 +67,7 @@ class Mistakes(NamedTuple):
     """(R',) objects without a detection; difficult ones are never missed."""
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many mistakes there are."""
         return int(self.wrong.sum() + self.invented.sum() + self.missed.sum())
 

@@ -1,5 +1,5 @@
-"""Looking at results: ``draw`` into a picture, ``annotated`` beside the truth, ``contact_sheet`` for
-many, ``vis_bbox`` into a plot, ``save_png`` to a file; ``training_curves`` plots how a training
+"""Looking at results: ``draw`` into a picture, ``annotated`` beside the truth, ``contact_sheet``
+for many, ``vis_bbox`` into a plot, ``save_png`` to a file; ``training_curves`` plots how a training
 went, ``precision_recall`` and ``confusion_matrix`` what an evaluation found.
 
 Looking into networks: ``feature_maps`` and ``filters``, ``guided_backprop`` and ``deconvolution``

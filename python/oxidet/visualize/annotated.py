@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _extras
-from oxidet.data.image import read_image
 from oxidet.visualize._captions import Captions, Rect, caption_font
 from oxidet.visualize.draw import displayed_pixels, draw_box, inside, legible_scale
 from oxidet.visualize.palette import Colour, label_colour
@@ -77,7 +76,7 @@ def annotated(
         image = detections.image if detections.image is not None else detections.path
         if image is None:
             raise ValueError("image: expected an image, as the detections carry none, got None")
-    pixels = displayed_pixels(read_image(image))
+    pixels = displayed_pixels(image)
     if scale is None:
         scale = legible_scale(*pixels.shape[:2])
     if scale < 1:
@@ -87,7 +86,7 @@ def annotated(
         size = (picture.width * scale, picture.height * scale)
         picture = picture.resize(size, image_module.Resampling.BICUBIC)
     short = min(picture.size)
-    width, letters = max(1, round(short / 260)), max(round(short / 36), 11)
+    width, letters = max(1, round(short / 200)), max(round(short / 36), 11)
     canvas = canvas_module.Draw(picture)
 
     wrong = invented = np.zeros(len(detections), np.bool_)
@@ -115,6 +114,7 @@ def annotated(
         name = ground_truth[row].name
         colour = label_colour(int(ground_truth.labels[row]))
         captions.add(rect, (f"missed {name}", "missed", "-"), colour)
+    texts: tuple[str, ...]
     for row in [*order[(wrong | invented)[order]], *order[~(wrong | invented)[order]]]:
         entry = detections[int(row)]
         if wrong[row]:
@@ -243,7 +243,7 @@ def contact_sheet(
     tiles = []
     for picture in pictures:
         tile = picture
-        if not hasattr(tile, "resize"):
+        if not hasattr(tile, "save"):
             tile = image_module.fromarray(displayed_pixels(tile))
         height = max(1, min(round(tile.height * side / tile.width), 2 * side))
         shrunk = (max(1, min(side, round(tile.width * height / tile.height))), height)

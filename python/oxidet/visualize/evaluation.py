@@ -73,12 +73,19 @@ def precision_recall(
     ranked = sorted(curves, key=lambda name: ap[name])
     coloured = list(curves) if len(curves) <= LARGEST_LEGEND else ranked[:5]
     for name in set(curves) - set(coloured):
-        ax.plot(*_envelope(*curves[name]), color="0.75", linewidth=0.8, zorder=1)
+        ax.plot(
+            *_envelope(*curves[name]),
+            color="0.75",
+            linewidth=0.8,
+            zorder=1,
+            drawstyle="steps-pre",
+        )
     for place, name in enumerate(coloured):
         precision, recalls = curves[name]
         style: dict[str, Any] = {
             "color": tuple(channel / 255 for channel in DARK[place % len(DARK)]),
             "linestyle": DASHES[place % len(DASHES)],
+            "drawstyle": "steps-pre",
         }
         ax.plot(
             *_envelope(precision, recalls), linewidth=2, label=f"{name}  {ap[name]:.3f}", **style
@@ -129,14 +136,12 @@ def _curves(
     for name, (precision, recalls) in given.items():
         if precision is None or recalls is None or len(recalls) == 0:
             continue
-        p, r = (as_array(v, k).astype(np.float64) for v, k in ((precision, "precision"), (recalls, "recall")))  # fmt: skip
+        p = as_array(precision, "precision").astype(np.float64)
+        r = as_array(recalls, "recall").astype(np.float64)
         if p.ndim != 1 or p.shape != r.shape:
-            raise ValueError(
-                f"recall: expected shape {p.shape} as precision of {name}, got {r.shape}"
-            )
+            raise ValueError(f"recall: expected the shape {p.shape} of precision, got {r.shape}")
         curves[name] = p, r
-    columns = zip(*curves.values(), strict=True) if curves else ((), ())
-    ap = calc_detection_voc_ap(*map(list, columns))
+    ap = calc_detection_voc_ap([p for p, _ in curves.values()], [r for _, r in curves.values()])
     return curves, dict(zip(curves, map(float, ap), strict=True))
 
 
@@ -208,13 +213,13 @@ def confusion_matrix(
     shares = matrix / np.maximum(totals, 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if classes <= LARGEST_NUMBERED:
-        size = 10 if classes <= 8 else 7
+        letters = 10 if classes <= 12 else 8
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if shares[row, column] > 0.55 else "black"
             count = str(matrix[row, column])
-            ax.text(column, row, count, ha="center", va="center", color=colour, fontsize=size)
+            ax.text(column, row, count, ha="center", va="center", color=colour, fontsize=letters)
     turned = sum(map(len, labels)) > 40 or classes > 8
-    size = 10 if classes <= LARGEST_NUMBERED else max(3, 200 / classes)
+    size = 10.0 if classes <= LARGEST_NUMBERED else max(3, 200 / classes)
     ax.set_xticks(range(classes + 1), [*labels, "missed"], fontsize=size, parse_math=False)
     ax.set_yticks(range(classes + 1), [*labels, "nothing"], fontsize=size, parse_math=False)
     if turned:
