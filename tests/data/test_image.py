@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from oxidet.data import ImageError, read_image
+from oxidet.data.image import read_size
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -83,6 +84,36 @@ def test_exif_orientation_is_applied(orientation: int, tmp_path: Path) -> None:
     path = tmp_path / "turned.png"
     picture.save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path)[0], view)
+    assert read_size(path) == view.shape
+
+
+def test_exif_orientation_of_a_photograph(tmp_path: Path) -> None:
+    """A camera held upright: 8 rows of 16 pixels in the file, 16 rows of 8 in the view."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255  # left in the file, so at the top of the view
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "upright.jpg"
+    Image.fromarray(pixels).save(path, exif=exif, quality=95)
+    image = read_image(path)
+    assert image.shape == (3, 16, 8)
+    assert read_size(path) == (16, 8)
+    assert image[:, :7].min() > 240
+    assert image[:, 9:].max() < 15
+    # Whoever asked Pillow for the same has it done already.
+    from PIL import ImageOps
+
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(read_image(ImageOps.exif_transpose(opened)), image)
+
+
+def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "letter.jpg"
+    path.write_bytes(b"Dear all")
+    with pytest.raises(ImageError, match=r"letter\.jpg: expected an image file"):
+        read_size(path)
+    with pytest.raises(FileNotFoundError):
+        read_size(tmp_path / "gone.jpg")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (30, 1), (3, 4), (4, 3), (9, 3)])
@@ -166,6 +197,41 @@ def test_sixteen_bits_keep_their_fractions() -> None:
     deep = np.array([[0, 257, 1000, 65535]], np.uint16)
     for source in (png(Image.fromarray(deep)), deep):
         np.testing.assert_allclose(read_image(source)[1], deep / 257.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("brightest", [200, 4095, 65535])
+def test_sixteen_bits_are_scaled_not_clipped(form: str, brightest: int) -> None:
+    """All 65536 levels count, whatever the image makes of them: 1 grey level is 257."""
+    deep = np.linspace(0, brightest, 40).astype(np.uint16).reshape(5, 8)
+    file = io.BytesIO()
+    Image.fromarray(deep).save(file, format=form)
+    image = read_image(file.getvalue())
+    np.testing.assert_allclose(image, np.stack([deep / 257.0] * 3), rtol=1e-6)
+
+
+def test_alpha_of_every_kind_lets_white_through() -> None:
+    """Half transparent grey 100 over white is (100 * 128 + 255 * 127) / 255."""
+    half = 100 * 128 / 255 + 127
+    indexed = Image.new("P", (2, 1), 1)
+    indexed.putpalette([0, 0, 0, 100, 100, 100])
+    pictures = {
+        "LA": png(Image.new("LA", (2, 1), (100, 128))),
+        "RGBA": png(Image.new("RGBA", (2, 1), (100, 100, 100, 128))),
+        "P with an alpha for each entry": png(indexed, transparency=bytes([0, 128])),
+        "PA": indexed.convert("PA"),
+    }
+    pictures["PA"].putalpha(128)
+    for name, picture in pictures.items():
+        np.testing.assert_allclose(read_image(picture), half, atol=1e-4, err_msg=name)
+    with_key = png(Image.fromarray(np.array([[7, 8]], np.uint8)), transparency=7)
+    np.testing.assert_array_equal(read_image(with_key)[0], [[255, 8]])
+
+
+def test_ink_of_a_tiff() -> None:
+    file = io.BytesIO()
+    Image.new("CMYK", (2, 2), (255, 0, 0, 0)).save(file, format="TIFF")
+    np.testing.assert_array_equal(read_image(file.getvalue())[:, 0, 0], [0, 255, 255])
 
 
 def test_bits_and_black_and_white_files() -> None:

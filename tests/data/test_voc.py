@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,72 @@ def test_bccd(bccd: Path) -> None:
     assert img.shape == (3, 480, 640)
     assert (bbox[:, 2] <= 480).all()
     assert (bbox[:, 3] <= 640).all()
+
+
+def test_an_enormous_file_is_refused_unread(tmp_path: Path) -> None:
+    data = make(tmp_path, {"a": obj(), "b": obj()})
+    path = data / "Annotations" / "b.xml"
+    with path.open("r+b") as file:
+        file.truncate(10**9)  # a hole: it takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"b\.xml: expected an annotation of at most .* bytes"):
+            VOCBboxDataset(data, class_names=["cat"]).annotation(1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6
+    with pytest.warns(UserWarning, match=r"b\.xml: .* got 1000000000; the image is left out"):
+        assert VOCBboxDataset(data, class_names=["cat"], on_error="skip").ids == ("a",)
+
+
+def test_images_with_faults_are_skipped_and_counted(tmp_path: Path) -> None:
+    broken = {"b": "<object>", "c": obj("cat", (1, 2, "inf", 4)), "d": obj("horse"), "e": BOMB}
+    data = make(tmp_path, {"a": obj(), **broken, "f": obj(), "g": obj()})
+    split = data / "ImageSets" / "Main" / "trainval.txt"
+    split.write_text("a\nb\nc\nd\ne\nf\nmissing\ng\n")
+    (data / "JPEGImages" / "g.jpg").unlink()
+    with pytest.warns(UserWarning, match="the image is left out") as seen:
+        dataset = VOCBboxDataset(data, class_names=["cat"], on_error="skip")
+    assert dataset.image_ids == ("a", "f")
+    assert list(dataset.skipped) == ["b", "c", "d", "e", "missing", "g"]
+    for (image_id, message), warning in zip(dataset.skipped.items(), seen, strict=True):
+        name = str(data / ("JPEGImages" if image_id == "g" else "Annotations") / image_id)
+        assert message.startswith(name)
+        assert "\n" not in message
+        assert str(warning.message) == f"{message}; the image is left out"
+    assert "2 images, 1 classes, 6 skipped" in repr(dataset)
+    assert dataset[1][1].tolist() == [[10, 20, 30, 40]]
+    # Class names are found in what can be read.
+    with pytest.warns(UserWarning, match="the image is left out"):
+        found = VOCBboxDataset(data, on_error="skip")
+    assert found.class_names == VOC_BBOX_LABEL_NAMES
+    assert found.image_ids == ("a", "d", "f")
+    with pytest.raises(ValueError, match=r"b\.xml: not well-formed"):
+        VOCBboxDataset(data)
+    with pytest.raises(FileNotFoundError, match=r"missing\.xml"):
+        VOCBboxDataset(data, class_names=["cat"]).annotation(6)
+
+
+def test_boxes_beyond_the_image(tmp_path: Path) -> None:
+    data = make(tmp_path, {"a": obj("cat", (-20, 1, 31, 500)) + obj("cat", (1, 90, 9, 95))})
+    kept = VOCBboxDataset(data).annotation(0).bbox
+    assert kept.tolist() == [[0, 0, 30, 499], [0, 89, 8, 94]]
+    with pytest.warns(UserWarning, match=r"object 2 \('cat'\).*left out"):
+        clipped = VOCBboxDataset(data, outside="clip").annotation(0).bbox
+    assert clipped.tolist() == [[0, 0, 30, 80]]
+    with pytest.raises(ValueError, match=r"object 1 .*within height and width \(60, 80\)"):
+        VOCBboxDataset(data, outside="raise").annotation(0)
+
+
+def test_ids_listed_twice_count_once(tmp_path: Path) -> None:
+    data = make(tmp_path, {"a": obj(), "b": obj()}, train=["b", "a", "b"])
+    with pytest.warns(UserWarning, match=r"train\.txt: expected every id once, got 'b' again"):
+        assert VOCBboxDataset(data, "train").ids == ("b", "a")
+
+
+def test_annotations_have_every_column(tmp_path: Path) -> None:
+    annotation = VOCBboxDataset(make(tmp_path, {"a": obj()})).annotation(0)
+    assert annotation.crowd.tolist() == [False]
+    assert annotation.area.tolist() == [400]
+    assert VOCBboxDataset(tmp_path).image_size(0) == (60, 80)

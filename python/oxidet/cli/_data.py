@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from oxidet.data import DigitScenes, VOCBboxDataset
+from oxidet import data as data_sets
+from oxidet.data import DigitScenes
 from oxidet.data.digits import SPLITS
 
 DIGITS = "digits"
@@ -13,18 +14,21 @@ DIGITS = "digits"
 
 def open_dataset(
     data: str,
-    split: str,
+    split: str | None,
     *,
-    scenes: int,
+    data_format: Literal["voc", "coco"] | None = None,
+    scenes: int = 0,
     seed: int = 0,
     class_names: Sequence[str] | None = None,
     use_difficult: bool = False,
     coordinates: Literal["voc", "inclusive", "edges"] = "voc",
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> Any:
-    """Digit scenes, or the split of a directory in VOC's layout.
+    """Digit scenes, or the split of a directory in the form of VOC or COCO.
 
-    ``scenes`` and ``seed`` are for the first, ``use_difficult`` and ``coordinates`` for the second.
-    ``class_names``, if given, are those of the detector: labels count in them.
+    ``scenes`` and ``seed`` are for the first, the other options as of
+    ``oxidet.data.open_dataset`` for the second. ``class_names``, if given, are
+    those of the detector: labels count in them.
     """
     if data == DIGITS:
         if split not in SPLITS:
@@ -35,10 +39,12 @@ def open_dataset(
                 f"{', '.join(class_names)}"
             )
         return DigitScenes(split, length=scenes, seed=seed)  # type: ignore[arg-type]
-    return VOCBboxDataset(
+    return data_sets.open_dataset(
         data,
+        data_format,
         split,
-        use_difficult=use_difficult,
         class_names=class_names,
+        use_difficult=use_difficult,
         coordinates=coordinates,
+        on_error=on_error,
     )

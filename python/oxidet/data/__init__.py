@@ -4,14 +4,22 @@ Images are float32 ``(3, H, W)``, RGB, 0..255; boxes ``(y_min, x_min, y_max, x_m
 from 0.
 """
 
+from oxidet.data.bbox_dataset import Annotation, BboxDataset, read_class_names
+from oxidet.data.coco import COCO_BBOX_LABEL_NAMES, COCOBboxDataset, COCODetection
 from oxidet.data.digits import Digits, lenet_input, load_digits
 from oxidet.data.image import ImageError, read_image
 from oxidet.data.loader import DataLoader, ItemError, stack
+from oxidet.data.open_dataset import open_dataset
 from oxidet.data.scenes import DigitScenes
 from oxidet.data.voc import VOC_BBOX_LABEL_NAMES, VOCBboxDataset
 
 __all__ = [
+    "COCO_BBOX_LABEL_NAMES",
     "VOC_BBOX_LABEL_NAMES",
+    "Annotation",
+    "BboxDataset",
+    "COCOBboxDataset",
+    "COCODetection",
     "DataLoader",
     "DigitScenes",
     "Digits",
@@ -20,6 +28,8 @@ __all__ = [
     "VOCBboxDataset",
     "lenet_input",
     "load_digits",
+    "open_dataset",
+    "read_class_names",
     "read_image",
     "stack",
 ]

@@ -19,6 +19,7 @@ Layout = Literal["CHW", "HWC"]
 Colour = float | tuple[float, float, float]
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+ORIENTATION = 0x0112  # EXIF's tag; its values from 5 on exchange height and width
 
 
 class ImageError(ValueError):
@@ -98,6 +99,27 @@ def read_image(
         "image: expected a path, bytes, a binary file, a Pillow image or an array, "
         f"got {type(image).__name__}"
     )
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of the array that :func:`read_image` makes of a file, from the file's head.
+
+    ImageError for a file that is no image; OSError for one that cannot be opened.
+    """
+    open_image = _extras.require("PIL.Image", extra="images").open
+    name = os.fspath(path)
+    with open(name, "rb") as file:
+        try:
+            with open_image(file) as image:
+                width, height = image.size
+                orientation = 1
+                with contextlib.suppress(Exception):  # as in _from_pillow
+                    orientation = image.getexif().get(ORIENTATION, 1)
+        except Exception as error:  # as in _decode
+            raise ImageError(
+                f"{name}: expected an image file, got one whose head cannot be read ({error})"
+            ) from error
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def _from_file(file: Any, name: str, background: Colour) -> F32:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+from xml.etree.ElementTree import Element
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oxidet._arrays import F32, read_only
+from oxidet._arrays import F32
 from oxidet.data._xml import parse_xml
-from oxidet.data.image import read_image
+from oxidet.data.bbox_dataset import (
+    Annotation,
+    BboxDataset,
+    Box,
+    Fault,
+    InvalidBoxes,
+    OnError,
+    Outside,
+    Record,
+    WrittenObject,
+    check_options,
+    class_key,
+    given_class_names,
+    read_lines,
+)
 
 VOC_BBOX_LABEL_NAMES = (
     "aeroplane",
@@ -41,38 +52,21 @@ VOC_BBOX_LABEL_NAMES = (
 )
 
 Coordinates = Literal["voc", "inclusive", "edges"]
-InvalidBoxes = Literal["drop", "raise", "keep"]
 
 # What is subtracted from (y_min, x_min, y_max, x_max).
-OFFSETS: dict[str, tuple[float, float, float, float]] = {
+OFFSETS: dict[str, Box] = {
     "voc": (1, 1, 1, 1),
     "inclusive": (1, 1, 0, 0),
     "edges": (0, 0, 0, 0),
 }
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
+# An object takes some 300 bytes, so this is many thousands of them. What is larger is refused
+# unread: parsed, it would take many times its size of memory.
+LARGEST_XML = 8 * 2**20  # bytes
 
 
-class Annotation(NamedTuple):
-    """The objects of one image, in the order of the file. The arrays are read-only."""
-
-    bbox: F32
-    """(R, 4) float32, (y_min, x_min, y_max, x_max) in pixels."""
-    label: NDArray[np.int32]
-    """(R,) int32, from 0, indexing the data set's class_names."""
-    difficult: NDArray[np.bool_]
-    """(R,) bool."""
-
-
-class VOCObject(NamedTuple):
-    """One ``object`` element, as written."""
-
-    name: str
-    corners: tuple[float, float, float, float]
-    difficult: bool
-
-
-class VOCBboxDataset:
+class VOCBboxDataset(BboxDataset):
     """Images with boxes from a directory in the layout of PASCAL VOC.
 
     ::
@@ -80,6 +74,9 @@ class VOCBboxDataset:
         data_dir/Annotations/<id>.xml
         data_dir/ImageSets/Main/<split>.txt      one id a line
         data_dir/JPEGImages/<id>.jpg             or .jpeg, .png, .bmp, .tif, .webp
+
+    A directory without ``Annotations`` may hold images and XML files side by side, as LabelImg
+    and Roboflow write them: ``data_dir/<split>/<id>.xml`` and ``data_dir/<split>/<id>.jpg``.
 
     ``dataset[i]`` is ``(img, bbox, label, difficult)``:
 
@@ -91,23 +88,25 @@ class VOCBboxDataset:
     ========= ============ ======= =====================================================
 
     An image without objects has R = 0. Annotations are read when first asked for and kept;
-    images are read every time.
+    images are read every time. ``annotation(i)``, ``image_path(i)``, ``image_size(i)`` and
+    ``image_ids`` read no pixels.
 
     Parameters
     ----------
     data_dir
         The directory that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
     split
-        Which ``ImageSets/Main/<split>.txt`` lists the images.
+        Which ``ImageSets/Main/<split>.txt`` lists the images; None for every annotated image, and
+        then no list is needed. An id that is listed twice counts once, with a warning.
     use_difficult
         Whether objects marked difficult are returned.
     return_difficult
         False leaves the fourth element out.
     class_names
-        The classes in label order. By default they are collected from every file in
-        ``Annotations``, whatever the split, so that all splits of a directory agree: VOC's own 20
-        classes in VOC's order if they cover what is found, else what is found, sorted. Names are
-        compared without regard to case and surrounding space.
+        The classes in label order, or a text file with one a line. By default they are collected
+        from every annotation, whatever the split, so that all splits of a directory agree: VOC's
+        own 20 classes in VOC's order if they cover what is found, else what is found, sorted.
+        Names are compared without regard to case and surrounding space.
     coordinates
         How the numbers of the files become continuous pixel edges. They are taken as floats and
         never rounded.
@@ -123,6 +122,15 @@ class VOCBboxDataset:
         What to do with a box whose minimum is not below its maximum: ``"drop"`` it with a warning,
         ``"raise"`` a ValueError, or ``"keep"`` it, as the originals do; a box of zero size makes
         the regression loss infinite, and the target creators refuse it.
+    outside
+        What to do with a box that reaches beyond the image: ``"keep"`` it, as the originals do,
+        ``"clip"`` it or ``"raise"`` a ValueError. The latter two read the heads of the images.
+    on_error
+        ``"raise"`` an error when an annotation or image is asked for that cannot be had;
+        ``"skip"`` reads all annotations at once and leaves such images out, each with a warning
+        and an entry in ``skipped``. The image goes as a whole, as its other objects would teach
+        a detector to take this one for background. An image whose pixels turn out to be damaged
+        raises an ImageError in either case: see ``DataLoader(on_error=...)``.
 
     Raises
     ------
@@ -140,158 +148,152 @@ class VOCBboxDataset:
     def __init__(
         self,
         data_dir: str | os.PathLike[str],
-        split: str = "trainval",
+        split: str | None = "trainval",
         use_difficult: bool = False,
         return_difficult: bool = True,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | str | os.PathLike[str] | None = None,
         *,
         coordinates: Coordinates = "voc",
         invalid_boxes: InvalidBoxes = "drop",
+        outside: Outside = "keep",
+        on_error: OnError = "raise",
     ) -> None:
         if coordinates not in OFFSETS:
             raise ValueError(f"coordinates: expected one of {list(OFFSETS)}, got {coordinates!r}")
-        if invalid_boxes not in ("drop", "raise", "keep"):
-            raise ValueError(
-                f"invalid_boxes: expected 'drop', 'raise' or 'keep', got {invalid_boxes!r}"
-            )
+        check_options(invalid_boxes, outside, on_error)
         self.data_dir = Path(data_dir)
         self.split = split
-        self.use_difficult = use_difficult
         self.return_difficult = return_difficult
         self.coordinates = coordinates
-        self.invalid_boxes = invalid_boxes
-        self.ids = _read_ids(self.data_dir, split)
-        names = find_class_names(self.data_dir) if class_names is None else tuple(class_names)
-        self.class_names = names
-        self._labels = {_key(name): label for label, name in enumerate(names)}
-        if len(self._labels) != len(names):
-            raise ValueError(f"class_names: expected distinct names, got {list(names)}")
-        self._annotations: dict[int, Annotation] = {}
-        self._lock = threading.Lock()
+        self._repeated: list[Fault] = []
+        self._annotation_dir, self._image_dir, ids = self._find(self.data_dir, split)
+        names = given_class_names(class_names)
+        if names is None:
+            names = find_class_names(self.data_dir, on_error=on_error)
+        super().__init__(
+            ids,
+            names,
+            use_difficult=use_difficult,
+            use_crowded=True,  # which VOC does not know
+            invalid_boxes=invalid_boxes,
+            outside=outside,
+            on_error=on_error,
+        )
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        bbox, label, difficult = self.annotation(index)
-        image = read_image(self.image_path(index))
-        # Copies: what a transform does in place must not reach the next epoch.
-        item = (image, bbox.copy(), label.copy())
-        return (*item, difficult.copy()) if self.return_difficult else item
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The originals' name of ``image_ids``."""
+        return self.image_ids
 
     def __repr__(self) -> str:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
         return (
             f"VOCBboxDataset({str(self.data_dir)!r}, split={self.split!r}): "
-            f"{len(self)} images, {len(self.class_names)} classes"
+            f"{len(self)} images, {len(self.class_names)} classes{skipped}"
         )
 
-    def annotation(self, index: int) -> Annotation:
-        """The objects of one image, without reading the image."""
-        index = self._position(index)
-        with self._lock:
-            found = self._annotations.get(index)
-        if found is None:
-            found = self._read(self._annotation_path(index))
-            with self._lock:
-                found = self._annotations.setdefault(index, found)
-        return found
+    def _item(self, image: F32, annotation: Annotation) -> tuple[Any, ...]:
+        item = (image, annotation.bbox, annotation.label)
+        return (*item, annotation.difficult) if self.return_difficult else item
 
-    def image_path(self, index: int) -> Path:
-        """Where the image of one item lies."""
-        folder, name = self.data_dir / "JPEGImages", self.ids[self._position(index)]
+    def _image_path(self, image_id: Any) -> Path:
         for suffix in IMAGE_SUFFIXES:
             for spelling in (suffix, suffix.upper()):
-                path = folder / f"{name}{spelling}"
+                path = self._image_dir / f"{image_id}{spelling}"
                 if path.is_file():
                     return path
-        raise FileNotFoundError(f"{folder / name}: expected an image ({', '.join(IMAGE_SUFFIXES)})")
-
-    def _position(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected less than {len(self)} items, got {index}")
-        return index % len(self)
-
-    def _annotation_path(self, index: int) -> Path:
-        return self.data_dir / "Annotations" / f"{self.ids[index]}.xml"
-
-    def _read(self, path: Path) -> Annotation:
-        bbox: list[list[float]] = []
-        label: list[int] = []
-        difficult: list[bool] = []
-        for number, item in enumerate(read_objects(path), start=1):
-            if item.difficult and not self.use_difficult:
-                continue
-            where = f"{path}: object {number} ({item.name!r})"
-            if _key(item.name) not in self._labels:
-                raise ValueError(
-                    f"{where}: expected a class of {list(self.class_names)}, got {item.name!r}"
-                )
-            offsets = OFFSETS[self.coordinates]
-            box = [max(c - o, 0.0) for c, o in zip(item.corners, offsets, strict=True)]
-            if not (box[0] < box[2] and box[1] < box[3]) and self.invalid_boxes != "keep":
-                message = (
-                    f"{where}: expected y_min < y_max and x_min < x_max, got (y_min, x_min, y_max, "
-                    f"x_max) = {tuple(box)}"
-                )
-                if self.invalid_boxes == "raise":
-                    raise ValueError(message)
-                warnings.warn(f"{message}; the box is left out", stacklevel=4)
-                continue
-            bbox.append(box)
-            label.append(self._labels[_key(item.name)])
-            difficult.append(item.difficult)
-        return Annotation(
-            read_only(np.array(bbox, np.float32).reshape(-1, 4)),
-            read_only(np.array(label, np.int32)),
-            read_only(np.array(difficult, np.bool_)),
+        raise FileNotFoundError(
+            f"{self._image_dir / image_id}: expected an image ({', '.join(IMAGE_SUFFIXES)})"
         )
 
-    # The lock cannot be pickled, and a copy of the data set needs one of its own.
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+    def _record(self, image_id: Any) -> Record:
+        return read_record(self._annotation_dir / f"{image_id}.xml", OFFSETS[self.coordinates])
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+    def _placed(self, box: Box) -> Box:
+        return max(box[0], 0.0), max(box[1], 0.0), max(box[2], 0.0), max(box[3], 0.0)
+
+    def _faults(self) -> Sequence[Fault]:
+        return self._repeated
+
+    def _find(self, data_dir: Path, split: str | None) -> tuple[Path, Path, tuple[str, ...]]:
+        """The folders of annotations and of images, and the ids of the split."""
+        annotations = data_dir / "Annotations"
+        if split is None or not (data_dir / "ImageSets" / "Main").is_dir():
+            mixed = data_dir if split is None else data_dir / split
+            if split is None and annotations.is_dir():
+                found = annotations, data_dir / "JPEGImages"
+            elif not annotations.is_dir() and any(mixed.glob("*.xml")):
+                found = mixed, mixed
+            else:
+                folder = annotations if split is None else data_dir / "ImageSets" / "Main"
+                raise FileNotFoundError(
+                    f"{folder}: expected a directory in the layout of PASCAL VOC"
+                )
+            return *found, tuple(path.stem for path in sorted(found[0].glob("*.xml")))
+        path = data_dir / "ImageSets" / "Main" / f"{split}.txt"
+        if not path.is_file():
+            known = sorted(entry.stem for entry in path.parent.glob("*.txt"))
+            raise ValueError(f"split: expected one of {known} ({path.parent}), got {split!r}")
+        ids: dict[str, None] = {}
+        for line in read_lines(path):
+            if line in ids:
+                message = f"{path}: expected every id once, got {line!r} again"
+                self._repeated.append(Fault("repeated image", message))
+                warnings.warn(f"{message}; it counts once", stacklevel=4)
+            ids[line] = None
+        return annotations, data_dir / "JPEGImages", tuple(ids)
 
 
-def read_objects(path: str | os.PathLike[str]) -> list[VOCObject]:
+def read_objects(path: str | os.PathLike[str]) -> list[WrittenObject]:
     """Every ``object`` of a VOC annotation file, as written: nothing subtracted or left out.
 
     A missing ``difficult`` means not difficult. ValueError, naming file and object, for XML that
-    is broken or has a DTD, and for a name, a corner or a flag that is missing or no number.
+    is broken, has a DTD or is larger than 8 MiB, and for a name, a corner or a flag that is
+    missing or no number.
     """
+    record = read_record(path, OFFSETS["edges"])
+    if record.faults:
+        raise ValueError(record.faults[0].message)
+    return list(record.objects)
+
+
+def read_record(path: str | os.PathLike[str], offsets: Box) -> Record:
+    """All that an annotation file says, with a fault for every object that cannot be read."""
+    name = os.fspath(path)
     try:
-        root = parse_xml(Path(path).read_bytes())
+        root = parse_xml(_read_small(name))
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
-    objects = []
+        return Record(faults=[Fault("unreadable annotation", f"{name}: {error}")])
+    objects, faults = [], []
     for number, element in enumerate(root.findall("object"), start=1):
-        name = (element.findtext("name") or "").strip()
-        where = f"{os.fspath(path)}: object {number} ({name!r})"
-        if not name:
-            raise ValueError(f"{where}: expected a name, got none")
-        box = element.find("bndbox")
-        if box is None:
-            raise ValueError(f"{where}: expected a bndbox, got none")
-        y0, x0, y1, x1 = (_number(box.findtext(corner), where, corner) for corner in CORNERS)
-        flag = element.findtext("difficult")
-        difficult = flag is not None and _number(flag, where, "difficult") != 0
-        objects.append(VOCObject(name, (y0, x0, y1, x1), difficult))
-    return objects
+        label = (element.findtext("name") or "").strip()
+        where = f"{name}: object {number} ({label!r})"
+        try:
+            objects.append(_object(element, label, where, offsets))
+        except ValueError as error:
+            faults.append(Fault("unreadable annotation", str(error)))
+    return Record(objects, faults, _size(root.find("size")))
 
 
-def find_class_names(data_dir: str | os.PathLike[str]) -> tuple[str, ...]:
+def find_class_names(
+    data_dir: str | os.PathLike[str], *, on_error: OnError = "raise"
+) -> tuple[str, ...]:
     """The classes that occur in the annotations of a VOC directory.
 
     VOC's 20 in VOC's order if they cover all names found; else the names found, sorted, each in
-    the spelling that sorts first. Example: ``("Platelets", "RBC", "WBC")``.
+    the spelling that sorts first. Example: ``("Platelets", "RBC", "WBC")``. Files that cannot be
+    read raise ValueError, or with ``on_error="skip"`` say nothing.
     """
     folder = Path(data_dir) / "Annotations"
+    paths = folder.glob("*.xml") if folder.is_dir() else Path(data_dir).glob("**/*.xml")
     names: dict[str, str] = {}
-    for path in sorted(folder.glob("*.xml")):
-        for item in read_objects(path):
-            names[_key(item.name)] = min(item.name, names.get(_key(item.name), item.name))
+    for path in sorted(paths):
+        record = read_record(path, OFFSETS["edges"])
+        if record.faults and on_error == "raise":
+            raise ValueError(record.faults[0].message)
+        for item in record.objects:
+            key = class_key(item.name)
+            names[key] = min(item.name, names.get(key, item.name))
     if not names:
         raise ValueError(f"{folder}: expected annotations with at least one object, got none")
     if names.keys() <= set(VOC_BBOX_LABEL_NAMES):
@@ -299,26 +301,37 @@ def find_class_names(data_dir: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(names[key] for key in sorted(names))
 
 
-def _read_ids(data_dir: Path, split: str) -> tuple[str, ...]:
-    folder = data_dir / "ImageSets" / "Main"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: expected a directory in the layout of PASCAL VOC")
-    path = folder / f"{split}.txt"
-    if not path.is_file():
-        known = sorted(entry.stem for entry in folder.glob("*.txt"))
-        raise ValueError(f"split: expected one of {known} ({folder}), got {split!r}")
+def _read_small(name: str) -> bytes:
+    with open(name, "rb") as file:
+        data = file.read(LARGEST_XML + 1)
+    if len(data) > LARGEST_XML:
+        size = os.path.getsize(name)
+        raise ValueError(f"expected an annotation of at most {LARGEST_XML} bytes, got {size}")
+    return data
+
+
+def _object(element: Element, label: str, where: str, offsets: Box) -> WrittenObject:
+    if not label:
+        raise ValueError(f"{where}: expected a name, got none")
+    box = element.find("bndbox")
+    if box is None:
+        raise ValueError(f"{where}: expected a bndbox, got none")
+    y0, x0, y1, x1 = (_number(box.findtext(corner), where, corner) for corner in CORNERS)
+    flag = element.findtext("difficult")
+    difficult = flag is not None and _number(flag, where, "difficult") != 0
+    placed = (y0 - offsets[0], x0 - offsets[1], y1 - offsets[2], x1 - offsets[3])
+    return WrittenObject(label, placed, difficult, False, None, where)
+
+
+def _size(element: Element | None) -> tuple[int, int] | None:
+    """The image's height and width, where the file says them; many a tool writes zeros."""
+    if element is None:
+        return None
     try:
-        lines = path.read_text(
-            encoding="utf-8-sig"
-        ).splitlines()  # Windows may begin it with a mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8, got {error}") from None
-    return tuple(line.strip() for line in lines if line.strip())
-
-
-def _key(name: str) -> str:
-    """What two spellings of the same class have in common."""
-    return name.strip().lower()
+        height, width = (int(element.findtext(side) or 0) for side in ("height", "width"))
+    except ValueError:
+        return None
+    return (height, width) if height > 0 and width > 0 else None
 
 
 def _number(text: str | None, where: str, field: str) -> float:
