@@ -15,6 +15,7 @@
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
 //! | [`roi`] | RoI pooling, RoI align and their position-sensitive kin |
+//! | [`detection`] | what a detector does between its networks: images in, proposals, detections out |
 //! | [`rows`](mod@rows) | rows of channels with gaps between them, and cutting them into tiles |
 //! | [`memory`] | refusing results that no memory can hold |
 //! | [`evaluation`] | average precision as VOC and as COCO define it |
@@ -26,6 +27,7 @@
 
 pub mod boxes;
 pub mod conv;
+pub mod detection;
 pub mod error;
 pub mod evaluation;
 pub mod gemm;

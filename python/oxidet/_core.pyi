@@ -359,6 +359,45 @@ def coco_curves(
 ) -> F64: ...
 def voc_average_precision(prec: F64, rec: F64, eleven_points: bool) -> float: ...
 
+# --- between the networks of a detector ---
+# Maps are (N, H, W, C); results are lists over images. Sizes are (height, width).
+def rpn_proposals(
+    objectness: list[F32],
+    deltas: list[F32],
+    cell_anchors: list[F32],
+    strides: list[tuple[float, float]],
+    image_sizes: list[tuple[float, float]],
+    limits: Pair,
+    nms_thresh: float,
+    score_thresh: float,
+    min_size: float,
+) -> list[tuple[F32, F32]]: ...
+def box_detections(
+    class_logits: F32,
+    box_regression: F32,
+    proposals: F32,
+    counts: list[int],
+    image_sizes: list[tuple[float, float]],
+    weights: list[float],
+    exponent: float,
+    score_thresh: float,
+    nms_thresh: float,
+    most: int,
+    min_size: float,
+) -> list[tuple[F32, I64, F32]]: ...
+def detect_per_class(
+    roi_scores: F32,
+    roi_cls_locs: F32,
+    rois: F32,
+    counts: list[int],
+    originals: list[tuple[float, float, float]],
+    mean: list[float],
+    std: list[float],
+    score_thresh: float,
+    nms_thresh: float,
+    inclusive: bool,
+) -> list[tuple[F32, I32, F32]]: ...
+
 # --- RoI operators ---
 # `rois` is (R, 5): batch_index, x1, y1, x2, y2; results are (R, oh, ow, C). With `channels_first`,
 # `input` is (N, C, H, W) and `output`, of which every element is written, (R, C, oh, ow).

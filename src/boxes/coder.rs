@@ -66,7 +66,8 @@ impl<T: Scalar> Coder<T> {
         [wx * (gx - px) / pw, wy * (gy - py) / ph, ww * (gw / pw).ln(), wh * (gh / ph).ln()]
     }
 
-    fn decode_one(&self, code: &[T; 4], b: &BBox<T>) -> BBox<T> {
+    /// [`decode`](Self::decode) for one offset.
+    pub(crate) fn decode_one(&self, code: &[T; 4], b: &BBox<T>) -> BBox<T> {
         let [x, y, w, h] = centre_and_size(b);
         let [wx, wy, ww, wh] = self.weights;
         let (dx, dy) = (code[0] / wx, code[1] / wy);

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 mod box_losses;
 mod boxes;
 mod conv;
+mod detection;
 mod evaluation;
 mod graph;
 mod layers;
@@ -107,6 +108,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     box_losses::register(m)?;
     nms::register(m)?;
     rpn::register(m)?;
+    detection::register(m)?;
     evaluation::register(m)?;
     roi::register(m)?;
     pooling::register(m)?;

@@ -33,7 +33,8 @@ use rayon::prelude::*;
 
 use self::blocks::{Blocks, Candidate};
 use self::grid::Grid;
-pub use self::rank::{Score, rank};
+pub(crate) use self::rank::by_class;
+pub use self::rank::{Score, best, rank};
 pub use self::soft::{Decay, Rescored, matrix_nms, soft_nms};
 use super::{BBox, Scalar, check_length};
 use crate::isa::{self, Isa, Kernel, Simd};

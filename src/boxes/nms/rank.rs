@@ -78,6 +78,30 @@ pub fn rank<S: Score>(scores: &[S]) -> Vec<usize> {
     from.into_iter().map(|(_, index)| index as usize).collect()
 }
 
+/// The first `count` of [`rank`], without ranking the rest: the leading digits are counted, and only
+/// the scores whose digit can be among the first are sorted.
+pub fn best<S: Score>(scores: &[S], count: usize) -> Vec<usize> {
+    let shift = S::BITS - DIGIT;
+    let mut order = if count >= scores.len() {
+        rank(scores)
+    } else {
+        let mut counts = [0_usize; 1 << DIGIT];
+        scores.iter().for_each(|s| counts[S::digit(s.key(), shift)] += 1);
+        let mut total = 0;
+        let reaches = |&n: &usize| {
+            total += n;
+            total >= count
+        };
+        let last = counts.iter().position(reaches).unwrap_or(counts.len());
+        let among = |&i: &usize| S::digit(scores[i].key(), shift) <= last;
+        let candidates: Vec<usize> = (0..scores.len()).filter(among).collect();
+        let their_scores: Vec<S> = candidates.iter().map(|&i| scores[i]).collect();
+        rank(&their_scores).into_iter().map(|k| candidates[k]).collect()
+    };
+    order.truncate(count);
+    order
+}
+
 /// Turns the sizes of groups into where each begins.
 fn starts(counts: &mut [usize]) {
     let mut total = 0;
@@ -92,7 +116,7 @@ fn descending<S: Scalar>(a: S, b: S) -> Ordering {
 
 /// Positions `0..classes.len()` gathered by class, in order within each, and the range of each
 /// class.
-pub(super) fn by_class(classes: &[i64]) -> (Vec<usize>, Vec<Range<usize>>) {
+pub(crate) fn by_class(classes: &[i64]) -> (Vec<usize>, Vec<Range<usize>>) {
     let mut positions: Vec<usize> = (0..classes.len()).collect();
     let (low, high) = classes.iter().fold((i64::MAX, i64::MIN), |(l, h), &c| (l.min(c), h.max(c)));
     // Class numbers are usually few and small; anything else is sorted.
@@ -152,6 +176,23 @@ mod tests {
                 assert_eq!(rank(&narrow), expected, "{n} scores, {levels} levels");
             }
         }
+    }
+
+    #[test]
+    fn the_best_are_the_beginning_of_the_ranking() {
+        let mut random = Random(3);
+        for levels in [1.0, 4.0, 1e6] {
+            let mut scores: Vec<f32> = (0..3000)
+                .map(|_| ((random.next() * levels).floor() / levels - 0.5) as f32)
+                .collect();
+            scores[7] = f32::NAN;
+            scores[2001] = -f32::NAN;
+            let ranked = rank(&scores);
+            for count in [0, 1, 2, 3, 100, 2999, 3000, 5000] {
+                assert_eq!(best(&scores, count), ranked[..count.min(3000)], "{levels} {count}");
+            }
+        }
+        assert!(best::<f64>(&[], 4).is_empty());
     }
 
     #[test]
