@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import oxidet
 from box_comparison import random_boxes
 from oxidet.models.detection import _kernels
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-from torchvision.models.detection import faster_rcnn  # noqa: E402
 from torchvision.models.detection import roi_heads as theirs_heads  # noqa: E402
 from torchvision.models.detection.anchor_utils import AnchorGenerator  # noqa: E402
 from torchvision.models.detection.image_list import ImageList  # noqa: E402
@@ -172,7 +170,10 @@ def test_detections_of_a_head_gone_wrong() -> None:
     offsets[8, 6] = 1e30
     proposals[9] = 0
     expected = heads().postprocess_detections(
-        torch.from_numpy(logits), torch.from_numpy(offsets), [torch.from_numpy(proposals)], [(90, 80)]
+        torch.from_numpy(logits),
+        torch.from_numpy(offsets),
+        [torch.from_numpy(proposals)],
+        [(90, 80)],
     )
     (mine,) = _kernels.box_detections(logits, offsets, [proposals], [(90, 80)])
     for got, (wanted,) in zip((mine[0], mine[2], mine[1]), expected, strict=True):

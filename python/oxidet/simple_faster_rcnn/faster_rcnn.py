@@ -15,10 +15,10 @@ import numpy as np
 
 from oxidet import nn
 from oxidet._arrays import F32, as_float32
-from oxidet.detection import loc2bbox, non_maximum_suppression, resize_bbox
-from oxidet.detection.non_maximum_suppression import NmsRule
+from oxidet.detection import resize_bbox
+from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
+from oxidet.models.detection._kernels import detect_per_class
 from oxidet.models.detection.detector import I64, Detector, Found
-from oxidet.nn import functional as F
 from oxidet.simple_faster_rcnn.objective import Objective
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
@@ -197,27 +197,16 @@ class FasterRCNN(Detector):
         scale = prepared.shape[3] / width
         with nn.evaluating(self), nn.no_grad():
             locs, scores, rois, _ = self.forward(prepared, scale)
-        std = np.tile(np.asarray(self.loc_normalize_std, np.float32), self.n_class)
-        mean = np.tile(np.asarray(self.loc_normalize_mean, np.float32), self.n_class)
-        boxes = loc2bbox(rois / np.float32(scale), np.asarray(locs) * std + mean)
-        boxes = boxes.reshape(-1, self.n_class, 4)
-        boxes[..., 0::2] = boxes[..., 0::2].clip(0, height)
-        boxes[..., 1::2] = boxes[..., 1::2].clip(0, width)
-        return self._suppress(boxes, F.softmax(np.asarray(scores), dim=1), score_thresh, nms_thresh)
-
-    def _suppress(
-        self, boxes: F32, probabilities: F32, score_thresh: float, nms_thresh: float
-    ) -> tuple[F32, Any, F32]:
-        """Threshold and NMS per class: (R, n_class, 4) and (R, n_class) to bbox, label, score."""
-        bbox, label = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int32)]
-        score = [np.zeros(0, np.float32)]
-        for cls in range(1, self.n_class):
-            mask = probabilities[:, cls] > score_thresh
-            cls_bbox, cls_score = boxes[mask, cls], probabilities[mask, cls]
-            keep = non_maximum_suppression(
-                np.ascontiguousarray(cls_bbox), nms_thresh, cls_score, nms_rule=self.nms_rule
-            )
-            bbox.append(cls_bbox[keep])
-            label.append(np.full(len(keep), cls - 1, np.int32))
-            score.append(cls_score[keep])
-        return np.concatenate(bbox), np.concatenate(label), np.concatenate(score)
+        (found,) = detect_per_class(
+            scores,
+            locs,
+            [rois],
+            [(height, width)],
+            [scale],
+            self.loc_normalize_mean,
+            self.loc_normalize_std,
+            score_thresh,
+            nms_thresh,
+            inclusive=is_chainercv(self.nms_rule),
+        )
+        return found

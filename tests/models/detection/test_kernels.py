@@ -32,6 +32,10 @@ def same_for_any_number_of_threads(run: Callable[[], Any]) -> None:
                 assert got.tobytes() == array.tobytes()
 
 
+# A square and a flat anchor.
+CELLS = [[-8, -8, 8, 8], [-8, -4, 8, 4]]
+
+
 def rpn(images: int = 2, **changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     grids = [(20, 24), (10, 12)]
@@ -39,7 +43,9 @@ def rpn(images: int = 2, **changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "objectness": [draw(images, 2, *grid) for grid in grids],
         "deltas": [0.2 * draw(images, 8, *grid) for grid in grids],
-        "cell_anchors": [np.array([[-8, -8, 8, 8], [-8, -4, 8, 4]], np.float32) * s for s in (1, 2)],
+        "cell_anchors": [
+            np.array([[-8, -8, 8, 8], [-8, -4, 8, 4]], np.float32) * s for s in (1, 2)
+        ],
         "strides": [(8, 8), (16, 16)],
         "image_sizes": [(160 - i, 190) for i in range(images)],
         "pre_nms_top_n": 300,
