@@ -182,10 +182,34 @@ def _mse_loss_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array |
     return _signed(ctx, 2 * ctx.difference * spread(grad, *ctx.reduction))
 
 
+# --- two classes
+
+
+def _binary_cross_entropy(ctx: Context, input: Any, target: Any, *, reduction: str) -> Array:
+    x, t = _operands(input, target)
+    if ctx.recording:
+        ctx.operands, ctx.reduction = (x, t), (reduction, x.size)
+    # Neither exponential can overflow.
+    losses = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
+    return reduce(np.asarray(losses, np.float32), reduction, x.size)
+
+
+def _binary_cross_entropy_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | None]:
+    x, t = ctx.operands
+    need_input, need_target = ctx.needs_input_grad
+    single = spread(grad, *ctx.reduction)
+    with np.errstate(over="ignore"):
+        by_input = single * (1 / (1 + np.exp(-x)) - t) if need_input else None
+    return by_input, single * -x if need_target else None
+
+
 cross_entropy_ = Primitive("cross_entropy", _cross_entropy, _cross_entropy_backward)
 nll_loss_ = Primitive("nll_loss", _nll_loss, _nll_loss_backward)
 smooth_l1_loss_ = Primitive("smooth_l1_loss", _smooth_l1_loss, _smooth_l1_loss_backward)
 mse_loss_ = Primitive("mse_loss", _mse_loss, _mse_loss_backward)
+binary_cross_entropy_ = Primitive(
+    "binary_cross_entropy_with_logits", _binary_cross_entropy, _binary_cross_entropy_backward
+)
 
 
 def _index(ignore_index: Any) -> int:
@@ -346,3 +370,19 @@ def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     array(2.5, dtype=float32)
     """
     return mse_loss_(input, target, reduction=choice(reduction, "reduction", REDUCTIONS))
+
+
+def binary_cross_entropy_with_logits(input: Any, target: Any, *, reduction: str = "mean") -> Any:
+    """``-t log(p) - (1 - t) log(1 - p)`` with p the sigmoid of the input.
+
+    As ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    ``input`` holds logits and ``target`` probabilities, float32 of one shape; both are
+    differentiated. ``reduction`` is ``"mean"`` (over all elements; of none it is NaN), ``"sum"`` or
+    ``"none"``. Raises ValueError if shapes differ.
+
+    >>> from oxidet.nn import functional as F
+    >>> F.binary_cross_entropy_with_logits([0.0, 2.0], [1.0, 0.0], reduction="none")
+    array([0.6931472, 2.126928 ], dtype=float32)
+    """
+    return binary_cross_entropy_(input, target, reduction=choice(reduction, "reduction", REDUCTIONS))

@@ -10,7 +10,13 @@ from __future__ import annotations
 from oxidet.nn._activation import dropout, dropout2d, log_softmax, relu, sigmoid, softmax, tanh
 from oxidet.nn._arithmetic import cat, clamp, flatten
 from oxidet.nn._convolution import conv2d, linear
-from oxidet.nn._losses import cross_entropy, mse_loss, nll_loss, smooth_l1_loss
+from oxidet.nn._losses import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from oxidet.nn._normalization import batch_norm, local_response_norm
 from oxidet.nn._pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from oxidet.nn._resampling import interpolate, pad
@@ -20,6 +26,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "cat",
     "clamp",
     "conv2d",

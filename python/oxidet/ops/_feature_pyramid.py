@@ -7,51 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from oxidet._arrays import as_float32, extent, nchw, nhwc, shown
+from oxidet._arrays import extent, shown
 from oxidet._kinds import same_kind
 from oxidet.nn import init
 from oxidet.nn._activation import relu
 from oxidet.nn._pooling import max_pool2d
+from oxidet.nn._resampling import interpolate
 from oxidet.nn.containers import ModuleList
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.module import Module
-from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._misc import Conv2dNormActivation
-
-Array = NDArray[Any]
-
-
-def _sources(size: int, target: int) -> NDArray[np.int64]:
-    """The pixel that each of ``target`` pixels takes of ``size``: in float32, as torch does."""
-    scale = np.float32(size) / np.float32(target)
-    nearest = np.floor(np.arange(target, dtype=np.float32) * scale).astype(np.int64)
-    return np.minimum(nearest, size - 1)
-
-
-def _resize_nearest(ctx: Context, input: Any, *, size: tuple[int, int]) -> Array:
-    x = nhwc(as_float32(input, "input"), "input")
-    ctx.shape = x.shape
-    ctx.rows, ctx.cols = _sources(x.shape[1], size[0]), _sources(x.shape[2], size[1])
-    return nchw(np.take(np.take(x, ctx.rows, axis=1), ctx.cols, axis=2))
-
-
-def _resize_nearest_backward(ctx: Context, grad: Array) -> tuple[Array]:
-    g = nhwc(grad, "grad")
-    for axis, sources in ((1, ctx.rows), (2, ctx.cols)):
-        # Sources ascend: those of one pixel are neighbours.
-        taken, starts = np.unique(sources, return_index=True)
-        total = np.zeros((*g.shape[:axis], ctx.shape[axis], *g.shape[axis + 1 :]), np.float32)
-        if len(taken):
-            index = (slice(None),) * axis + (taken,)
-            total[index] = np.add.reduceat(g, starts, axis=axis)
-        g = total
-    return (nchw(g),)
-
-
-resize_nearest_ = Primitive("resize_nearest", _resize_nearest, _resize_nearest_backward)
-
 
 class ExtraFPNBlock(Module):
     """What may follow a feature pyramid: takes and returns lists of maps and of their names."""
@@ -183,7 +149,7 @@ class FeaturePyramidNetwork(Module):
         results = [self.layer_blocks[-1](merged)]
         for index in range(len(maps) - 2, -1, -1):
             lateral = self.inner_blocks[index](maps[index])
-            merged = lateral + resize_nearest_(merged, size=tuple(np.shape(lateral)[2:]))
+            merged = lateral + interpolate(merged, tuple(np.shape(lateral)[2:]))
             results.insert(0, self.layer_blocks[index](merged))
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, maps, names)

@@ -196,27 +196,46 @@ class MultiScaleRoIAlign(Module):
             If there are no image shapes, none of the maps is there, shapes do not fit, or a
             coordinate is infinite (the row of all boxes is named).
         """
+        if self.scales is None or self.map_levels is None:
+            sizes = _image_sizes(image_shapes)
+            self.scales, self.map_levels = self._setup_scales(self._maps(x), sizes)
+        return self._pool(x, boxes, self.scales, self.map_levels)
+
+    def pool(
+        self,
+        x: Mapping[str, Any],
+        boxes: Sequence[Any],
+        image_shapes: Sequence[tuple[int, int]],
+    ) -> Any:
+        """As calling the module for the first time: scales are those of these maps and images.
+
+        Nothing is kept, so a first batch of odd sizes does no harm to later ones.
+        """
+        setup = self._setup_scales(self._maps(x), _image_sizes(image_shapes))
+        return self._pool(x, boxes, *setup)
+
+    def _pool(
+        self, x: Any, boxes: Any, map_scales: Sequence[float], map_levels: LevelMapper
+    ) -> Any:
         if not isinstance(boxes, (list, tuple)):
             raise TypeError(
                 f"boxes: expected a list with an array for each image, got {type(boxes).__name__}"
             )
-        maps, sizes = self._maps(x), _image_sizes(image_shapes)
+        maps = self._maps(x)
         rois = checked_rois(boxes, "boxes", np.shape(maps[0])[0])
-        if self.scales is None or self.map_levels is None:
-            self.scales, self.map_levels = self._setup_scales(maps, sizes)
-        if len(self.scales) != len(maps):
+        if len(map_scales) != len(maps):
             raise ValueError(
-                f"x: expected {len(self.scales)} maps, as in the first call, got {len(maps)}"
+                f"x: expected {len(map_scales)} maps, as in the first call, got {len(maps)}"
             )
         if len(maps) == 1:
-            size, scale = self.output_size, self.scales[0]
+            size, scale = self.output_size, map_scales[0]
             return roi_align(maps[0], rois, size, scale, self.sampling_ratio)
         result = multi_scale_roi_align_(
             *maps,
             rois=rois,
-            levels=self.map_levels(rois[:, 1:]),
+            levels=map_levels(rois[:, 1:]),
             output_size=self.output_size,
-            scales=self.scales,
+            scales=map_scales,
             sampling_ratio=checked_sampling_ratio(self.sampling_ratio),
         )
         return in_type_of(maps[0], result)

@@ -255,6 +255,8 @@ def describe(
     """What was read from a file, with all that it, or its publisher, says of the weights."""
     if origin.published is None:
         return DescribedWeights(state, *_from_metadata(metadata, os.fspath(origin.path)))
+    if origin.published.detects:
+        return DescribedWeights(state)
     from oxidet.transforms import ImageClassification
 
     names = imagenet_classes() if origin.published.classifies else None

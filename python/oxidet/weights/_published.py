@@ -55,6 +55,11 @@ _FILES = (
     ("wide_resnet101_2", _V2, "wide_resnet101_2", "d733dc28", 232),
 )
 
+_DETECTORS = (
+    ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"),
+    ("fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth"),
+)
+
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # What the builder must be told for these files. Both were trained on images in -1..1, and published
 # for images normalised like all others. Their initial values take long to draw, for nothing.
@@ -75,6 +80,7 @@ class PublishedWeights(NamedTuple):
     recipe: Mapping[str, Any]  #: arguments of :class:`oxidet.transforms.ImageClassification`
     options: Mapping[str, Any]  #: arguments that the builder needs for them
     classifies: bool = True  #: whether the last layer tells ImageNet's 1000 classes apart
+    detects: bool = False  #: whether they are a detector's, with the classes of COCO
 
     @property
     def name(self) -> str:
@@ -100,6 +106,12 @@ def _table() -> dict[str, PublishedWeights]:
             PublishedWeights(
                 model, version, _TORCHVISION + file, file, digest, recipe, options, not features
             )
+        )
+    for model, file in _DETECTORS:
+        digest = file.rpartition("-")[2].removesuffix(".pth")
+        url = _TORCHVISION + file
+        entries.append(
+            PublishedWeights(model, "COCO_V1", url, file, digest, {}, {}, False, detects=True)
         )
     # The size that the short side is resized to is 299 over timm's crop_pct, rounded down.
     for model, resize in (("inception_v4", 341), ("inception_resnet_v2", 333)):

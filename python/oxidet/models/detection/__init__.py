@@ -9,6 +9,12 @@ from __future__ import annotations
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
+from oxidet.models.detection.builders import (
+    faster_rcnn,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    fasterrcnn_resnet_fpn,
+)
 from oxidet.models.detection.detector import Detector, Found
 from oxidet.models.detection.detector_files import (
     DETECTORS,
@@ -16,7 +22,7 @@ from oxidet.models.detection.detector_files import (
     load_detector,
     save_detector,
 )
-from oxidet.models.detection.faster_rcnn_backbone import FasterRCNNBackbone, faster_rcnn
+from oxidet.models.detection.faster_rcnn import FasterRCNN
 from oxidet.models.detection.image_list import ImageList
 from oxidet.models.detection.matcher import Matcher
 from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
@@ -29,7 +35,7 @@ __all__ = [
     "BalancedPositiveNegativeSampler",
     "BoxCoder",
     "Detector",
-    "FasterRCNNBackbone",
+    "FasterRCNN",
     "Found",
     "ImageList",
     "Matcher",
@@ -38,6 +44,9 @@ __all__ = [
     "faster_rcnn_resnet",
     "faster_rcnn_small",
     "faster_rcnn_vgg16",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_resnet_fpn",
     "load_detector",
     "save_detector",
 ]

@@ -15,8 +15,13 @@ from typing import Any
 import numpy as np
 
 from oxidet import weights
+from oxidet.models.detection.builders import (
+    faster_rcnn,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    fasterrcnn_resnet_fpn,
+)
 from oxidet.models.detection.detector import Detector
-from oxidet.models.detection.faster_rcnn_backbone import faster_rcnn
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
@@ -27,6 +32,9 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn_resnet": faster_rcnn_resnet,
     "faster_rcnn_small": faster_rcnn_small,
     "faster_rcnn_vgg16": faster_rcnn_vgg16,
+    "fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn,
+    "fasterrcnn_resnet50_fpn_v2": fasterrcnn_resnet50_fpn_v2,
+    "fasterrcnn_resnet_fpn": fasterrcnn_resnet_fpn,
 }
 
 

@@ -1,4 +1,4 @@
-"""Faster R-CNN over any network: where it is cut, what it keeps, that it predicts and trains."""
+"""Where any network is cut for a detector, and what the detector over it keeps, predicts, learns."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from known_networks import NAMES, blank
 from oxidet import models, nn
 from oxidet.detections import Detections
 from oxidet.models.detection import (
-    FasterRCNNBackbone,
+    FasterRCNN,
     build_detector,
     faster_rcnn,
     load_detector,
     save_detector,
 )
-from oxidet.models.detection.faster_rcnn_backbone import feature_map
+from oxidet.models.detection.feature_maps import feature_maps
 from oxidet.models.feature_extraction import create_feature_extractor
-from oxidet.simple_faster_rcnn import Preprocessing
-from oxidet.train import FasterRCNNTrainer
-from oxidet.train.faster_rcnn import faster_rcnn_optimizer
+from oxidet.ops import FrozenBatchNorm2d
 
 # Where a network is cut if nobody says, and the channels there.
 CUTS = {
@@ -44,11 +42,12 @@ CUTS = {
 }
 CUT = [name for name in NAMES if (name if isinstance(name, str) else name.values[0]) in CUTS]
 FAMILIES = ["resnet18", "densenet121", "googlenet"]
-SMALL = Preprocessing(min_size=96, max_size=128)
+SMALL: dict[str, Any] = {"min_size": 96, "max_size": 128, "rpn_post_nms_top_n_test": 50}
+SMALL |= {"rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 16}
 
 
 class Net(nn.Module):
-    """A network with a map of stride 8, a head, and batch norm."""
+    """A network with maps of stride 4 and 8, a head, and batch norm."""
 
     compiled = True
 
@@ -77,61 +76,86 @@ def picture() -> np.ndarray:
 def test_where_networks_are_cut(name: str) -> None:
     network = blank(name)
     keys = set(network.state_dict())
-    found = feature_map(network)
-    assert (found.layer, found.channels, found.stride) == (*CUTS[name], 16)
+    found = feature_maps(network)
+    assert (found.layers, found.channels, found.strides) == ([CUTS[name][0]], [CUTS[name][1]], [16])
     assert set(found.body.state_dict()) < keys
     assert set(network.state_dict()) == keys
 
 
-def check_detector(detector: FasterRCNNBackbone) -> None:
-    """It predicts with the weights it has, and one step changes all that it should."""
+def check_detector(detector: FasterRCNN) -> None:
+    """It predicts with the weights it has, and learns with all of them."""
     result = detector.predict(picture(), score_threshold=0.0)
     assert isinstance(result, Detections)
     assert len(result) > 0
     boxes = np.asarray([[10.0, 12.0, 70.0, 80.0]], np.float32)
-    image = detector.preprocessing(picture())[None]
-    trainer = FasterRCNNTrainer(detector.train(), rng=np.random.RandomState(0))
-    losses = trainer(image, [boxes], [np.asarray([1], np.int32)])
-    losses.total_loss.backward()
-    assert np.isfinite(float(losses.total_loss))
+    losses = detector.train().training_losses(
+        [picture()], [boxes], [np.asarray([1])], rng=np.random.RandomState(0)
+    )
+    sum(losses.values()).backward()
+    assert all(np.isfinite(float(loss)) for loss in losses.values())
     for name, parameter in detector.named_parameters():
         assert parameter.grad is not None, name
         assert np.isfinite(parameter.grad).all(), name
-    before = {key: value.copy() for key, value in detector.state_dict().items()}
-    faster_rcnn_optimizer(detector).step()
-    changed = {k for k, v in detector.state_dict().items() if not np.array_equal(v, before[k])}
-    assert changed >= {name for name, p in detector.named_parameters() if p.grad.any()}
-    assert not any("running" in key for key in changed)  # batch norm stays in evaluation mode
 
 
 def test_a_network_of_ones_own() -> None:
     net = Net()
-    detector = faster_rcnn(3, net, "features.5", preprocessing=SMALL)
-    assert (detector.feat_stride, detector.rpn.feat_stride, detector.n_class) == (8, 8, 4)
+    detector = faster_rcnn(3, net, "features.5", **SMALL)
+    assert detector.num_classes == 4
+    assert detector.backbone.strides == [8]
+    assert detector.settings()["levels"] == "features.5"
     keys = list(detector.state_dict())
-    assert "extractor.body.features.4.weight" in keys
-    assert not any("features.6" in key or "fc" in key for key in keys)
+    assert "backbone.body.features.4.weight" in keys
+    assert not any("features.6" in key or "fc." in key for key in keys if "body" in key)
     assert len(net.state_dict()) == 13
-    x = SMALL(picture())[None]
+    x = np.random.default_rng(0).standard_normal((1, 3, 96, 128)).astype(np.float32)
     with nn.evaluating(net), nn.evaluating(detector), nn.no_grad():
         features = create_feature_extractor(net, {"features.5": "map"})(x)["map"]
-        assert_close(detector.extractor(x), detector.extractor.neck(features))
+        levels, logits, deltas = detector.convolve(x)
+        assert_close(levels["0"], detector.backbone.neck(features))
+    assert [level.shape for level in (*logits, *deltas)] == [(1, 15, 12, 16), (1, 60, 12, 16)]
     check_detector(detector)
     # The layers are those of the network.
     np.testing.assert_array_equal(
-        detector.extractor.body.features[4].weight.numpy(), net.features[4].weight.numpy()
+        detector.backbone.body.features[4].weight.numpy(), net.features[4].weight.numpy()
     )
+
+
+def test_a_pyramid_over_layers_and_strides() -> None:
+    detector = faster_rcnn(2, Net(), ["features.2", 8], out_channels=32, **SMALL)
+    assert detector.backbone.layers == ["features.2", "features.5"]
+    assert detector.rpn.anchor_generator.sizes == ((32,), (64,), (128,))
+    assert "backbone.fpn.inner_blocks.1.0.weight" in detector.state_dict()
+    levels, logits, _ = detector.eval().convolve(np.zeros((2, 3, 64, 96), np.float32))
+    assert {name: level.shape for name, level in levels.items()} == {
+        "0": (2, 32, 16, 24),
+        "1": (2, 32, 8, 12),
+        "pool": (2, 32, 4, 6),
+    }
+    assert [level.shape[1] for level in logits] == [3, 3, 3]
+    check_detector(detector)
+
+
+def test_frozen_batch_norms() -> None:
+    net = Net()
+    net.features[1].running_mean = np.arange(8)
+    detector = faster_rcnn(2, net, 8, norm_layer="frozen", norm_eps=0.5, **SMALL)
+    frozen = detector.backbone.body.features[1]
+    assert isinstance(frozen, FrozenBatchNorm2d)
+    assert frozen.eps == 0.5
+    np.testing.assert_array_equal(frozen.running_mean, np.arange(8))
+    check_detector(detector)
 
 
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) & set(models.list_models())))
 def test_networks_of_the_zoo(name: str) -> None:
-    check_detector(faster_rcnn(2, name, preprocessing=SMALL))
+    check_detector(faster_rcnn(2, name, **SMALL))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(models.list_models()) & (set(CUTS) - set(FAMILIES))))
 def test_the_rest_of_the_zoo(name: str) -> None:
-    check_detector(faster_rcnn(2, name, preprocessing=SMALL))
+    check_detector(faster_rcnn(2, name, **SMALL))
 
 
 def test_by_name_and_from_a_file(tmp_path: Path) -> None:
@@ -139,20 +163,21 @@ def test_by_name_and_from_a_file(tmp_path: Path) -> None:
         "faster_rcnn",
         n_fg_class=2,
         backbone="resnet18",
-        layer="layer2",
-        width=16,
+        levels=["layer2", 16],
+        out_channels=16,
         class_names=("ant", "bee"),
-        preprocessing=SMALL,
+        **SMALL,
     )
     assert detector.recipe is not None
     assert detector.recipe["backbone"] == "resnet18"
+    assert detector.recipe["levels"] == ["layer2", "layer3"]
     save_detector(tmp_path / "detector.npz", detector)
     loaded = load_detector(tmp_path / "detector.npz")
     assert loaded.class_names == ("ant", "bee")
+    assert loaded.recipe == detector.recipe
     expected = detector.predict(picture(), score_threshold=0.0)
-    np.testing.assert_array_equal(
-        loaded.predict(picture(), score_threshold=0.0).boxes, expected.boxes
-    )
+    assert len(expected) > 0
+    assert loaded.predict(picture(), score_threshold=0.0) == expected
 
 
 @pytest.mark.parametrize(
@@ -162,6 +187,9 @@ def test_by_name_and_from_a_file(tmp_path: Path) -> None:
         ((2, 5), TypeError, "backbone: expected a name or a Module, got int"),
         ((2, Net(), "features.9"), ValueError, "got 'features.9'"),
         ((2, Net(), "fc"), ValueError, "map of one whole stride, got 'fc' of shape"),
+        ((2, Net(), []), ValueError, "at least one layer, got none"),
+        ((2, Net(), [8, 4]), ValueError, "layers of growing stride, got"),
+        ((2, Net(), 5), ValueError, "no module of Net ends in a map of stride 5"),
         ((2, models.lenet5()), ValueError, "no module of LeNet5 ends in a map of stride 16"),
         ((2, models.lenet5(), "features.2"), ValueError, "images of 3 channels, got 1"),
     ],
@@ -169,5 +197,12 @@ def test_by_name_and_from_a_file(tmp_path: Path) -> None:
 def test_bad_backbones(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         faster_rcnn(*arguments)
-    with pytest.raises(ValueError, match="width"):
-        faster_rcnn(2, Net(), "features.5", width=0)
+
+
+def test_bad_options() -> None:
+    with pytest.raises(ValueError, match="out_channels"):
+        faster_rcnn(2, Net(), "features.5", out_channels=0)
+    with pytest.raises(ValueError, match="norm_layer: expected one of"):
+        faster_rcnn(2, Net(), "features.5", norm_layer="group")
+    with pytest.raises(ValueError, match="weights_backbone: expected None for a network"):
+        faster_rcnn(2, Net(), "features.5", weights_backbone="DEFAULT")
