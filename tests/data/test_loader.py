@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -218,3 +219,74 @@ def test_arguments() -> None:
         with pytest.raises(ValueError, match=words):
             loader.set_epoch(epoch, start)
     assert "batch_size=4" in repr(loader)
+
+
+class Holey:
+    """Items 0 to n-1, some of which cannot be read."""
+
+    def __init__(self, count: int, bad: dict[int, Exception]) -> None:
+        self.count, self.bad = count, bad
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        if index in self.bad:
+            raise self.bad[index]
+        return index
+
+
+BAD = {2: ValueError("b.jpg: cut"), 5: FileNotFoundError(2, "No such file", "e.jpg")}
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_bad_items_are_replaced_in_the_order(workers: int) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(
+            Holey(7, BAD), 2, shuffle=True, num_workers=workers, seed=4, on_error="replace"
+        )
+
+    whole = loader()
+    order = whole.order(0)
+    expected = []
+    for position in range(7):
+        while order[position % 7] in BAD:
+            position += 1
+        expected.append(order[position % 7])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        batches = list(whole)
+        list(whole)
+    assert [k for batch in batches for k in batch] == expected
+    assert sorted(str(w.message) for w in seen) == [
+        "b.jpg: cut; the item is left out",
+        "e.jpg: No such file; the item is left out",
+    ]
+    assert whole.skipped == {2: "b.jpg: cut", 5: "e.jpg: No such file"}
+    later = loader()
+    later.set_epoch(0, start=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert list(later) == batches[2:]
+
+
+@pytest.mark.filterwarnings("ignore:.*the item is left out")
+def test_bad_items_are_skipped() -> None:
+    loader = DataLoader(Holey(7, BAD), on_error="skip")
+    assert list(loader) == [[0], [1], [], [3], [4], [], [6]]
+    assert list(loader.skipped) == [2, 5]
+    with pytest.raises(ItemError, match="item 2 of Holey"):
+        list(DataLoader(Holey(7, BAD)))
+
+
+@pytest.mark.filterwarnings("ignore:.*the item is left out")
+def test_what_is_no_fault_of_a_file_is_raised() -> None:
+    for on_error in ("skip", "replace"):
+        with pytest.raises(ItemError, match="KeyError"):
+            list(DataLoader(Holey(7, {3: KeyError("x")}), on_error=on_error))  # type: ignore
+    nothing = Holey(3, {k: ValueError("bad") for k in range(3)})
+    with pytest.raises(ItemError, match="bad"):
+        list(DataLoader(nothing, on_error="replace"))
+    assert list(DataLoader(nothing, on_error="skip")) == [[], [], []]
+    with pytest.raises(ValueError, match="on_error: expected"):
+        DataLoader(nothing, on_error="ignore")  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ from oxidet.data.coco import COCO_BBOX_LABEL_NAMES, COCOBboxDataset, COCODetecti
 from oxidet.data.digits import Digits, lenet_input, load_digits
 from oxidet.data.image import ImageError, read_image
 from oxidet.data.loader import DataLoader, ItemError, stack
+from oxidet.data.mosaic import Mosaic
 from oxidet.data.open_dataset import open_dataset
+from oxidet.data.sampler import RepeatFactorSampler, repeat_factors
 from oxidet.data.scenes import DigitScenes
 from oxidet.data.voc import VOC_BBOX_LABEL_NAMES, VOCBboxDataset
 
@@ -25,11 +27,14 @@ __all__ = [
     "Digits",
     "ImageError",
     "ItemError",
+    "Mosaic",
+    "RepeatFactorSampler",
     "VOCBboxDataset",
     "lenet_input",
     "load_digits",
     "open_dataset",
     "read_class_names",
     "read_image",
+    "repeat_factors",
     "stack",
 ]

@@ -7,15 +7,27 @@ another process, and nothing is left behind when the program ends.
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from oxidet._arrays import choice
 from oxidet.data._seeding import generator
+from oxidet.data.bbox_dataset import described
+
+
+class Sampler(Protocol):
+    """An order of a data set for every epoch, of one length."""
+
+    def __len__(self) -> int: ...
+
+    def order(self, epoch: int) -> Sequence[int]:
+        """Indices of the data set, possibly repeated."""
 
 
 class ItemError(RuntimeError):
@@ -61,6 +73,21 @@ class DataLoader:
         Whether a last batch with fewer items is left out.
     prefetch
         Batches prepared ahead by each worker.
+    sampler
+        What decides the order instead of ``shuffle``: ``sampler.order(epoch)`` are indices of the
+        data set and ``len(sampler)`` their number, the same for every epoch, as of
+        :class:`RepeatFactorSampler`. The copies of an item in one epoch are augmented
+        independently.
+    on_error
+        What becomes of an item whose file cannot be read or does not say what it should (an
+        OSError or a ValueError): ``"raise"`` an ItemError; ``"replace"`` it by the next item of
+        the epoch's order that can be had, so that batches keep their size and a run can be
+        continued, as for training; ``"skip"`` it, so that its batch has fewer items, or none, as
+        for evaluation. The latter two warn once for each message, and ``skipped`` has it by the
+        item's index.
+
+    A data set with a method ``draw(index, rng)``, such as :class:`Mosaic`, is asked for random
+    items by that instead of ``[index]``, with the Generator that ``transform`` then goes on with.
 
     Raises
     ------
@@ -87,6 +114,8 @@ class DataLoader:
         collate: Callable[[list[Any]], Any] | None = None,
         drop_last: bool = False,
         prefetch: int = 2,
+        sampler: Sampler | None = None,
+        on_error: Literal["raise", "replace", "skip"] = "raise",
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -98,7 +127,15 @@ class DataLoader:
                 raise TypeError(f"{name}: expected an integer, got {value!r}")
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
+        choice(on_error, "on_error", ("raise", "replace", "skip"))
+        if sampler is not None and shuffle:
+            raise ValueError("shuffle: expected False with a sampler, which has its own order")
         self.dataset = dataset
+        self.sampler = sampler
+        self.on_error = on_error
+        self.skipped: dict[int, str] = {}
+        self._warned: set[str] = set()
+        self._skipping = threading.Lock()
         self.batch_size = int(batch_size)
         self.shuffle = shuffle
         self.num_workers = int(num_workers)
@@ -126,6 +163,8 @@ class DataLoader:
 
     def order(self, epoch: int) -> list[int]:
         """The data set's indices in the order of an epoch."""
+        if self.sampler is not None:
+            return [int(index) for index in self.sampler.order(epoch)]
         count = len(self.dataset)
         if not self.shuffle:
             return list(range(count))
@@ -133,16 +172,17 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        count = len(self.dataset)
+        count = len(self.dataset if self.sampler is None else self.sampler)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
         order = self.order(self._epoch)
+        copies = _copies(order)
         batches = [
-            order[k * self.batch_size : (k + 1) * self.batch_size]
+            range(k * self.batch_size, min((k + 1) * self.batch_size, len(order)))
             for k in range(self._start, len(self))
         ]
-        iterator = _Batches(self, self._epoch, batches)
+        iterator = _Batches(self, _Epoch(self._epoch, order, copies), batches)
         self._live.add(iterator)
         return iterator
 
@@ -170,26 +210,78 @@ class DataLoader:
         if self._epoch == epoch:
             self._epoch, self._start = epoch + 1, 0
 
-    def _prepare(self, epoch: int, indices: Sequence[int]) -> Any:
+    def _prepare(self, epoch: _Epoch, positions: Sequence[int]) -> Any:
         items = []
-        for index in indices:
-            try:
-                item = self.dataset[index]
-                if self.transform is not None:
-                    item = self.transform(item, generator(self.seed, epoch, index))
-            except Exception as error:
-                name = type(self.dataset).__name__
-                raise ItemError(
-                    f"item {index} of {name}: {type(error).__name__}: {error}", index
-                ) from error
-            items.append(item)
+        for position in positions:
+            for entry in self._candidates(epoch, position):
+                try:
+                    items.append(self._item(epoch, entry))
+                    break
+                except ItemError as error:
+                    if not self._may_skip(error):
+                        raise
+                    problem = error
+            else:
+                if self.on_error == "replace":
+                    raise problem
         return items if self.collate is None else self.collate(items)
+
+    def _candidates(self, epoch: _Epoch, position: int) -> Iterator[int]:
+        """The places in the order to try for one place, the place itself first."""
+        yield position
+        if self.on_error == "replace":
+            count = len(epoch.order)
+            yield from ((position + k) % count for k in range(1, count))
+
+    def _item(self, epoch: _Epoch, position: int) -> Any:
+        index, copy = epoch.order[position], epoch.copies[position]
+        rng = generator(self.seed, epoch.number, index, *([copy] if copy else []))
+        try:
+            draw = getattr(self.dataset, "draw", None)
+            item = self.dataset[index] if draw is None else draw(index, rng)
+            return item if self.transform is None else self.transform(item, rng)
+        except Exception as error:
+            name = type(self.dataset).__name__
+            message = f"item {index} of {name}: {type(error).__name__}: {error}"
+            raise ItemError(message, index) from error
+
+    def _may_skip(self, error: ItemError) -> bool:
+        """Whether the run goes on without the item; says so, once."""
+        cause = error.__cause__
+        if self.on_error == "raise" or not isinstance(cause, (OSError, ValueError)):
+            return False
+        message = described(cause)
+        with self._skipping:
+            self.skipped.setdefault(error.index, message)
+            new = message not in self._warned
+            self._warned.add(message)
+        if new:
+            warnings.warn(f"{message}; the item is left out", stacklevel=2)
+        return True
+
+
+class _Epoch(NamedTuple):
+    """What one pass goes through."""
+
+    number: int
+    order: list[int]
+    copies: list[int]
+    """How often each entry of ``order`` came before."""
+
+
+def _copies(order: list[int]) -> list[int]:
+    seen: Counter[int] = Counter()
+    copies = []
+    for index in order:
+        copies.append(seen[index])
+        seen[index] += 1
+    return copies
 
 
 class _Batches(Iterator[Any]):
     """One pass: a window of batches in preparation, handed out in order."""
 
-    def __init__(self, loader: DataLoader, epoch: int, batches: list[list[int]]) -> None:
+    def __init__(self, loader: DataLoader, epoch: _Epoch, batches: list[range]) -> None:
         self._loader = loader
         self._epoch = epoch
         self._waiting = deque(batches)
@@ -218,14 +310,14 @@ class _Batches(Iterator[Any]):
             self.close()
             raise
         self.close()
-        self._loader._finished(self._epoch)
+        self._loader._finished(self._epoch.number)
         raise StopIteration
 
     def _fill(self, executor: ThreadPoolExecutor) -> None:
         window = self._loader.num_workers * self._loader.prefetch
         while self._waiting and len(self._started) < window:
-            indices = self._waiting.popleft()
-            self._started.append(executor.submit(self._loader._prepare, self._epoch, indices))
+            positions = self._waiting.popleft()
+            self._started.append(executor.submit(self._loader._prepare, self._epoch, positions))
 
     def close(self) -> None:
         """Give up what is in preparation and wait for the threads to end."""

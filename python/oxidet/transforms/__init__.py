@@ -34,6 +34,7 @@ from oxidet.transforms.crop import (
     resized_crop,
     ten_crop,
 )
+from oxidet.transforms.crop_sample import RandomIoUCrop
 from oxidet.transforms.flip import (
     RandomFlip,
     RandomHorizontalFlip,
@@ -43,9 +44,11 @@ from oxidet.transforms.flip import (
     vflip,
 )
 from oxidet.transforms.normalize import Normalize, normalize
+from oxidet.transforms.photometric import RandomPhotometricDistort
 from oxidet.transforms.resize import RandomResize, Resize, resize, resized_size
 from oxidet.transforms.resize_sample import ResizeShortSide
 from oxidet.transforms.sample import Compose, OnImage, Sample, Transform
+from oxidet.transforms.scale_sample import RandomShortestSize, RandomZoomOut, ScaleJitter
 from oxidet.transforms.size import scaled_size
 
 __all__ = [
@@ -62,12 +65,17 @@ __all__ = [
     "RandomCrop",
     "RandomFlip",
     "RandomHorizontalFlip",
+    "RandomIoUCrop",
+    "RandomPhotometricDistort",
     "RandomResize",
     "RandomResizedCrop",
+    "RandomShortestSize",
     "RandomVerticalFlip",
+    "RandomZoomOut",
     "Resize",
     "ResizeShortSide",
     "Sample",
+    "ScaleJitter",
     "TenCrop",
     "Transform",
     "adjust_brightness",

@@ -131,8 +131,22 @@ def resize_middle(
     rows, columns = (
         slice(begin, begin + min(a, b)) for begin, a, b in zip(begins, full, wanted, strict=True)
     )
-    pixels = image.transpose(1, 2, 0)
-    return _resampled(pixels, full, (rows, columns), interpolation, antialias).transpose(2, 0, 1)
+    return resize_part(image, full, (rows, columns), interpolation, antialias)
+
+
+def resize_part(
+    img: Image,
+    size: tuple[int, int],
+    part: tuple[slice, slice],
+    interpolation: Interpolation = "bilinear",
+    antialias: bool = True,
+) -> Image:
+    """Some rows and columns of what :func:`resize` to ``size`` makes; no others are computed.
+
+    A view of the image where nothing changes its size.
+    """
+    pixels = as_image(img).transpose(1, 2, 0)
+    return _resampled(pixels, size, part, interpolation, antialias).transpose(2, 0, 1)
 
 
 def _resampled(

@@ -12,9 +12,10 @@ from oxidet._arrays import F32
 
 
 class Sample(NamedTuple):
-    """One image with its objects. A data set's ``(img, bbox, label, difficult)`` is one already.
+    """One image with its objects. A data set's ``(img, bbox, label, difficult[, crowd])`` is one
+    already.
 
-    The fourth and fifth element may be left out: ``Sample(img, bbox, label)``.
+    The elements from the fourth on may be left out: ``Sample(img, bbox, label)``.
     """
 
     img: F32
@@ -25,8 +26,19 @@ class Sample(NamedTuple):
     """(R,) int32, from 0."""
     difficult: NDArray[np.bool_] | None = None
     """(R,) bool, or None where nobody said."""
+    crowd: NDArray[np.bool_] | None = None
+    """(R,) bool, whether a box is one around many objects, or None where nobody said."""
     scale: float = 1.0
     """Height of ``img`` over height of the original image."""
+
+    def select(self, rows: Any) -> Sample:
+        """The sample with some of its objects: a mask (R,) or positions."""
+        return self._replace(
+            bbox=self.bbox[rows],
+            label=self.label[rows],
+            difficult=None if self.difficult is None else self.difficult[rows],
+            crowd=None if self.crowd is None else self.crowd[rows],
+        )
 
 
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -69,13 +81,26 @@ class Compose:
 
 
 class OnImage:
-    """A function of the image alone, such as a normalisation, as a transform."""
+    """A function of the image alone, such as a normalisation, as a transform.
 
-    def __init__(self, function: Callable[[F32], F32]) -> None:
+    With ``random=True`` the function takes the Generator as well: what is a transform of an image,
+    such as ``ColorJitter``, then is one of a sample, whose boxes stay as they are.
+
+    >>> import numpy as np
+    >>> from oxidet.transforms import ColorJitter, OnImage, Sample
+    >>> jitter = OnImage(ColorJitter(0.4, 0.4, 0.4, 0.05), random=True)
+    >>> sample = Sample(np.full((3, 4, 5), 100, np.float32), np.zeros((0, 4)), np.zeros(0))
+    >>> jitter(sample, np.random.default_rng(0)).img.shape
+    (3, 4, 5)
+    """
+
+    def __init__(self, function: Callable[..., Any], random: bool = False) -> None:
         self.function = function
+        self.random = random
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return sample._replace(img=self.function(sample.img))
+        img = self.function(sample.img, rng) if self.random else self.function(sample.img)
+        return sample._replace(img=img)
 
     def __repr__(self) -> str:
-        return f"OnImage({self.function!r})"
+        return f"OnImage({self.function!r}{', random=True' if self.random else ''})"
