@@ -66,7 +66,7 @@ fn time_prepared(group: &mut BenchmarkGroup<'_, FlopTime>, layer: &Layer, option
 
     let mut state = (Vec::new(), vec![0.0; conv.output_len()]);
     let check = |(_, output): &mut (Vec<f32>, Vec<f32>)| {
-        let mut expected = conv::forward(conv, input, weight, Some(bias));
+        let mut expected = conv::forward(conv, input, weight, Some(bias), Precision::Direct);
         expected.iter_mut().for_each(|value| *value = value.max(0.0));
         common::assert_close(&title, output, &expected, TOLERANCE);
     };
@@ -100,10 +100,11 @@ fn time_pass(group: &mut BenchmarkGroup<'_, FlopTime>, pass: &str, title: &str, 
     let input = &common::values(conv.input_len(), 1);
     let weight = &common::values(conv.weight_len(), 2);
     let grad = &common::values(conv.output_len(), 3);
+    let precision = Precision::Winograd;
     let kernel = || match pass {
-        "forward" => conv::forward(conv, input, weight, None),
-        "backward_data" => conv::backward_data(conv, grad, weight),
-        _ => conv::backward_weight(conv, input, grad),
+        "forward" => conv::forward(conv, input, weight, None, precision),
+        "backward_data" => conv::backward_data(conv, grad, weight, precision),
+        _ => conv::backward_weight(conv, input, grad, precision),
     };
     let expected = match pass {
         "forward" => conv::reference::forward(conv, input, weight, None),
@@ -111,7 +112,7 @@ fn time_pass(group: &mut BenchmarkGroup<'_, FlopTime>, pass: &str, title: &str, 
         _ => conv::reference::backward_weight(conv, input, grad).0,
     };
     group.throughput(Throughput::Elements(2 * conv.macs() as u64));
-    let check = |got: Vec<f32>| common::assert_close(title, &got, &expected, 1e-5);
+    let check = |got: Vec<f32>| common::assert_close(title, &got, &expected, TOLERANCE);
     common::time(group, title, check, kernel);
 }
 

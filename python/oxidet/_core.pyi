@@ -32,6 +32,7 @@ def conv2d(
     padding: Quad,
     dilation: Pair,
     groups: int,
+    precision: str = "direct",
 ) -> F32: ...
 def conv2d_backward_data(
     grad_output: F32,
@@ -41,6 +42,7 @@ def conv2d_backward_data(
     padding: Quad,
     dilation: Pair,
     groups: int,
+    precision: str = "direct",
 ) -> F32: ...
 def conv2d_backward_weight(
     input: F32,
@@ -50,6 +52,7 @@ def conv2d_backward_weight(
     padding: Quad,
     dilation: Pair,
     groups: int,
+    precision: str = "direct",
 ) -> F32: ...
 def conv2d_backward_bias(grad_output: F32) -> F32: ...
 

@@ -1,9 +1,10 @@
 """How convolutions may round: an explicit choice, per thread of control.
 
 ``"direct"`` sums products in their plain form. ``"winograd"``, the default, permits Winograd
-convolution where a measured table says that it pays; ``"bf16"`` permits bfloat16 multiplicands.
-The setting is about plans, and ``Module.plan`` tells what they chose; layers that run eagerly are
-always direct.
+convolution where an estimate fitted to measurements says that it pays; ``"bf16"`` permits
+bfloat16 multiplicands. It holds for plans, where ``Module.plan`` tells what they chose, for
+convolutions that run eagerly, and for their gradients, which follow the setting of the forward
+pass.
 """
 
 from __future__ import annotations

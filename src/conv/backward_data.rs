@@ -14,35 +14,63 @@
 //! So this file only finds the phases and turns the weights around; the forward pass does the rest.
 
 use super::backward_depthwise;
-use super::forward::forward;
+use super::forward::forward_into;
 use super::geometry::{Axis, Conv2d, Padding};
+use super::prepared::{Epilogue, Precision};
+use crate::memory::Scratch;
 use crate::parallel;
+use crate::rows::{Rows, RowsMut};
 
+/// Floats of a task that copies.
+const LINES: usize = 64 * 1024;
 /// Side of the square blocks in which weights are transposed.
 const BLOCK: usize = 16;
 
 /// Gradient of the input from the gradient of the output, both channels-last.
-pub fn backward_data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<f32> {
-    conv.assert_lengths(conv.input_len(), weight.len(), grad_output.len());
-    if conv.input_len() == 0 || grad_output.is_empty() {
-        return vec![0.0; conv.input_len()];
+pub fn backward_data(
+    conv: &Conv2d,
+    grad_output: &[f32],
+    weight: &[f32],
+    precision: Precision,
+) -> Vec<f32> {
+    let mut grad_input = vec![0.0; conv.input_len()];
+    backward_data_into(conv, grad_output, weight, precision, &mut grad_input);
+    grad_input
+}
+
+/// [`backward_data`] into memory of the caller's, all of which is written.
+pub fn backward_data_into(
+    conv: &Conv2d,
+    grad_output: &[f32],
+    weight: &[f32],
+    precision: Precision,
+    grad_input: &mut [f32],
+) {
+    conv.assert_lengths(grad_input.len(), weight.len(), grad_output.len());
+    if grad_input.is_empty() || grad_output.is_empty() {
+        return grad_input.fill(0.0);
     }
     if backward_depthwise::applies(conv) {
-        return backward_depthwise::data(conv, grad_output, weight);
+        return backward_depthwise::data(conv, grad_output, weight, grad_input);
     }
     let (rows, cols) = (phases(conv, Axis::Rows), phases(conv, Axis::Cols));
-    if let ((1, 1), [row], [col]) = (conv.stride, &rows[..], &cols[..]) {
-        return gradient(conv, (row, col), grad_output, weight);
-    }
-    // Where no tap leads, zero remains.
-    let mut grad_input = vec![0.0; conv.input_len()];
-    for row in &rows {
-        for col in &cols {
-            let part = gradient(conv, (row, col), grad_output, weight);
-            spread(conv, (row, col), &part, &mut grad_input);
+    parallel::assemble(|| {
+        if let ((1, 1), [row], [col]) = (conv.stride, &rows[..], &cols[..]) {
+            return gradient(conv, (row, col), grad_output, weight, precision, grad_input);
         }
-    }
-    grad_input
+        let count = |phases: &[Phase]| phases.iter().map(|phase| phase.count).sum::<usize>();
+        if (count(&rows), count(&cols)) != conv.input {
+            // Where no tap leads, zero remains.
+            parallel::for_each_chunk(grad_input, LINES, |_, part| part.fill(0.0));
+        }
+        for row in &rows {
+            for col in &cols {
+                let mut part = Scratch::new(conv.batch * row.count * col.count * conv.in_channels);
+                gradient(conv, (row, col), grad_output, weight, precision, &mut part);
+                spread(conv, (row, col), &part, grad_input);
+            }
+        }
+    });
 }
 
 /// Input rows (or columns) `first`, `first + stride`, ... and what reaches them.
@@ -88,13 +116,14 @@ fn gradient(
     (row, col): (&Phase, &Phase),
     grad_output: &[f32],
     weight: &[f32],
-) -> Vec<f32> {
+    precision: Precision,
+    to: &mut [f32],
+) {
     let (height, width) = conv.output;
-    let zeros = || vec![0.0; conv.batch * row.count * col.count * conv.in_channels];
     // A padding larger than the kernel reaches leaves outputs that see no input.
     let (rows, cols) = (present(&row.read, height), present(&col.read, width));
     if rows.is_empty() || cols.is_empty() {
-        return zeros();
+        return to.fill(0.0);
     }
     let cropped;
     let grad_output = match rows.len() == height && cols.len() == width {
@@ -122,7 +151,10 @@ fn gradient(
         groups: conv.groups,
         output: (row.count, col.count),
     };
-    forward(&around, grad_output, &turned(conv, (row, col), weight), None)
+    let weight = turned(conv, (row, col), weight);
+    let grad_output = Rows::dense(grad_output, conv.out_channels);
+    let to = RowsMut::dense(to, conv.in_channels);
+    forward_into(&around, grad_output, &weight, None, Epilogue::NONE, precision, to);
 }
 
 /// The part of `read` that exists among `len` rows.
@@ -197,16 +229,20 @@ fn transpose(
 fn spread(conv: &Conv2d, (row, col): (&Phase, &Phase), part: &[f32], grad_input: &mut [f32]) {
     let channels = conv.in_channels;
     let line = conv.input.1 * channels;
-    let lines = part.chunks_exact(col.count * channels);
-    for (index, from) in lines.enumerate() {
-        let (image, t) = (index / row.count, index % row.count);
-        let y = image * conv.input.0 + row.first + t * conv.stride.0;
-        let to = grad_input[y * line..][..line].chunks_exact_mut(channels);
-        let to = to.skip(col.first).step_by(conv.stride.1);
-        for (to, from) in to.zip(from.chunks_exact(channels)) {
-            to.copy_from_slice(from);
+    let lines = (LINES / line).max(1);
+    parallel::for_each_chunk(grad_input, lines * line, |index, to| {
+        for (to, y) in to.chunks_exact_mut(line).zip(index * lines..) {
+            let (image, y) = (y / conv.input.0, y % conv.input.0);
+            let Some(distance) = y.checked_sub(row.first) else { continue };
+            if !distance.is_multiple_of(conv.stride.0) {
+                continue;
+            }
+            let from = (image * row.count + distance / conv.stride.0) * col.count * channels;
+            let from = part[from..][..col.count * channels].chunks_exact(channels);
+            let to = to.chunks_exact_mut(channels).skip(col.first).step_by(conv.stride.1);
+            to.zip(from).for_each(|(to, from)| to.copy_from_slice(from));
         }
-    }
+    });
 }
 
 #[cfg(test)]
@@ -226,7 +262,7 @@ mod tests {
                     let grad = values(conv.output_len(), 1);
                     let weight = values(conv.weight_len(), 2);
                     let expected = reference::backward_data(&conv, &grad, &weight);
-                    let got = backward_data(&conv, &grad, &weight);
+                    let got = backward_data(&conv, &grad, &weight, Precision::Direct);
                     assert!(close(&got, &expected, 1e-5), "{conv:?}");
                 }
             }
@@ -239,7 +275,7 @@ mod tests {
             let grad = values(conv.output_len(), 1);
             let weight = values(conv.weight_len(), 2);
             let expected = reference::backward_data(&conv, &grad, &weight);
-            let got = backward_data(&conv, &grad, &weight);
+            let got = backward_data(&conv, &grad, &weight, Precision::Direct);
             assert!(close(&got, &expected, 1e-5), "{conv:?}");
         }
     }

@@ -12,10 +12,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::geometry::{Axis, Conv2d};
 use crate::isa::vectorize;
+use crate::memory::Scratch;
+use crate::parallel;
 
 /// Parts into which the sum over all output lines is split: fixed, so that its order is.
 const PARTS: usize = 16;
@@ -33,12 +33,11 @@ fn columns(conv: &Conv2d, v: usize) -> Range<usize> {
 }
 
 /// Gradient of the input; both gradients are channels-last and not empty.
-pub(super) fn data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<f32> {
-    let mut grad_input = vec![0.0; conv.input_len()];
+pub(super) fn data(conv: &Conv2d, grad_output: &[f32], weight: &[f32], grad_input: &mut [f32]) {
     let (height, width) = conv.input;
     let out_line = conv.output.1 * conv.out_channels;
-    let lines = grad_input.par_chunks_mut(width * conv.in_channels).enumerate();
-    lines.for_each(|(line, target)| {
+    parallel::for_each_chunk(grad_input, width * conv.in_channels, |line, target| {
+        target.fill(0.0);
         let (image, y) = (line / height, line % height + conv.padding.top);
         for u in 0..conv.kernel.0 {
             // The output line that sees this one through kernel row `u`.
@@ -56,7 +55,6 @@ pub(super) fn data(conv: &Conv2d, grad_output: &[f32], weight: &[f32]) -> Vec<f3
             );
         }
     });
-    grad_input
 }
 
 /// Adds to a line of the input's gradient what reaches it from a line of the output's.
@@ -85,27 +83,22 @@ fn add_to_input(conv: &Conv2d, target: &mut [f32], grad: &[f32], weight: &[f32])
 }
 
 /// Gradient of the weights; input and gradient are channels-last and not empty.
-pub(super) fn weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
+pub(super) fn weight(conv: &Conv2d, input: &[f32], grad_output: &[f32], grad_weight: &mut [f32]) {
     let total = conv.batch * conv.output.0;
-    let share = total.div_ceil(PARTS);
-    let starts: Vec<usize> = (0..total).step_by(share).collect();
-    let parts: Vec<Vec<f32>> = starts
-        .into_par_iter()
-        .map(|start| {
-            let mut sum = vec![0.0; conv.weight_len()];
-            // Sums of one line first, then of lines: shorter sums have smaller rounding errors.
-            let mut of_line = vec![0.0; conv.kernel.1 * conv.out_channels];
-            for line in start..(start + share).min(total) {
-                add_line(conv, input, grad_output, line, &mut of_line, &mut sum);
-            }
-            sum
-        })
-        .collect();
-    let mut total = vec![0.0; conv.weight_len()];
-    for part in parts {
-        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    let (share, len) = (total.div_ceil(PARTS), conv.weight_len());
+    let mut sums = Scratch::new(total.div_ceil(share) * len);
+    parallel::for_each_chunk(&mut sums, len, |index, sum| {
+        sum.fill(0.0);
+        // Sums of one line first, then of lines: shorter sums have smaller rounding errors.
+        let mut of_line = vec![0.0; conv.kernel.1 * conv.out_channels];
+        for line in index * share..((index + 1) * share).min(total) {
+            add_line(conv, input, grad_output, line, &mut of_line, sum);
+        }
+    });
+    grad_weight.fill(0.0);
+    for sum in sums.chunks(len) {
+        grad_weight.iter_mut().zip(sum).for_each(|(t, p)| *t += p);
     }
-    total
 }
 
 /// Adds to the weights' gradient the products of output line `line`, counted through the batch.

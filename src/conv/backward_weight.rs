@@ -19,8 +19,10 @@
 
 use super::backward_depthwise;
 use super::geometry::{Axis, Conv2d, Padding};
+use super::prepared::Precision;
 use crate::gemm::{PackedRows, Pixels, add_product};
 use crate::isa::Isa;
+use crate::memory::Scratch;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, Tile, Tiling};
 
@@ -37,37 +39,55 @@ const SHARES: usize = 1 << 20;
 const FEW_CHANNELS: usize = 8;
 
 /// Gradient of the weights, `(kh, kw, C / groups, O)`.
-pub fn backward_weight(conv: &Conv2d, input: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    conv.assert_lengths(input.len(), conv.weight_len(), grad_output.len());
-    if conv.weight_len() == 0 || grad_output.is_empty() {
-        return vec![0.0; conv.weight_len()];
+pub fn backward_weight(
+    conv: &Conv2d,
+    input: &[f32],
+    grad_output: &[f32],
+    precision: Precision,
+) -> Vec<f32> {
+    let mut grad_weight = vec![0.0; conv.weight_len()];
+    backward_weight_into(conv, input, grad_output, precision, &mut grad_weight);
+    grad_weight
+}
+
+/// [`backward_weight`] into memory of the caller's, all of which is written.
+pub fn backward_weight_into(
+    conv: &Conv2d,
+    input: &[f32],
+    grad_output: &[f32],
+    _precision: Precision,
+    grad_weight: &mut [f32],
+) {
+    conv.assert_lengths(input.len(), grad_weight.len(), grad_output.len());
+    if grad_weight.is_empty() || grad_output.is_empty() {
+        return grad_weight.fill(0.0);
     }
-    if backward_depthwise::applies(conv) {
-        return backward_depthwise::weight(conv, input, grad_output);
-    }
-    let padded;
-    let sum = if conv.in_channels < FEW_CHANNELS && conv.groups == 1 && conv.dilation.1 == 1 {
-        padded = pad(conv, input);
-        Sum::of_kernel_rows(conv, &padded, grad_output)
-    } else {
-        Sum::of_taps(conv, input, grad_output)
-    };
-    parallel::assemble(|| sum.run())
+    parallel::assemble(|| {
+        if backward_depthwise::applies(conv) {
+            return backward_depthwise::weight(conv, input, grad_output, grad_weight);
+        }
+        if conv.in_channels < FEW_CHANNELS && conv.groups == 1 && conv.dilation.1 == 1 {
+            let padded = pad(conv, input);
+            Sum::of_kernel_rows(conv, &padded, grad_output).run(grad_weight);
+        } else {
+            Sum::of_taps(conv, input, grad_output).run(grad_weight);
+        }
+    });
 }
 
 /// The images with their padding, dense.
-fn pad(conv: &Conv2d, input: &[f32]) -> Vec<f32> {
+fn pad(conv: &Conv2d, input: &[f32]) -> Scratch {
     let Padding { top, left, .. } = conv.padding;
     let (height, width) = padded_size(conv);
     let (line, padded_line) = (conv.input.1 * conv.in_channels, width * conv.in_channels);
-    let mut padded = vec![0.0; conv.batch * height * padded_line];
-    for (image, to) in
-        input.chunks(conv.input.0 * line).zip(padded.chunks_mut(height * padded_line))
-    {
-        for (from, to) in image.chunks(line).zip(to.chunks_mut(padded_line).skip(top)) {
+    let mut padded = Scratch::new(conv.batch * height * padded_line);
+    parallel::for_each_chunk(&mut padded, height * padded_line, |image, to| {
+        to.fill(0.0);
+        let image = &input[image * conv.input.0 * line..][..conv.input.0 * line];
+        for (from, to) in image.chunks(line.max(1)).zip(to.chunks_mut(padded_line).skip(top)) {
             to[left * conv.in_channels..][..line].copy_from_slice(from);
         }
-    }
+    });
     padded
 }
 
@@ -119,7 +139,8 @@ impl<'a> Sum<'a> {
         }
     }
 
-    fn run(&self) -> Vec<f32> {
+    /// The sum, into `grad_weight`.
+    fn run(&self, grad_weight: &mut [f32]) {
         let conv = self.conv;
         let pixels = conv.output_pixels();
         let channels = match conv.groups {
@@ -141,22 +162,25 @@ impl<'a> Sum<'a> {
         let isa = Isa::active();
         let scratch_len = PackedRows::len(isa, block.min(share), channels);
 
-        let mut sums = vec![0.0; shares * conv.weight_len()];
-        let mut scratch = vec![0.0; scratch_len * parallel::workers()];
-        let tiling = Tiling { group: conv.depth(), rows, channels };
-        RowsMut::dense(&mut sums, conv.out_channels).for_each_tile_with(
-            tiling,
-            &mut scratch,
-            scratch_len,
-            |buffer, mut tile| {
+        let mut scratch = Scratch::new(scratch_len * parallel::workers());
+        let sum_up = |sums: &mut [f32], scratch: &mut [f32]| {
+            let tiling = Tiling { group: conv.depth(), rows, channels };
+            let sums = RowsMut::dense(sums, conv.out_channels);
+            sums.for_each_tile_with(tiling, scratch, scratch_len, |buffer, mut tile| {
+                (0..tile.rows.count()).for_each(|row| tile.rows.row_mut(row).fill(0.0));
                 let first = tile.first_row / conv.depth() * share;
                 for start in (first..pixels.min(first + share)).step_by(block) {
                     let end = (start + block).min(first + share).min(pixels);
                     self.add_block(isa, start..end, buffer, &mut tile);
                 }
-            },
-        );
-        add_up(sums, conv.weight_len())
+            });
+        };
+        if shares == 1 {
+            return sum_up(grad_weight, &mut scratch);
+        }
+        let mut sums = Scratch::new(shares * conv.weight_len());
+        sum_up(&mut sums, &mut scratch);
+        add_up(&sums, grad_weight);
     }
 
     /// Adds a block of pixels to the part of the sum that a tile holds.
@@ -234,20 +258,20 @@ impl<'a> Sum<'a> {
     }
 }
 
-/// The sum of the parts of `len` floats that `sums` is made of.
-fn add_up(mut sums: Vec<f32>, len: usize) -> Vec<f32> {
-    let (total, rest) = sums.split_at_mut(len);
+/// The sum of the parts that `sums` is made of, each as long as `total`.
+fn add_up(sums: &[f32], total: &mut [f32]) {
     const CHUNK: usize = 16 * 1024;
+    let len = total.len();
     parallel::for_each_chunk(total, CHUNK, |index, total| {
-        for part in rest.chunks(len) {
-            for (t, p) in total.iter_mut().zip(&part[index * CHUNK..]) {
-                *t += p;
+        let count = total.len();
+        let parts = sums.chunks(len).map(|part| &part[index * CHUNK..][..count]);
+        for (number, part) in parts.enumerate() {
+            match number {
+                0 => total.copy_from_slice(part),
+                _ => total.iter_mut().zip(part).for_each(|(t, p)| *t += p),
             }
         }
     });
-    sums.truncate(len);
-    sums.shrink_to_fit();
-    sums
 }
 
 /// Gradient of the bias, `(O,)`: the sum of `grad_output` over all pixels, in float64.
@@ -278,13 +302,18 @@ mod tests {
     use super::super::reference::{self, cases, close, values};
     use super::*;
 
+    const DIRECT: Precision = Precision::Direct;
+
     #[test]
     fn agrees_with_the_naive_sum() {
         for conv in cases() {
             let input = values(conv.input_len(), 1);
             let grad = values(conv.output_len(), 2);
             let (weight, bias) = reference::backward_weight(&conv, &input, &grad);
-            assert!(close(&backward_weight(&conv, &input, &grad), &weight, 1e-5), "{conv:?}");
+            assert!(
+                close(&backward_weight(&conv, &input, &grad, DIRECT), &weight, 1e-5),
+                "{conv:?}"
+            );
             assert!(close(&backward_bias(conv.out_channels, &grad), &bias, 1e-5), "{conv:?}");
         }
     }
@@ -309,7 +338,10 @@ mod tests {
             let input = values(conv.input_len(), 1);
             let grad = values(conv.output_len(), 2);
             let (weight, bias) = reference::backward_weight(&conv, &input, &grad);
-            assert!(close(&backward_weight(&conv, &input, &grad), &weight, 1e-5), "{conv:?}");
+            assert!(
+                close(&backward_weight(&conv, &input, &grad, DIRECT), &weight, 1e-5),
+                "{conv:?}"
+            );
             assert!(close(&backward_bias(conv.out_channels, &grad), &bias, 1e-5), "{conv:?}");
         }
     }
@@ -322,7 +354,10 @@ mod tests {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 pool.unwrap().install(|| {
-                    (backward_weight(&conv, &input, &grad), backward_bias(conv.out_channels, &grad))
+                    (
+                        backward_weight(&conv, &input, &grad, DIRECT),
+                        backward_bias(conv.out_channels, &grad),
+                    )
                 })
             };
             let one = run(1);

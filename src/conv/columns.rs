@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::geometry::{Axis, Conv2d};
+use crate::rows::Rows;
 
 /// Floats of the column buffer: 256 KiB, a quarter of the smallest L2 cache in use today, so that
 /// the block, the packed weights and the output block stay there together.
@@ -24,7 +25,7 @@ pub(super) fn pixels_per_block(conv: &Conv2d) -> usize {
 pub(super) fn gather(
     conv: &Conv2d,
     group: usize,
-    input: &[f32],
+    input: Rows<'_>,
     pixels: Range<usize>,
     columns: &mut [f32],
 ) {
@@ -33,7 +34,8 @@ pub(super) fn gather(
         return;
     }
     let (kh, kw) = conv.kernel;
-    let contiguous_taps = conv.dilation.1 == 1 && conv.groups == 1;
+    let contiguous_taps =
+        conv.dilation.1 == 1 && conv.groups == 1 && input.stride() == input.channels();
     let rows = columns.chunks_exact_mut(conv.depth());
     for (pixel, row) in pixels.zip(rows) {
         let (image, out_row, out_col) = conv.output_position(pixel);
@@ -47,8 +49,7 @@ pub(super) fn gather(
             let first = conv.input_coordinate(Axis::Cols, out_col, 0);
             let last = conv.input_coordinate(Axis::Cols, out_col, kw - 1);
             if let (true, Some(x), Some(_)) = (contiguous_taps, first, last) {
-                let start = (line + x) * channels;
-                target.copy_from_slice(&input[start..start + target.len()]);
+                target.copy_from_slice(input.rows(line + x, kw).as_slice());
                 continue;
             }
             for (v, tap) in target.chunks_exact_mut(channels).enumerate() {
@@ -61,15 +62,15 @@ pub(super) fn gather(
 fn copy_pixel(
     conv: &Conv2d,
     group: usize,
-    input: &[f32],
+    input: Rows<'_>,
     line: usize,
     (out_col, v): (usize, usize),
     target: &mut [f32],
 ) {
     match conv.input_coordinate(Axis::Cols, out_col, v) {
         Some(x) => {
-            let start = (line + x) * conv.in_channels + group * target.len();
-            target.copy_from_slice(&input[start..start + target.len()]);
+            let pixel = input.row(line + x);
+            target.copy_from_slice(&pixel[group * target.len()..][..target.len()]);
         }
         None => target.fill(0.0),
     }

@@ -13,7 +13,7 @@
 //! | `direct` | direct sums as an implicit matrix product |
 //! | `grouped` | direct sums of few channels a group: vectors over channels of several groups |
 //! | `winograd` | 3 x 3 kernels in fewer multiplications |
-//! | `forward` | a layer prepared for one call |
+//! | `forward` | a layer prepared for one call of training |
 //! | `backward_data` | gradient of the input, as convolutions of the gradient of the output |
 //! | `backward_weight` | gradients of the weights and the bias, as sums over pixels |
 //! | `backward_depthwise` | both gradients where groups have one input channel |
@@ -37,10 +37,10 @@ mod winograd;
 
 pub use crate::gemm::Storage;
 pub use algorithm::Algorithm;
-pub use backward_data::backward_data;
-pub use backward_weight::{backward_bias, backward_weight};
+pub use backward_data::{backward_data, backward_data_into};
+pub use backward_weight::{backward_bias, backward_weight, backward_weight_into};
 pub use deformable::Deformable;
-pub use forward::forward;
+pub use forward::{forward, forward_into};
 pub use geometry::{Conv2d, Padding, output_size};
 pub use prepared::{Activation, Epilogue, Options, Packing, Precision, PreparedConv};
 pub use winograd::TileSize;

@@ -24,6 +24,11 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
+impl Epilogue<'_> {
+    /// Nothing is applied.
+    pub const NONE: Self = Epilogue { residual: None, activation: Activation::Identity };
+}
+
 /// Function applied to each value of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {

@@ -7,7 +7,7 @@
 //! | `transposed` | sums over pixels, where the left-hand matrix is read across its rows |
 //! | this one | everything else: a safe face for the gemm crate, which packs on the fly |
 //!
-//! `gemm::gemm` takes raw pointers and two strides per operand; [`MatRef`] and [`MatMut`] carry a
+//! `gemm::gemm` takes raw pointers and two strides per operand; [`MatRef`] and [`RowsMut`] carry a
 //! slice with those strides and prove that every element they can address lies inside it. The
 //! product itself always runs on the calling thread: callers split the *output* into blocks whose
 //! size depends on the geometry alone and hand each block to one task, so the order of every sum,
@@ -17,11 +17,11 @@ mod packed;
 mod tile;
 mod transposed;
 
-use rayon::prelude::*;
-
 pub use packed::{Finish, LONG_SUM, Lhs, PackedMatrix, PackedRows, SHORT_SUM, Source, Storage};
 pub use tile::{Bounds, measure_peak, name as kernel_name, shape as tile_shape};
 pub use transposed::{Pixels, add_product};
+
+use crate::rows::{RowsMut, Tiling};
 
 /// Rows and columns of the output tile that one task of [`product`] computes.
 const TILE: usize = 256;
@@ -66,23 +66,6 @@ impl<'a> MatRef<'a> {
     }
 }
 
-/// A row-major matrix to write: `rows x cols`, rows `row_stride` elements apart.
-pub struct MatMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-}
-
-impl<'a> MatMut<'a> {
-    /// A row-major matrix whose rows start `row_stride >= cols` elements apart.
-    pub fn new(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(row_stride >= cols, "rows of an output must not overlap");
-        assert_fits(data.len(), rows, cols, row_stride);
-        MatMut { data, rows, cols, row_stride }
-    }
-}
-
 fn assert_fits(len: usize, rows: usize, cols: usize, row_stride: usize) {
     let needed = match (rows, cols) {
         (0, _) | (_, 0) => 0,
@@ -98,25 +81,23 @@ fn assert_fits(len: usize, rows: usize, cols: usize, row_stride: usize) {
 ///
 /// # Panics
 /// If the three shapes do not fit together: shapes are computed by kernels, never by users.
-pub fn gemm(dst: MatMut<'_>, accumulate: bool, lhs: MatRef<'_>, rhs: MatRef<'_>) {
+pub fn gemm(mut dst: RowsMut<'_>, accumulate: bool, lhs: MatRef<'_>, rhs: MatRef<'_>) {
     assert_eq!(
-        (dst.rows, dst.cols, lhs.cols),
+        (dst.count(), dst.channels(), lhs.cols),
         (lhs.rows, rhs.cols, rhs.rows),
         "matrix shapes do not fit together"
     );
-    let (m, n, k) = (dst.rows, dst.cols, lhs.cols);
+    let (m, n, k) = (dst.count(), dst.channels(), lhs.cols);
     if m == 0 || n == 0 {
         return;
     }
     if k == 0 {
         if !accumulate {
-            for row in dst.data.chunks_mut(dst.row_stride).take(m) {
-                row[..n].fill(0.0);
-            }
+            (0..m).for_each(|row| dst.row_mut(row).fill(0.0));
         }
         return;
     }
-    // SAFETY: `MatRef::new`, `MatRef::t` and `MatMut::new` established that every element
+    // SAFETY: `MatRef::new`, `MatRef::t` and `RowsMut` established that every element
     // addressed by these extents and strides lies inside its slice; `dst` is borrowed exclusively,
     // so it overlaps neither operand; strides fit `isize` because slices do.
     unsafe {
@@ -124,9 +105,9 @@ pub fn gemm(dst: MatMut<'_>, accumulate: bool, lhs: MatRef<'_>, rhs: MatRef<'_>)
             m,
             n,
             k,
-            dst.data.as_mut_ptr(),
+            dst.as_mut_ptr(),
             1,
-            dst.row_stride as isize,
+            dst.stride() as isize,
             accumulate,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
@@ -144,37 +125,19 @@ pub fn gemm(dst: MatMut<'_>, accumulate: bool, lhs: MatRef<'_>, rhs: MatRef<'_>)
     }
 }
 
-/// `lhs * rhs` as a new row-major matrix, its tiles spread over the threads of the current pool.
+/// `lhs * rhs` as a new row-major matrix, its tiles spread over the threads of [`parallel::for_each`](crate::parallel::for_each).
 ///
 /// # Panics
 /// If the shapes do not fit together.
 pub fn product(lhs: MatRef<'_>, rhs: MatRef<'_>) -> Vec<f32> {
     let (rows, cols) = (lhs.rows, rhs.cols);
     let mut result = vec![0.0; rows * cols];
-    let tiles: Vec<_> = (0..rows)
-        .step_by(TILE)
-        .flat_map(|row| (0..cols).step_by(TILE).map(move |col| (row, col)))
-        .collect();
-    let tiles: Vec<_> = tiles
-        .into_par_iter()
-        .map(|(row, col)| {
-            let (m, n) = (TILE.min(rows - row), TILE.min(cols - col));
-            let mut tile = vec![0.0; m * n];
-            gemm(
-                MatMut::new(&mut tile, m, n, n),
-                false,
-                lhs.rows(row, m),
-                rhs.t().rows(col, n).t(),
-            );
-            (row, col, n, tile)
-        })
-        .collect();
-    for (row, col, n, tile) in tiles {
-        for (i, values) in tile.chunks_exact(n).enumerate() {
-            let at = (row + i) * cols + col;
-            result[at..at + n].copy_from_slice(values);
-        }
-    }
+    let tiling = Tiling { group: usize::MAX, rows: TILE, channels: TILE };
+    RowsMut::new(&mut result, rows, cols, cols).for_each_tile(tiling, |tile| {
+        let (count, width) = (tile.rows.count(), tile.rows.channels());
+        let lhs = lhs.rows(tile.first_row, count);
+        gemm(tile.rows, false, lhs, rhs.t().rows(tile.first_channel, width).t());
+    });
     result
 }
 
@@ -188,7 +151,7 @@ mod tests {
         let (a, b) = (values(m * k, 1), values(k * n, 2));
         let (lhs, rhs) = (MatRef::new(&a, m, k, k), MatRef::new(&b, k, n, n));
         let mut whole = vec![0.0; m * n];
-        gemm(MatMut::new(&mut whole, m, n, n), false, lhs, rhs);
+        gemm(RowsMut::new(&mut whole, m, n, n), false, lhs, rhs);
         let tiled = product(lhs, rhs);
         assert!(whole.iter().zip(&tiled).all(|(a, b)| (a - b).abs() < 1e-5));
     }
@@ -216,7 +179,7 @@ mod tests {
                 let start = values(m * n, 3);
                 for accumulate in [false, true] {
                     let mut c = start.clone();
-                    gemm(MatMut::new(&mut c, m, n, n), accumulate, lhs, rhs);
+                    gemm(RowsMut::new(&mut c, m, n, n), accumulate, lhs, rhs);
                     for i in 0..m {
                         for j in 0..n {
                             let mut sum =
@@ -246,7 +209,7 @@ mod tests {
     fn an_empty_sum_is_zero_and_row_gaps_stay_untouched() {
         let mut c = vec![7.0; 5];
         gemm(
-            MatMut::new(&mut c, 2, 2, 3),
+            RowsMut::new(&mut c, 2, 2, 3),
             false,
             MatRef::new(&[], 2, 0, 0),
             MatRef::new(&[], 0, 2, 2),

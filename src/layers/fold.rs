@@ -63,7 +63,7 @@ mod tests {
     use super::super::batch_norm::normalize;
     use super::*;
     use crate::conv::reference::{close, values};
-    use crate::conv::{Conv2d, Padding, forward};
+    use crate::conv::{Conv2d, Padding, Precision, forward};
 
     #[test]
     fn folded_equals_unfolded() {
@@ -83,10 +83,13 @@ mod tests {
         let norm = Norm::new(&mean, &var, Some(&gamma), Some(&beta), 1e-3).unwrap();
         let conv_bias = values(outputs, 6);
         for bias in [None, Some(&conv_bias[..])] {
-            let unfolded =
-                normalize(&norm, &forward(&conv, &input, &packed(&weight), bias)).unwrap();
+            let unfolded = normalize(
+                &norm,
+                &forward(&conv, &input, &packed(&weight), bias, Precision::Direct),
+            )
+            .unwrap();
             let (w, b) = fold(outputs, &weight, bias, &norm).unwrap();
-            let folded = forward(&conv, &input, &packed(&w), Some(&b));
+            let folded = forward(&conv, &input, &packed(&w), Some(&b), Precision::Direct);
             assert!(close(&folded, &unfolded, 1e-5));
             let mut in_place = packed(&weight);
             assert_eq!(fold_packed(outputs, &mut in_place, bias, &norm).unwrap(), b);

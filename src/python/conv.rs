@@ -6,7 +6,8 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
-use super::{compute, shape4, slice, wrap};
+use super::graph::to_precision;
+use super::{lead, shape4, slice, wrap};
 use crate::conv::{self, Conv2d, Deformable, Padding};
 use crate::gemm::{self, MatRef};
 use crate::memory::result_len;
@@ -42,6 +43,7 @@ fn check_grad(conv: &Conv2d, got: Quad) -> Result<()> {
 /// Convolution: input (N, H, W, C), weight (kh, kw, C / groups, O), bias (O,).
 /// `padding` is (top, bottom, left, right).
 #[pyfunction]
+#[pyo3(signature = (input, weight, bias, stride, padding, dilation, groups, precision="direct"))]
 fn conv2d<'py>(
     py: Python<'py>,
     input: PyReadonlyArray4<'py, f32>,
@@ -51,6 +53,7 @@ fn conv2d<'py>(
     padding: Quad,
     dilation: Pair,
     groups: usize,
+    precision: &str,
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let conv = geometry(shape4(&input), shape4(&weight), stride, padding, dilation, groups)?;
     let (x, w) = (slice(&input, "input")?, slice(&weight, "weight")?);
@@ -59,12 +62,14 @@ fn conv2d<'py>(
         let expected = format!("shape ({},)", conv.out_channels);
         return Err(Error::shape("bias", expected, format!("({},)", b.len())).into());
     }
-    let output = compute(py, || Ok(conv::forward(&conv, x, w, b)))?;
+    let precision = to_precision(precision)?;
+    let output = lead(py, || conv::forward(&conv, x, w, b, precision))?;
     wrap(py, output, [conv.batch, conv.output.0, conv.output.1, conv.out_channels])
 }
 
 /// Gradient of the input of [`conv2d`]; `input_size` is (H, W).
 #[pyfunction]
+#[pyo3(signature = (grad_output, weight, input_size, stride, padding, dilation, groups, precision="direct"))]
 fn conv2d_backward_data<'py>(
     py: Python<'py>,
     grad_output: PyReadonlyArray4<'py, f32>,
@@ -74,18 +79,21 @@ fn conv2d_backward_data<'py>(
     padding: Quad,
     dilation: Pair,
     groups: usize,
+    precision: &str,
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let (kernel, grad) = (shape4(&weight), shape4(&grad_output));
     let input = (grad.0, input_size.0, input_size.1, kernel.2.saturating_mul(groups));
     let conv = geometry(input, kernel, stride, padding, dilation, groups)?;
     check_grad(&conv, grad)?;
     let (g, w) = (slice(&grad_output, "grad_output")?, slice(&weight, "weight")?);
-    let result = compute(py, || Ok(conv::backward_data(&conv, g, w)))?;
+    let precision = to_precision(precision)?;
+    let result = lead(py, || conv::backward_data(&conv, g, w, precision))?;
     wrap(py, result, [conv.batch, conv.input.0, conv.input.1, conv.in_channels])
 }
 
 /// Gradient of the weight of [`conv2d`]; `kernel_size` is (kh, kw).
 #[pyfunction]
+#[pyo3(signature = (input, grad_output, kernel_size, stride, padding, dilation, groups, precision="direct"))]
 fn conv2d_backward_weight<'py>(
     py: Python<'py>,
     input: PyReadonlyArray4<'py, f32>,
@@ -95,13 +103,15 @@ fn conv2d_backward_weight<'py>(
     padding: Quad,
     dilation: Pair,
     groups: usize,
+    precision: &str,
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let (x, grad) = (shape4(&input), shape4(&grad_output));
     let kernel = (kernel_size.0, kernel_size.1, x.3 / groups.max(1), grad.3);
     let conv = geometry(x, kernel, stride, padding, dilation, groups)?;
     check_grad(&conv, grad)?;
     let (x, g) = (slice(&input, "input")?, slice(&grad_output, "grad_output")?);
-    let result = compute(py, || Ok(conv::backward_weight(&conv, x, g)))?;
+    let precision = to_precision(precision)?;
+    let result = lead(py, || conv::backward_weight(&conv, x, g, precision))?;
     wrap(py, result, [kernel.0, kernel.1, kernel.2, kernel.3])
 }
 
@@ -112,7 +122,7 @@ fn conv2d_backward_bias<'py>(
     grad_output: PyReadonlyArray4<'py, f32>,
 ) -> PyResult<Bound<'py, PyArray1<f32>>> {
     let (channels, g) = (shape4(&grad_output).3, slice(&grad_output, "grad_output")?);
-    let result = compute(py, || Ok(conv::backward_bias(channels, g)))?;
+    let result = lead(py, || conv::backward_bias(channels, g))?;
     wrap(py, result, [channels])
 }
 
@@ -218,7 +228,7 @@ fn matmul<'py>(
     result_len::<f32>("input", &[m, n])?;
     let lhs = matrix(&a, "a", transpose_a)?;
     let rhs = matrix(&b, "b", transpose_b)?;
-    let result = compute(py, || Ok(gemm::product(lhs, rhs)))?;
+    let result = lead(py, || gemm::product(lhs, rhs))?;
     wrap(py, result, [m, n])
 }
 

@@ -472,7 +472,7 @@ fn to_shape(shape: &[usize]) -> PyResult<Shape> {
     }
 }
 
-fn to_precision(name: &str) -> Result<Precision> {
+pub(super) fn to_precision(name: &str) -> Result<Precision> {
     match name {
         "direct" => Ok(Precision::Direct),
         "winograd" => Ok(Precision::Winograd),

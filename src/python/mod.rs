@@ -41,6 +41,12 @@ fn compute<T: Send>(
     Ok(py.detach(|| crate::parallel::install(kernel))??)
 }
 
+/// Runs a kernel whose loops are all [`parallel`](crate::parallel)'s, with the GIL released: this
+/// thread leads those of our pool.
+fn lead<T: Send>(py: Python<'_>, kernel: impl FnOnce() -> T + Send) -> PyResult<T> {
+    Ok(py.detach(|| crate::parallel::lead(kernel))?)
+}
+
 /// The elements of a C-contiguous array. The Python side converts before it calls, so a failure
 /// here names a mistake of ours rather than of the user's.
 fn slice<'a, T: Element, D: Dimension>(

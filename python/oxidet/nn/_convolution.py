@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import INT32_MAX, as_float32, integer, nchw, nhwc, pair
+from oxidet._precision import get_precision
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import Symbol
 from oxidet.nn.trace import Trace
@@ -71,9 +72,11 @@ def _conv2d(
 ) -> Array:
     x, w = nhwc(input, "input"), _hwio(weight)
     steps, spread = pair(stride, "stride"), pair(dilation, "dilation")
-    ctx.geometry = (steps, _resolve_padding(padding, w.shape[:2], steps, spread), spread, groups)
+    sides = _resolve_padding(padding, w.shape[:2], steps, spread)
+    # The precision in force now holds for the gradients too.
+    ctx.options = (steps, sides, spread, groups, get_precision())
     b = None if bias is None else as_float32(bias, "bias", ndim=1, form="(O,)")
-    result = _core.conv2d(x, w, None if b is None else np.ascontiguousarray(b), *ctx.geometry)
+    result = _core.conv2d(x, w, None if b is None else np.ascontiguousarray(b), *ctx.options)
     ctx.size, ctx.kernel_size = x.shape[1:3], w.shape[:2]
     # Each gradient needs the other operand only.
     ctx.weight = w if ctx.needs_input_grad[0] else None
@@ -86,10 +89,10 @@ def _conv2d_backward(ctx: Context, grad: Array) -> tuple[Array | None, Array | N
     need_input, need_weight, need_bias = ctx.needs_input_grad
     grad_input = grad_weight = grad_bias = None
     if need_input:
-        grad_input = nchw(_core.conv2d_backward_data(g, ctx.weight, ctx.size, *ctx.geometry))
+        grad_input = nchw(_core.conv2d_backward_data(g, ctx.weight, ctx.size, *ctx.options))
     if need_weight:
         grad_weight = _oihw(
-            _core.conv2d_backward_weight(ctx.input, g, ctx.kernel_size, *ctx.geometry)
+            _core.conv2d_backward_weight(ctx.input, g, ctx.kernel_size, *ctx.options)
         )
     if need_bias:
         grad_bias = _core.conv2d_backward_bias(g)

@@ -176,7 +176,7 @@ impl Net {
                         })
                         .collect(),
                 };
-                forward(&conv, x(0), &weight, layer.bias.map(at))
+                forward(&conv, x(0), &weight, layer.bias.map(at), Precision::Direct)
             }
             Op::BatchNorm(norm, _) => {
                 let (weight, bias) = (norm.weight.map(at), norm.bias.map(at));
