@@ -75,6 +75,14 @@ Threads = Annotated[
 ]
 
 
+Batch = Annotated[
+    int,
+    typer.Option(
+        "--batch", "--batch-size", min=1, metavar="N", help="Images given to the network at once."
+    ),
+]
+
+
 def set_threads(threads: int | None) -> None:
     """Apply ``--threads``."""
     if threads is not None:

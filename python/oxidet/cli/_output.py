@@ -11,24 +11,35 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from oxidet._atomic import atomic_write
 from oxidet.data import ItemError
+from oxidet.train.progress import duration
 
 T = TypeVar("T")
 
 UNLIMITED = 10_000  # columns of what is no terminal
 NARROWEST = 76  # columns that the tables need
 LONGEST = 600  # characters of an error's line
+SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
 
 
 def never_fail() -> None:
@@ -177,8 +188,8 @@ def json_text(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
-def prepare_json(file: str | None) -> None:
-    """Refuse, before there is a result to lose, a file that :func:`write_json` cannot write."""
+def prepare_file(file: str | None) -> None:
+    """Refuse, before there is a result to lose, a file that cannot be written."""
     if file is None or file == "-":
         return
     Path(file).resolve().parent.mkdir(parents=True, exist_ok=True)
@@ -196,24 +207,68 @@ def write_json(file: str, content: Mapping[str, Any]) -> None:
         stream.write(text)
 
 
-def progress() -> Progress:
-    """A progress display on stderr that vanishes when done; silent where there is no terminal."""
-    out = console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=out,
-        transient=True,
-        disable=not out.is_terminal,
-    )
+class Rate(ProgressColumn):
+    """How many images a second."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing until there is something to measure."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
+class Counter:
+    """How far something has come: a bar in a terminal, else a line now and then on stderr.
+
+    The bar vanishes when done; the first line comes late enough that short work has none.
+    """
+
+    def __init__(self, total: int, description: str, done: int = 0) -> None:
+        self.total, self.description, self.done, self._before = total, description, done, done
+        self._started = time.monotonic()
+        self._next_line = self._started + SECONDS_BETWEEN_LINES
+        out = console(stderr=True)
+        self._bar = None
+        if out.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                Rate(),
+                TimeRemainingColumn(),
+                console=out,
+                transient=True,
+            )
+            self._task = self._bar.add_task(description, total=total, completed=done)
+
+    def __enter__(self) -> Counter:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.advance(self._task)
+            return
+        now = time.monotonic()
+        if now >= self._next_line and self.done < self.total:
+            self._next_line = now + SECONDS_BETWEEN_LINES
+            rate = (self.done - self._before) / (now - self._started)
+            left = duration((self.total - self.done) / rate)
+            say(
+                f"{self.description} {self.done}/{self.total}, {rate:.1f}/s, {left} left",
+                stderr=True,
+            )
 
 
 def track(items: Sequence[T], description: str) -> Iterator[T]:
-    """The items, with a progress bar while they are taken."""
-    with progress() as bar:
-        task = bar.add_task(description, total=len(items))
+    """The items, with progress shown while they are taken."""
+    with Counter(len(items), description) as counter:
         for item in items:
             yield item
-            bar.advance(task)
+            counter.step()

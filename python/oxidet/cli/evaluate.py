@@ -71,7 +71,7 @@ def evaluate(
       oxidet eval --weights run/best.npz --data VOC2007 --use-07-metric
     """
     _options.set_threads(threads)
-    _output.prepare_json(json_file)
+    _output.prepare_file(json_file)
     detector = load_named_detector(weights, model, normalization, class_names)
     dataset = open_dataset(
         data,

@@ -124,10 +124,11 @@ def draw(
     return picture
 
 
-def save_png(path: str | os.PathLike[str], image: Any) -> None:
+def save_png(path: str | os.PathLike[str], image: Any, *, durable: bool = True) -> None:
     """Write an image to a PNG file that is either complete or not there.
 
     ``image`` is a Pillow image, such as ``draw`` returns, or anything else ``read_image`` takes.
+    ``durable=False`` does not wait for the disk, so that a power failure may undo it.
     Needs the extra ``images``. OSError where the file cannot be written; a file that was there
     before is then still intact.
     """
@@ -135,7 +136,7 @@ def save_png(path: str | os.PathLike[str], image: Any) -> None:
     if not hasattr(image, "save"):
         image_module = _extras.require("PIL.Image", extra="images")
         picture = image_module.fromarray(displayed_pixels(image))
-    with atomic_write(path) as file:
+    with atomic_write(path, durable=durable) as file:
         picture.save(file, format="PNG")
 
 
