@@ -278,7 +278,7 @@ class Run:
                         target = None if targets is None else targets.next(path)
                         if target is not None:
                             scale = legible_scale(*pixels.shape[1:])
-                            save_png(target, draw(pixels, found, scale=scale), durable=False)
+                            save_png(target, draw(pixels, found, scale=scale), quick=True)
                         journal.append(_record(path, found, target))
                     counter.step()
 

@@ -124,11 +124,12 @@ def draw(
     return picture
 
 
-def save_png(path: str | os.PathLike[str], image: Any, *, durable: bool = True) -> None:
+def save_png(path: str | os.PathLike[str], image: Any, *, quick: bool = False) -> None:
     """Write an image to a PNG file that is either complete or not there.
 
     ``image`` is a Pillow image, such as ``draw`` returns, or anything else ``read_image`` takes.
-    ``durable=False`` does not wait for the disk, so that a power failure may undo it.
+    ``quick=True``, for many pictures, compresses little and does not wait for the disk, so that a
+    power failure may undo it.
     Needs the extra ``images``. OSError where the file cannot be written; a file that was there
     before is then still intact.
     """
@@ -136,8 +137,8 @@ def save_png(path: str | os.PathLike[str], image: Any, *, durable: bool = True) 
     if not hasattr(image, "save"):
         image_module = _extras.require("PIL.Image", extra="images")
         picture = image_module.fromarray(displayed_pixels(image))
-    with atomic_write(path, durable=durable) as file:
-        picture.save(file, format="PNG")
+    with atomic_write(path, durable=not quick) as file:
+        picture.save(file, format="PNG", **({"compress_level": 1} if quick else {}))
 
 
 def legible_scale(height: int, width: int) -> int:
