@@ -82,16 +82,16 @@ def assert_each_once(tmp_path: Path, paths: list[Path], damaged: tuple[int, ...]
 
 
 def test_killed_twice_and_every_image_is_there_once(tiny_detector, tmp_path):
-    damaged = (3, 200)
-    paths = make_folder(tmp_path / "in", 300, damaged)
+    damaged = (3, 100)
+    paths = make_folder(tmp_path / "in", 120, damaged)
     out, journal = tmp_path / "out", tmp_path / "found.json.partial"
     command = (tmp_path / "in", "--weights", tiny_detector, "--json", tmp_path / "found.json",
                "--csv", tmp_path / "found.csv", "--save-images", out, "--quiet", *LOW)  # fmt: skip
-    kill_after(start(*command), journal, 60)
+    kill_after(start(*command), journal, 25)
     assert not (tmp_path / "found.json").exists()
     with open(journal, "ab") as file:  # as if the process had died within a line
         file.write(b'{"path": "half a li')
-    kill_after(start(*command), journal, 150)
+    kill_after(start(*command), journal, 60)
     process = start(*command)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
