@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from oxidet._arrays import choice, integer, number
@@ -216,6 +216,152 @@ class LinearLR(LRScheduler):
             return base_lr * self.end_factor
         done = step / self.total_iters
         return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+class LambdaLR(LRScheduler):
+    """Multiply the initial rate by a function of the step.
+
+    Parameters
+    ----------
+    optimizer
+        The optimiser.
+    lr_lambda
+        From the number of steps taken to a factor. It is not part of the state: who continues a
+        run gives the same function again.
+
+    Examples
+    --------
+    >>> from oxidet import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(2, 1).parameters(), lr=0.5)
+    >>> schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    >>> schedule.step()
+    >>> optimizer.param_groups[0]["lr"]
+    0.25
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]) -> None:
+        if not callable(lr_lambda):
+            raise TypeError(f"lr_lambda: expected a function, got {type(lr_lambda).__name__}")
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        """``base_lr * lr_lambda(step)``."""
+        return base_lr * float(self.lr_lambda(step))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Progress, without the function."""
+        state = super().state_dict()
+        del state["lr_lambda"]
+        return state
+
+
+class OneCycleLR(LRScheduler):
+    """Up to a high rate and down to next to nothing: Smith's policy of a single cycle.
+
+    Smith and Topin, "Super-convergence: very fast training of neural networks using large learning
+    rates" (2017), in the two phases and with the steps of ``torch.optim.lr_scheduler.OneCycleLR``.
+    The momentum moves against the rate.
+
+    Parameters
+    ----------
+    optimizer
+        The optimiser; for ``cycle_momentum`` one with a momentum or betas.
+    max_lr
+        The highest rate, one for all groups or one for each.
+    total_steps
+        Steps of the whole cycle; the rate stays where it is after them.
+    pct_start
+        Share of the steps on the way up, above 0 and below 1.
+    anneal_strategy
+        ``"cos"`` or ``"linear"``.
+    cycle_momentum, base_momentum, max_momentum
+        Whether the momentum (the first beta) falls from ``max_momentum`` to ``base_momentum`` while
+        the rate rises, and back.
+    div_factor, final_div_factor
+        The first rate is ``max_lr / div_factor``, the last that divided by ``final_div_factor``.
+
+    Examples
+    --------
+    >>> from oxidet import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1, momentum=0.9)
+    >>> schedule = optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 10, pct_start=0.5)
+    >>> [round(schedule.lr_at(step, 0.1), 4) for step in (0, 2, 4, 9)]
+    [0.004, 0.052, 0.1, 0.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        self.total_steps = integer(total_steps, "total_steps", 1)
+        self.pct_start = number(pct_start, "pct_start", 0, 1)
+        if pct_start in (0, 1):
+            raise ValueError(f"pct_start: expected a number between 0 and 1, got {pct_start!r}")
+        self.anneal_strategy = choice(anneal_strategy, "anneal_strategy", ("cos", "linear"))
+        self.cycle_momentum = bool(cycle_momentum)
+        self.base_momentum = number(base_momentum, "base_momentum", 0, 1)
+        self.max_momentum = number(max_momentum, "max_momentum", 0, 1)
+        self.div_factor = number(div_factor, "div_factor", 1)
+        self.final_div_factor = number(final_div_factor, "final_div_factor", 1)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+        groups = optimizer.param_groups
+        highest = list(max_lr) if isinstance(max_lr, Sequence) else [max_lr] * len(groups)
+        if len(highest) != len(groups):
+            raise ValueError(
+                f"max_lr: expected a rate for each of {len(groups)} groups, got {len(highest)}"
+            )
+        if self.cycle_momentum and not {"momentum", "betas"} & set(optimizer.defaults):
+            raise ValueError(
+                "cycle_momentum: expected an optimizer with momentum or betas, "
+                f"got {type(optimizer).__name__}"
+            )
+        for group, rate in zip(groups, highest, strict=True):
+            group["initial_lr"] = number(rate, "max_lr", 0)
+        super().__init__(optimizer)
+
+    def lr_at(self, step: int, base_lr: float) -> float:
+        """The rate at ``step``, ``base_lr`` being the highest."""
+        first = base_lr / self.div_factor
+        return self._at(step, first, base_lr, first / self.final_div_factor)
+
+    def momentum_at(self, step: int) -> float:
+        """The momentum at ``step``."""
+        return self._at(step, self.max_momentum, self.base_momentum, self.max_momentum)
+
+    def _at(self, step: int, first: float, middle: float, last: float) -> float:
+        # As torch has it: the top may lie between two steps.
+        top, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        step = min(step, end)
+        if step < top:
+            return self._between(first, middle, step / top)
+        return self._between(middle, last, (step - top) / (end - top))
+
+    def _between(self, start: float, stop: float, share: float) -> float:
+        if self.anneal_strategy == "cos":
+            return stop + (start - stop) / 2 * (1 + math.cos(math.pi * share))
+        return start + (stop - start) * share
+
+    def _apply(self) -> None:
+        super()._apply()
+        if not self.cycle_momentum:
+            return
+        momentum = self.momentum_at(self.last_epoch)
+        for group in self.optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            else:
+                group["momentum"] = momentum
 
 
 class SequentialLR(LRScheduler):
