@@ -192,7 +192,7 @@ def test_the_recipes_of_the_digits(oxidet_command, tmp_path, monkeypatch):
         (["--data", "{voc}", "--split", "dev"], "split: expected one of"),
         (["--data", "{voc}", "--weights", "nothing.npz"], "nothing.npz: No such file"),
         (["--data", "nowhere"], "nowhere"),
-        (["--data", "{voc}", "--batch-size", "2"], "batch_size: expected 1 for images of mixed"),
+        (["--data", "{voc}", "--batch-size", "2"], "images: expected sizes that are scaled to one"),
     ],
 )
 def test_settings_that_do_not_fit(oxidet_command, voc, tmp_path, options, expected):

@@ -49,7 +49,7 @@ def make_trainer(out: Path, **changes: Any) -> ClassifierTrainer:
     optimizer = changes.pop("make_optimizer", None)
     options: dict[str, Any] = {
         "epochs": 4, "lr": 0.05, "augment": noise, "quiet": True, "checkpoint_every": 1,
-        "optimizer": None if optimizer is None else optimizer(model.parameters()),
+        "optimizer": "sgd" if optimizer is None else optimizer(model.parameters()),
         "validation": Stripes(64, seed=1), **changes,
     }  # fmt: skip
     return ClassifierTrainer(model, Stripes(96), out, **options)
@@ -118,7 +118,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_grad_norm": 2.0,
         "max_grad_value": 0.5,
         "label_smoothing": 0.1,
-        "average_decay": 0.9,
+        "ema": 0.9,
         "after_step": nn.utils.clip_filter_rms_,
     },
     "Nesterov, polynomial": {
@@ -130,7 +130,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": lambda o, _: lr_scheduler.ReduceLROnPlateau(
             o, "max", 0.5, patience=0, threshold=0.2
         ),
-        "average_decay": 0.99,
+        "ema": 0.99,
     },
 }
 
@@ -187,7 +187,7 @@ def test_the_rate_falls_on_a_plateau(tmp_path: Path) -> None:
 
 
 def test_the_average_is_judged_and_saved(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, epochs=2, average_decay=0.5)
+    trainer = make_trainer(tmp_path, epochs=2, ema=0.5)
     best = trainer.run()
     assert trainer.average is not None
     assert trainer.judged is trainer.average.model
@@ -229,11 +229,11 @@ def test_refusals(tmp_path: Path) -> None:
     for changes, message in [
         ({"max_grad_value": 0}, "max_grad_value: expected a positive number, got 0"),
         ({"auxiliary_weight": -1}, "auxiliary_weight: expected a number of at least 0, got -1"),
-        ({"average_decay": 2}, "decay"),
+        ({"ema": 2}, "decay"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_trainer(tmp_path, **changes)
     make_trainer(tmp_path, epochs=1).run()
-    with pytest.raises(ValueError, match="average_decay was None and is"):
-        make_trainer(tmp_path, average_decay=0.9, resume=True)
+    with pytest.raises(ValueError, match="ema was None and is"):
+        make_trainer(tmp_path, ema=0.9, resume=True)

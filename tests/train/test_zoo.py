@@ -37,7 +37,7 @@ def make_trainer(name: str, out: Path, **options: Any) -> ClassifierTrainer:
     model = get_model(name, num_classes=10, **config)
     rng, (channels, side) = np.random.default_rng(0), image_size(name)
     data = [(rng.standard_normal((channels, side, side), np.float32), i % 3) for i in range(4)]
-    make_optimizer = options.pop("make_optimizer", lambda parameters: None)
+    make_optimizer = options.pop("make_optimizer", lambda parameters: "sgd")
     return ClassifierTrainer(
         model,
         data,

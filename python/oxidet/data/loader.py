@@ -36,6 +36,7 @@ class ItemError(RuntimeError):
     def __init__(self, message: str, index: int) -> None:
         super().__init__(message)
         self.index = index
+        self.line: str | None = None  # what is said of it where it is left out, if not the cause
 
 
 class DataLoader:
@@ -85,6 +86,8 @@ class DataLoader:
         continued, as for training; ``"skip"`` it, so that its batch has fewer items, or none, as
         for evaluation. The latter two warn once for each message, and ``skipped`` has it by the
         item's index.
+    report
+        Called with the message instead of the warning, in the thread that prepares the item.
 
     A data set with a method ``draw(index, rng)``, such as :class:`Mosaic`, is asked for random
     items by that instead of ``[index]``, with the Generator that ``transform`` then goes on with.
@@ -116,6 +119,7 @@ class DataLoader:
         prefetch: int = 2,
         sampler: Sampler | None = None,
         on_error: Literal["raise", "replace", "skip"] = "raise",
+        report: Callable[[str], Any] | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -133,6 +137,7 @@ class DataLoader:
         self.dataset = dataset
         self.sampler = sampler
         self.on_error = on_error
+        self.report = report
         self.skipped: dict[int, str] = {}
         self._warned: set[str] = set()
         self._skipping = threading.Lock()
@@ -236,26 +241,43 @@ class DataLoader:
     def _item(self, epoch: _Epoch, position: int) -> Any:
         index, copy = epoch.order[position], epoch.copies[position]
         rng = generator(self.seed, epoch.number, index, *([copy] if copy else []))
+        name = f"item {index} of {type(self.dataset).__name__}"
         try:
             draw = getattr(self.dataset, "draw", None)
             item = self.dataset[index] if draw is None else draw(index, rng)
-            return item if self.transform is None else self.transform(item, rng)
         except Exception as error:
-            name = type(self.dataset).__name__
-            message = f"item {index} of {name}: {type(error).__name__}: {error}"
-            raise ItemError(message, index) from error
+            raise ItemError(f"{name}: {type(error).__name__}: {error}", index) from error
+        if self.transform is None:
+            return item
+        try:
+            return self.transform(item, rng)
+        except Exception as error:
+            # The data set names the files of its errors; a transform cannot know them.
+            place = self._place(index)
+            if place:
+                name = f"{name} ({place})"
+            problem = ItemError(f"{name}: {type(error).__name__}: {error}", index)
+            problem.line = f"{place or name}: {described(error)}"
+            raise problem from error
+
+    def _place(self, index: int) -> str:
+        """The file of an item, if the data set can tell."""
+        find = getattr(self.dataset, "image_path", None)
+        return "" if find is None else str(find(index))
 
     def _may_skip(self, error: ItemError) -> bool:
         """Whether the run goes on without the item; says so, once."""
         cause = error.__cause__
         if self.on_error == "raise" or not isinstance(cause, (OSError, ValueError)):
             return False
-        message = described(cause)
+        message = described(cause) if error.line is None else error.line
         with self._skipping:
             self.skipped.setdefault(error.index, message)
             new = message not in self._warned
             self._warned.add(message)
-        if new:
+        if new and self.report is not None:
+            self.report(message)
+        elif new:
             warnings.warn(f"{message}; the item is left out", stacklevel=2)
         return True
 

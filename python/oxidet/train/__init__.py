@@ -8,11 +8,13 @@ from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.classifier import ClassifierTrainer, accuracy
 from oxidet.train.evaluate import Evaluation, ImageResult, evaluate_detector
 from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
+from oxidet.train.ground_truth import check_ground_truth
 from oxidet.train.log import JsonLog, read_log
 from oxidet.train.loop import NonFiniteError, TrainingLoop
 from oxidet.train.matching import Matches, Mistakes, match, mistakes
 from oxidet.train.progress import Progress
-from oxidet.train.trainer import Trainer, check_ground_truth
+from oxidet.train.schedules import make_optimizer, make_schedule
+from oxidet.train.trainer import Trainer
 
 __all__ = [
     "AveragedModel",
@@ -34,6 +36,8 @@ __all__ = [
     "faster_rcnn_optimizer",
     "load_checkpoint",
     "loc_loss",
+    "make_optimizer",
+    "make_schedule",
     "match",
     "mistakes",
     "read_log",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from oxidet import nn, weights
-from oxidet._arrays import F32, number
+from oxidet._arrays import F32, choice, number
 from oxidet.data import DataLoader, stack
 from oxidet.models.classifier import Classifier
 from oxidet.nn import functional as F
-from oxidet.optim import SGD
-from oxidet.train.loop import Score, TrainingLoop, check_schedule, check_validation
+from oxidet.train.loop import Score, TrainingLoop
 
 ImageTransform = Callable[[F32, np.random.Generator], F32]
 
@@ -23,8 +23,8 @@ ImageTransform = Callable[[F32, np.random.Generator], F32]
 class ClassifierTrainer(TrainingLoop):
     """Trains a classifier with cross-entropy and keeps the best weights.
 
-    Files, checkpoints, log and randomness are those of :class:`oxidet.train.Trainer`; ``best.npz``
-    holds the weights with the highest accuracy on ``validation``.
+    Files, checkpoints, log, randomness and most options are those of :class:`TrainingLoop`;
+    ``best.npz`` holds the weights with the highest accuracy on ``validation``.
 
     A network with auxiliary heads returns a tuple in training, its logits first. The loss is then
     the cross-entropy of those, plus ``auxiliary_weight`` times that of each head; all are smoothed
@@ -40,29 +40,18 @@ class ClassifierTrainer(TrainingLoop):
         Directory of the run, made where missing.
     validation
         A data set of the same kind to measure accuracy on; None to go without.
-    epochs, batch_size
-        How often to go through the data, and images in a step.
-    lr, momentum, weight_decay, nesterov
-        Of SGD, unless ``optimizer`` is given.
-    drop_last
-        Leave out the last batch of an epoch if it has fewer images: batch norm over a single one
-        may have nothing to average.
+    epochs, batch_size, lr
+        As of :class:`TrainingLoop`.
     augment
         ``augment(img, rng) -> img``, applied to every image in training.
     label_smoothing
         Share of the target spread over all classes, 0..1.
     auxiliary_weight
         Share of each auxiliary loss in the sum; by default the model's own ``auxiliary_weight``.
-    max_grad_value
-        Bring the elements of the gradients within this of 0, after ``max_grad_norm``.
-    after_step
-        Called with the model after every step, such as
-        :func:`oxidet.nn.utils.clip_filter_rms_` for ZFNet.
-    average_decay
-        Also keep a running average of the weights (:class:`oxidet.train.AveragedModel`), and score
-        and save that one.
-
-    The other parameters are those of :class:`oxidet.train.Trainer`.
+    options
+        All further options of :class:`TrainingLoop`: ``optimizer``, ``schedule``, ``warmup``,
+        ``accumulate``, ``max_grad_norm``, ``ema``, ``freeze``, ``early_stop``, ``on_error``,
+        ``resume`` and so on.
     """
 
     def __init__(
@@ -75,77 +64,30 @@ class ClassifierTrainer(TrainingLoop):
         epochs: int = 30,
         batch_size: int = 32,
         lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        nesterov: bool = False,
-        optimizer: Any = None,
-        schedule: Callable[[Any, int], Any] | None = None,
-        max_grad_norm: float | None = None,
-        drop_last: bool = False,
         augment: ImageTransform | None = None,
         label_smoothing: float = 0.0,
         auxiliary_weight: float | None = None,
-        max_grad_value: float | None = None,
-        after_step: Callable[[nn.Module], Any] | None = None,
-        average_decay: float | None = None,
-        seed: int = 0,
-        evaluate_every: int = 1,
-        checkpoint_every: int | None = 500,
-        log_every: int = 1,
-        resume: str | os.PathLike[str] | bool = False,
-        overwrite: bool = False,
-        num_workers: int = 1,
-        quiet: bool = False,
+        **options: Any,
     ) -> None:
-        check_validation(validation)
-        self.validation = validation
         self.label_smoothing = number(label_smoothing, "label_smoothing", 0, 1)
         if auxiliary_weight is None:
             auxiliary_weight = getattr(model, "auxiliary_weight", Classifier.auxiliary_weight)
         self.auxiliary_weight = number(auxiliary_weight, "auxiliary_weight", 0)
-        loader = DataLoader(
-            dataset,
-            batch_size=batch_size,
-            shuffle=True,
-            num_workers=num_workers,
-            seed=seed,
-            transform=None if augment is None else _OnItem(augment),
-            drop_last=drop_last,
-        )
-        if optimizer is None:
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            optimizer = SGD(
-                parameters,
-                lr=lr,
-                momentum=momentum,
-                weight_decay=weight_decay,
-                nesterov=nesterov,
-            )
-        scheduled = None if schedule is None else schedule(optimizer, epochs * len(loader))
-        check_schedule(scheduled, validation)
         super().__init__(
             model,
-            optimizer,
-            loader,
+            dataset,
             out,
+            transform=None if augment is None else _OnItem(augment),
+            validation=validation,
             epochs=epochs,
-            schedule=scheduled,
-            max_grad_norm=max_grad_norm,
-            max_grad_value=max_grad_value,
-            after_step=after_step,
-            average_decay=average_decay,
-            evaluate_every=evaluate_every,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-            resume=resume,
-            overwrite=overwrite,
-            quiet=quiet,
+            batch_size=batch_size,
+            lr=lr,
             config={
-                "drop_last": drop_last,
                 "augment": augment,
                 "label_smoothing": label_smoothing,
                 "auxiliary_weight": self.auxiliary_weight,
             },
+            **options,
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
@@ -170,7 +112,7 @@ class ClassifierTrainer(TrainingLoop):
         """Accuracy on the validation data."""
         if self.validation is None:
             return None
-        value = accuracy(self.judged, self.validation)
+        value = accuracy(self.judged, self.validation, on_error=self.on_error)
         return Score(value, {"accuracy": value})
 
     def save_best(self, path: Path) -> None:
@@ -178,10 +120,16 @@ class ClassifierTrainer(TrainingLoop):
         weights.save_from(self.judged, path)
 
 
-def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:
+def accuracy(
+    model: nn.Module,
+    dataset: Any,
+    batch_size: int = 256,
+    on_error: Literal["raise", "skip"] = "raise",
+) -> float:
     """Share of a data set's items ``(img, label)`` whose highest logit is their label's.
 
-    The model computes in evaluation mode and is left in the mode it was in.
+    The model computes in evaluation mode and is left in the mode it was in. With
+    ``on_error="skip"``, items that cannot be read do not count; NaN if none can.
 
     Examples
     --------
@@ -194,11 +142,17 @@ def accuracy(model: nn.Module, dataset: Any, batch_size: int = 256) -> float:
     """
     if len(dataset) == 0:
         raise ValueError("dataset: expected at least one item, got none")
-    right = 0
-    with nn.evaluating(model), DataLoader(dataset, batch_size=batch_size, collate=_pairs) as loader:
-        for images, labels in loader:
+    choice(on_error, "on_error", ("raise", "skip"))
+    right = seen = 0
+    with (
+        nn.evaluating(model),
+        DataLoader(dataset, batch_size=batch_size, on_error=on_error) as loader,
+    ):
+        for batch in filter(None, loader):
+            images, labels = _pairs(batch)
             right += int((np.argmax(model(images), axis=1) == labels).sum())
-    return right / len(dataset)
+            seen += len(batch)
+    return right / seen if seen else math.nan
 
 
 def _pairs(batch: list[Any]) -> tuple[np.ndarray, ...]:

@@ -30,6 +30,7 @@ from oxidet.optim import Optimizer
 from oxidet.optim.lr_scheduler import LRScheduler, warmup_cosine
 from oxidet.train.classifier import ClassifierTrainer, accuracy
 from oxidet.train.evaluate import Evaluation, evaluate_detector
+from oxidet.train.faster_rcnn import faster_rcnn_optimizer
 from oxidet.train.trainer import Trainer
 
 
@@ -160,8 +161,7 @@ def train_digit_detector(
         validation=DigitScenes("validation", length=200),
         epochs=epochs,
         batch_size=4,
-        lr=0.03,
-        weight_decay=1e-4,
+        optimizer=faster_rcnn_optimizer(detector, lr=0.03, weight_decay=1e-4),
         schedule=warm_up_and_cool_down,
         max_grad_norm=10.0,
         seed=seed,

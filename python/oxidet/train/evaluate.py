@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oxidet._arrays import number
 from oxidet._text import printable
-from oxidet.data import DataLoader, ItemError
+from oxidet.data import DataLoader
 from oxidet.detection import (
     CocoEvaluation,
     calc_detection_voc_ap,
@@ -269,48 +269,32 @@ def evaluate_detector(
     results: list[ImageResult] = []
     skipped: list[str] = []
     with (
-        DataLoader(_Items(dataset, on_error), batch_size, num_workers=num_workers) as loader,
+        DataLoader(
+            dataset, batch_size, num_workers=num_workers, on_error=on_error, report=skipped.append
+        ) as loader,
         Progress(len(dataset), "evaluating", unit="image", leave=False, quiet=quiet) as progress,
     ):
+        first = 0
         for batch in loader:
-            read = [entry for entry in batch if not isinstance(entry, str)]
-            skipped += [entry for entry in batch if isinstance(entry, str)]
-            found = model.detect_images(
-                [item[0] for _, item in read], score_threshold, nms_threshold
-            ) if read else []  # fmt: skip
-            for (index, item), detected in zip(read, found, strict=True):
+            indices = range(first, min(first + batch_size, len(dataset)))
+            first += batch_size
+            images = [item[0] for item in batch]
+            found = model.detect_images(images, score_threshold, nms_threshold) if batch else []
+            read = (index for index in indices if index not in loader.skipped)
+            for index, item, detected in zip(read, batch, found, strict=True):
                 results.append(_result(dataset, index, item, detected, model.class_names))
-            for _ in batch:
+            for _ in indices:
                 progress.step()
     if not results:
         raise ValueError(f"dataset: expected an image that can be read, got none ({skipped[0]})")
     return _evaluation(results, model.class_names, iou_thresh, use_07_metric, tuple(skipped))
 
 
-class _Items:
-    """A data set whose items know their index; or are the reason why they cannot be read."""
-
-    def __init__(self, dataset: Any, on_error: str) -> None:
-        self.dataset = dataset
-        self.on_error = on_error
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[int, Any] | str:
-        try:
-            return index, self.dataset[index]
-        except (OSError, ValueError, ItemError) as error:
-            if self.on_error == "raise":
-                raise
-            return str(error)
-
-
 def _result(
     dataset: Any, index: int, item: Sequence[Any], detected: Any, class_names: Sequence[str]
 ) -> ImageResult:
     """One image's objects and detections in one form."""
-    ids = getattr(dataset, "ids", None)
+    ids = getattr(dataset, "image_ids", None)
     name = str(index) if ids is None else str(ids[index])
     image, bbox, label = item[:3]
     marked = item[3] if len(item) > 3 else None

@@ -8,27 +8,42 @@ and resumed ends with the same bits as one that was not.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import os
-import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from oxidet import _random, nn
+from oxidet._arrays import choice, integer
 from oxidet.data import DataLoader, ItemError
+from oxidet.data.loader import Sampler
+from oxidet.optim import Optimizer
 from oxidet.optim.lr_scheduler import ReduceLROnPlateau
 from oxidet.train.average import AveragedModel
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
+from oxidet.train.freezing import freeze as freeze_parts
+from oxidet.train.freezing import hold
 from oxidet.train.interrupt import SafeInterrupt
 from oxidet.train.log import JsonLog
 from oxidet.train.progress import Progress
+from oxidet.train.schedules import make_optimizer, make_schedule
+from oxidet.train.settings import (
+    check_optimizer,
+    check_schedule,
+    described,
+    optimizer_settings,
+)
+from oxidet.train.tensorboard import check_tensorboard, tensorboard_writer, write_scalars
 
-LAST, BEST, LOG = "last.npz", "best.npz", "log.jsonl"
+LAST, BEST, LOG, TENSORBOARD = "last.npz", "best.npz", "log.jsonl", "tensorboard"
 
 
 class NonFiniteError(ArithmeticError):
@@ -45,89 +60,260 @@ class Score(NamedTuple):
 class TrainingLoop(ABC):
     """Epochs of training steps with log, progress, checkpoints and resume.
 
+    ``run()`` goes through the data ``epochs`` times and writes to ``out``: ``last.npz``, a
+    checkpoint from which ``resume=True`` continues to the same bits; ``best.npz``, the model with
+    the highest score on ``validation`` so far; and ``log.jsonl``, a line of JSON for every step and
+    evaluation.
+
+    Randomness: the order of the data comes from (seed, epoch), augmentation from (seed, epoch,
+    index), dropout and initial weights from the package's state (``oxidet.manual_seed``). Nothing
+    else is random, nor does anything depend on the number of threads.
+
     A subclass says what the losses of a batch are (:meth:`losses`), how the model is scored
     (:meth:`score`), how the best model is written (:meth:`save_best`), and, where it draws random
     numbers of its own, :meth:`random_state` and :meth:`set_random_state`.
+
+    Parameters
+    ----------
+    model
+        What is trained.
+    dataset
+        Anything with ``len`` and ``[index]``.
+    out
+        Directory of the run, made where missing.
+    transform
+        ``transform(item, rng)``, applied to every item by the threads that prepare them.
+    validation
+        A data set to score the model on; None to go without.
+    epochs
+        How often to go through the data.
+    batch_size
+        Items in a batch.
+    accumulate
+        Batches in a step: their gradients are averaged. Batch norm still sees one batch at a time.
+    drop_last
+        Leave out the last batch of an epoch if it has fewer items: batch norm over a single one
+        may have nothing to average.
+    sampler
+        Chooses the items of an epoch instead of a shuffle: see :class:`oxidet.data.DataLoader`.
+    optimizer
+        ``"sgd"``, ``"adam"``, ``"adamw"``; an optimiser over the model's parameters; or a function
+        from the parameters that are learned to one.
+    lr, weight_decay
+        Of the optimiser, unless it is given as an object.
+    momentum, nesterov
+        Of SGD.
+    schedule
+        ``"cosine"``, ``"step"``, ``"one_cycle"``; or a function of the optimiser and the number of
+        steps of the whole run, that returns a schedule whose ``step()`` is called after each step
+        (of ``ReduceLROnPlateau``, with the score after each evaluation). None keeps the rate. See
+        :func:`oxidet.train.make_schedule`.
+    warmup
+        Steps in which the rate rises to ``lr``.
+    schedule_options
+        Of the schedule, such as ``{"milestones": (16, 22), "gamma": 0.1}`` of ``"step"``.
+    max_grad_norm
+        Scale the gradients of a step down to this Euclidean norm where it is larger.
+    max_grad_value
+        Bring the elements of the gradients within this of 0, after ``max_grad_norm``.
+    after_step
+        Called with the model after every step, such as
+        :func:`oxidet.nn.utils.clip_filter_rms_` for ZFNet.
+    ema
+        Also keep an exponential moving average of the weights with this decay
+        (:class:`oxidet.train.AveragedModel`), and score and save that one.
+    freeze
+        Names of modules or parameters that do not learn, with all below them.
+    freeze_batch_norm
+        Every batch norm keeps its weights and its statistics.
+    seed
+        Of order and augmentation.
+    evaluate_every
+        Epochs between evaluations; the last epoch always has one.
+    early_stop
+        End the run after so many evaluations in a row that did not better the best; None to go on.
+    checkpoint_every
+        Steps between checkpoints inside an epoch (None: none). Every epoch ends with one.
+    log_every
+        Steps between lines of the log.
+    on_error
+        What an item does that cannot be read or learned from: ``"raise"`` an ItemError of one line
+        that names its file, or ``"skip"``: another one takes its place, and it is reported once
+        and counted in :attr:`skipped`.
+    tensorboard
+        True to write event files to ``out/tensorboard`` (extra ``tensorboard``, which does without
+        torch), or an object with ``add_scalar(tag, value, step)``.
+    resume
+        True to continue from ``out/last.npz``, or the path of a checkpoint.
+    overwrite
+        Start anew in a directory that holds a run. Without it that is a FileExistsError.
+    num_workers
+        Threads that prepare items ahead.
+    quiet
+        No progress bar.
+    config
+        Settings of the subclass that a resumed run must have in common with the checkpoint.
 
     Attributes
     ----------
     epoch, batch, iteration
         The position: epochs finished, batches taken of the current one, steps taken in all.
+    steps_per_epoch
+        Steps in an epoch.
     seconds
         Time spent in steps.
     best
         Highest score so far, or None.
+    stale
+        Evaluations since then.
     average
-        The running average of the model, where ``average_decay`` asks for one.
+        The running average of the model, where ``ema`` asks for one.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Any,
-        loader: DataLoader,
+        dataset: Any,
         out: str | os.PathLike[str],
         *,
+        transform: Callable[[Any, np.random.Generator], Any] | None = None,
+        validation: Any = None,
         epochs: int,
-        schedule: Any = None,
+        batch_size: int,
+        lr: float,
+        accumulate: int = 1,
+        drop_last: bool = False,
+        sampler: Sampler | None = None,
+        optimizer: str | Optimizer | Callable[[list[nn.Parameter]], Optimizer] = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        nesterov: bool = False,
+        schedule: str | Callable[[Any, int], Any] | None = None,
+        warmup: int = 0,
+        schedule_options: Mapping[str, Any] | None = None,
         max_grad_norm: float | None = None,
         max_grad_value: float | None = None,
         after_step: Callable[[nn.Module], Any] | None = None,
-        average_decay: float | None = None,
+        ema: float | None = None,
+        freeze: str | Sequence[str] = (),
+        freeze_batch_norm: bool = False,
+        seed: int = 0,
         evaluate_every: int = 1,
+        early_stop: int | None = None,
         checkpoint_every: int | None = 500,
         log_every: int = 1,
+        on_error: Literal["raise", "skip"] = "raise",
+        tensorboard: Any = False,
         resume: str | os.PathLike[str] | bool = False,
         overwrite: bool = False,
+        num_workers: int = 1,
         quiet: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        counts = {"epochs": epochs, "evaluate_every": evaluate_every, "log_every": log_every}
-        if checkpoint_every is not None:
-            counts["checkpoint_every"] = checkpoint_every
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm: expected a positive number, got {max_grad_norm}")
-        if max_grad_value is not None and not max_grad_value > 0:
-            raise ValueError(f"max_grad_value: expected a positive number, got {max_grad_value}")
-        if len(loader) == 0:
+        for name, value in (
+            ("epochs", epochs),
+            ("accumulate", accumulate),
+            ("evaluate_every", evaluate_every),
+            ("log_every", log_every),
+            ("checkpoint_every", checkpoint_every),
+            ("early_stop", early_stop),
+        ):
+            if value is not None:
+                integer(value, name, 1)
+        for name, limit in (("max_grad_norm", max_grad_norm), ("max_grad_value", max_grad_value)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name}: expected a positive number, got {limit}")
+        choice(on_error, "on_error", ("raise", "skip"))
+        check_tensorboard(tensorboard)
+        if validation is not None and len(validation) == 0:
+            raise ValueError("validation: expected at least one item, or None, got none")
+        if early_stop is not None and validation is None:
+            raise ValueError("early_stop: expected validation data to stop by, got none")
+        self._new_problems: deque[str] = deque()
+        self.loader = DataLoader(
+            dataset,
+            batch_size=batch_size,
+            shuffle=sampler is None,
+            sampler=sampler,
+            num_workers=num_workers,
+            seed=seed,
+            transform=transform,
+            drop_last=drop_last,
+            on_error="replace" if on_error == "skip" else "raise",
+            report=self._new_problems.append,
+        )
+        if len(self.loader) == 0:
             raise ValueError("dataset: expected at least one batch, got none")
-        check_optimizer(optimizer, model)
         self.model = model
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.loader = loader
+        self.dataset = dataset
+        self.validation = validation
         self.out = Path(out)
         self.epochs = epochs
-        self.max_grad_norm = max_grad_norm
-        self.max_grad_value = max_grad_value
-        self.after_step = after_step
-        self.average = None if average_decay is None else AveragedModel(model, average_decay)
-        self.evaluate_every = evaluate_every
-        self.checkpoint_every = checkpoint_every
-        self.log_every = log_every
-        self.quiet = quiet
+        self.accumulate = accumulate
+        self.steps_per_epoch = math.ceil(len(self.loader) / accumulate)
+        self._still = freeze_parts(model, freeze, batch_norm=freeze_batch_norm)
+        self.optimizer = make_optimizer(
+            optimizer,
+            model,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+        check_optimizer(self.optimizer, model)
         settings = {
-            "seed": loader.seed,
-            "batch_size": loader.batch_size,
-            "items": len(loader.dataset),
+            "seed": seed,
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "drop_last": drop_last,
+            "items": len(dataset),
+            "sampler": sampler,
             "max_grad_norm": max_grad_norm,
             "max_grad_value": max_grad_value,
             "after_step": after_step,
-            "average_decay": average_decay,
-            **_optimizer_settings(optimizer),
-            "schedule": None if schedule is None else type(schedule).__name__,
-            # A schedule goes from the first step to the last; without one, a run can be prolonged.
-            "epochs": None if schedule is None else epochs,
-            **(config or {}),
+            "ema": ema,
+            "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
+            "freeze_batch_norm": freeze_batch_norm,
+            "on_error": on_error,
+            **optimizer_settings(self.optimizer),
         }
+        self.schedule = make_schedule(
+            schedule,
+            self.optimizer,
+            epochs,
+            self.steps_per_epoch,
+            warmup=warmup,
+            options=schedule_options,
+        )
+        check_schedule(self.schedule, validation)
+        # By name, or by the kind of what a function has made.
+        named = isinstance(schedule, str) or self.schedule is None
+        settings["schedule"] = schedule if named else type(self.schedule).__name__
+        settings["schedule_options"] = schedule_options
+        settings["warmup"] = warmup
+        # A schedule goes from the first step to the last; without one, a run can be prolonged.
+        settings["epochs"] = None if self.schedule is None else epochs
         # As it comes back from a checkpoint: lists for tuples.
-        self.config: dict[str, Any] = json.loads(json.dumps(settings, default=_described))
+        self.config: dict[str, Any] = json.loads(
+            json.dumps({**settings, **(config or {})}, default=described)
+        )
+        self.max_grad_norm = max_grad_norm
+        self.max_grad_value = max_grad_value
+        self.after_step = after_step
+        self.average = None if ema is None else AveragedModel(model, ema)
+        self.evaluate_every = evaluate_every
+        self.early_stop = early_stop
+        self.checkpoint_every = checkpoint_every
+        self.log_every = log_every
+        self.on_error = on_error
+        self.tensorboard = tensorboard
+        self.quiet = quiet
         self.epoch = self.batch = self.iteration = 0
         self.seconds = 0.0
         self.best: float | None = None
+        self.stale = 0
+        self._order: tuple[int, list[int]] | None = None
+        self._noted: set[str] = set()
         self._replaces = overwrite and not resume
         if resume:
             self.resume(self.out / LAST if resume is True else resume)
@@ -151,21 +337,27 @@ class TrainingLoop(ABC):
     def save_best(self, path: Path) -> None:
         """Write the model, as the one with the highest score so far."""
 
-    @property
-    def judged(self) -> nn.Module:
-        """What is scored and kept as the best: the average if there is one, else the model."""
-        return self.model if self.average is None else self.average.model
-
-    def describe(self, batch: list[Any]) -> str:
-        """Name the items of a batch, for messages."""
-        return f"batch {self.batch} of epoch {self.epoch}"
-
     def random_state(self) -> dict[str, Any]:
         """State of random streams other than the package's own and the loader's."""
         return {}
 
     def set_random_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (optional: a loop may draw nothing)
         """Continue from what :meth:`random_state` returned."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is scored and kept as the best: the average if there is one, else the model."""
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def skipped(self) -> dict[int, str]:
+        """Why items were left out, by index."""
+        return self.loader.skipped
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the last ``early_stop`` evaluations brought nothing better."""
+        return self.early_stop is not None and self.stale >= self.early_stop
 
     # --- the loop
 
@@ -185,10 +377,13 @@ class TrainingLoop(ABC):
             training in the same directory.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        steps = self.epochs * len(self.loader)
+        steps = self.epochs * self.steps_per_epoch
         with (
             self.loader,
             contextlib.closing(JsonLog(self.out / LOG, self.iteration)) as self._log,
+            tensorboard_writer(
+                self.tensorboard, self.out / TENSORBOARD, self.iteration
+            ) as self._writer,
             Progress(
                 steps, self._title(), initial=self.iteration, unit="step", quiet=self.quiet
             ) as self._progress,
@@ -199,7 +394,7 @@ class TrainingLoop(ABC):
                     (self.out / name).unlink(missing_ok=True)
                 self._replaces = False
             try:
-                while self.epoch < self.epochs:
+                while self.epoch < self.epochs and not self.stopped_early:
                     self._train_epoch()
                     self._finish_epoch()
             except (KeyboardInterrupt, ItemError):
@@ -213,97 +408,148 @@ class TrainingLoop(ABC):
 
     def _train_epoch(self) -> None:
         self.model.train()
+        hold(self._still)
         self.loader.set_epoch(self.epoch, start=self.batch)
         self._mark = time.monotonic()
         self._items_since_line, self._seconds_since_line = 0, 0.0
-        for batch in self.loader:
+        for batches in _grouped(self.loader, self.accumulate):
             with self._interrupt.hold():
-                self._step(batch)
+                self._step(batches)
             every = self.checkpoint_every
             # The end of the epoch has a checkpoint of its own.
             if every and self.iteration % every == 0 and self.batch < len(self.loader):
                 self.save()
 
-    def _step(self, batch: list[Any]) -> None:
+    def _step(self, batches: list[list[Any]]) -> None:
         """One step: all state advances together."""
-        losses = self.losses(batch)
-        values = {name: float(loss) for name, loss in losses.items()}
-        self._check_finite(values, batch)
+        rate = self.optimizer.param_groups[0]["lr"]
+        values = self._update(batches)
+        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step()
+        self.iteration += 1
+        self.batch += len(batches)
+
+        now = time.monotonic()
+        self.seconds += now - self._mark
+        self._seconds_since_line += now - self._mark
+        self._items_since_line += sum(map(len, batches))
+        self._mark = now
+        if self.iteration % self.log_every == 0:
+            record = {
+                "event": "step",
+                "iteration": self.iteration,
+                "epoch": self.epoch,
+                "lr": rate,
+                **values,
+                "images_per_second": self._items_since_line / self._seconds_since_line,
+                "seconds": self.seconds,
+            }
+            self._log.write(record)
+            write_scalars(self._writer, "train", record)
+            self._items_since_line, self._seconds_since_line = 0, 0.0
+        shown = {name: value for name, value in values.items() if name.endswith("loss")}
+        self._progress.step({**shown, "lr": rate}, self._title())
+        self._report_problems()
+
+    def _update(self, batches: list[list[Any]]) -> dict[str, float]:
+        """Change the model by the gradients of some batches; returns their mean losses, and the
+        norm of the gradients."""
         self.optimizer.zero_grad()
-        losses["total_loss"].backward()
+        share = 1 / len(batches)
+        values: dict[str, float] = {}
+        for batch in batches:
+            losses = self.losses(batch)
+            for name, loss in losses.items():
+                values[name] = values.get(name, 0.0) + share * float(loss)
+            self._check_finite(values)
+            total = losses["total_loss"]
+            (total if share == 1 else total * share).backward()
         limit = np.inf if self.max_grad_norm is None else self.max_grad_norm
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        self._check_finite({"gradient norm": norm}, batch)
+        values["gradient_norm"] = norm
+        self._check_finite(values)
         if self.max_grad_value is not None:  # after the norm, which shows what is not finite
             nn.utils.clip_grad_value_(self.model.parameters(), self.max_grad_value)
-        rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         if self.after_step is not None:
             self.after_step(self.model)
         if self.average is not None:
             self.average.update(self.model)
-        if self.schedule is not None and not isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step()
-        self.iteration += 1
-        self.batch += 1
+        return values
 
-        now = time.monotonic()
-        self.seconds += now - self._mark
-        self._seconds_since_line += now - self._mark
-        self._items_since_line += len(batch)
-        self._mark = now
-        if self.iteration % self.log_every == 0:
-            self._log.write(
-                {
-                    "event": "step",
-                    "iteration": self.iteration,
-                    "epoch": self.epoch,
-                    "lr": rate,
-                    **values,
-                    "gradient_norm": norm,
-                    "images_per_second": self._items_since_line / self._seconds_since_line,
-                    "seconds": self.seconds,
-                }
-            )
-            self._items_since_line, self._seconds_since_line = 0, 0.0
-        self._progress.step(values, self._title())
+    def _report_problems(self) -> None:
+        """Say what the loader has left out since the last time."""
+        while self._new_problems:
+            self._report_skipped(self._new_problems.popleft())
+
+    def _report_skipped(self, message: str) -> None:
+        self._log.write(
+            {
+                "event": "skipped",
+                "iteration": self.iteration,
+                "epoch": self.epoch,
+                "message": message,
+            }
+        )
+        self._progress.note(f"skipped: {message}")
 
     def _finish_epoch(self) -> None:
         evaluate = (self.epoch + 1) % self.evaluate_every == 0 or self.epoch + 1 == self.epochs
         score = self.score() if evaluate else None
         with self._interrupt.hold():
             if score is not None:
-                if isinstance(self.schedule, ReduceLROnPlateau):
-                    self.schedule.step(score.value)
-                self._log.write(
-                    {
-                        "event": "evaluation",
-                        "iteration": self.iteration,
-                        "epoch": self.epoch,
-                        **score.record,
-                        "seconds": self.seconds,
-                    }
-                )
-                # NaN, the score of data without objects, is not better than anything.
-                best = score.value > (-np.inf if self.best is None else self.best)
-                if best:
-                    self.best = score.value
-                    self.save_best(self.out / BEST)
-                self._progress.note(
-                    f"{self._title()}: {_brief(score.record)}{' (best so far)' if best else ''}"
-                )
+                self._take_score(score)
             self.epoch += 1
             self.batch = 0
             self.save()
+            if self.stopped_early and self.epoch < self.epochs:
+                self._progress.note(
+                    f"stopped: {self.stale} evaluations without a better score than "
+                    f"{'none' if self.best is None else format(self.best, '.4f')}"
+                )
 
-    def _check_finite(self, values: Mapping[str, float], batch: list[Any]) -> None:
+    def _take_score(self, score: Score) -> None:
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(score.value)
+        record = {
+            "event": "evaluation",
+            "iteration": self.iteration,
+            "epoch": self.epoch,
+            **score.record,
+            "seconds": self.seconds,
+        }
+        self._log.write(record)
+        write_scalars(self._writer, "validation", record)
+        # NaN, the score of data without objects, is not better than anything.
+        better = score.value > (-np.inf if self.best is None else self.best)
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best = score.value
+            self.save_best(self.out / BEST)
+        self._progress.note(
+            f"{self._title()}: {_brief(score.record)}{' (best so far)' if better else ''}"
+        )
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
         wrong = [f"{name} = {value}" for name, value in values.items() if not np.isfinite(value)]
         if wrong:
             raise NonFiniteError(
-                f"iteration {self.iteration + 1}, {self.describe(batch)}: expected finite losses "
+                f"iteration {self.iteration + 1}, {self._describe_step()}: expected finite losses "
                 f"and gradients, got {', '.join(wrong)}; a lower learning rate, a warm-up or "
                 "max_grad_norm may help"
             )
+
+    def _describe_step(self) -> str:
+        """Name the items of the step under way."""
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = self.epoch, self.loader.order(self.epoch)
+        size = self.loader.batch_size
+        first, last = self.batch * size, (self.batch + self.accumulate) * size
+        ids = getattr(self.dataset, "image_ids", None)
+        return ", ".join(
+            f"image {index}" if ids is None else f"image {index} ({ids[index]})"
+            for index in self._order[1][first:last]
+        )
 
     # --- checkpoints
 
@@ -318,7 +564,9 @@ class TrainingLoop(ABC):
                 "iteration": self.iteration,
                 "seconds": self.seconds,
                 "best": self.best,
+                "stale": self.stale,
             },
+            "skipped": dict(self.loader.skipped),
             "random": {"package": _random.default.get_state(), **self.random_state()},
             "optimizer": self.optimizer.state_dict(),
             "schedule": None if self.schedule is None else self.schedule.state_dict(),
@@ -355,7 +603,8 @@ class TrainingLoop(ABC):
         position = state["position"]
         self.epoch, self.batch = position["epoch"], position["batch"]
         self.iteration, self.seconds = position["iteration"], position["seconds"]
-        self.best = position["best"]
+        self.best, self.stale = position["best"], position["stale"]
+        self.loader.skipped.update(state["skipped"])
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write a checkpoint, by default ``last.npz`` in the run's directory."""
@@ -367,47 +616,11 @@ class TrainingLoop(ABC):
         self.load_state_dict(load_checkpoint(path))
 
 
-def check_validation(dataset: Any) -> None:
-    """Refuse a validation data set without items before an epoch is spent, not after it."""
-    if dataset is not None and len(dataset) == 0:
-        raise ValueError("validation: expected at least one item, or None, got none")
-
-
-def check_optimizer(optimizer: Any, model: nn.Module) -> None:
-    """Refuse an optimiser of another model: the loss would just not fall."""
-    own = {id(parameter) for parameter in model.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise ValueError("optimizer: expected one of the model's parameters, got one of others")
-
-
-def check_schedule(schedule: Any, validation: Any) -> None:
-    """Refuse a plateau that nothing could tell of, or that takes better scores for worse."""
-    if not isinstance(schedule, ReduceLROnPlateau):
-        return
-    if validation is None:
-        raise ValueError("schedule: expected validation data for ReduceLROnPlateau, got none")
-    if schedule.mode != "max":
-        raise ValueError(
-            f"schedule: expected ReduceLROnPlateau with mode='max', as a higher score is better, "
-            f"got mode={schedule.mode!r}"
-        )
-
-
-def _optimizer_settings(optimizer: Any) -> dict[str, Any]:
-    """What the optimiser began with: of each setting, the values that occur in its groups."""
-    settings: dict[str, Any] = {"optimizer": type(optimizer).__name__}
-    for name in optimizer.defaults:
-        values = {group.get(f"initial_{name}", group[name]) for group in optimizer.param_groups}
-        settings[name] = sorted(values, key=repr)
-    return settings
-
-
-def _described(value: Any) -> Any:
-    """What JSON has no form for: NumPy's numbers as numbers, other objects by their repr."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    # Without the address, which is another in the process that resumes.
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+def _grouped(batches: Any, size: int) -> Iterator[list[Any]]:
+    """Lists of ``size`` batches, the last one with what is left."""
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
 
 
 def _brief(record: Mapping[str, Any]) -> str:

@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from oxidet import weights
-from oxidet.data import DataLoader
-from oxidet.detection import resize_bbox
+from oxidet._arrays import choice, integer
 from oxidet.models.detection import Detector, save_detector
-from oxidet.simple_faster_rcnn import FasterRCNN, Preprocessing
-from oxidet.train.evaluate import evaluate_detector
-from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
-from oxidet.train.loop import Score, TrainingLoop, check_schedule, check_validation
-from oxidet.transforms import Compose, Sample, Transform
+from oxidet.train.evaluate import Evaluation, evaluate_detector
+from oxidet.train.ground_truth import PrepareItem
+from oxidet.train.loop import Score, TrainingLoop
+from oxidet.transforms import Transform
 
-
-@dataclass(frozen=True)
-class PrepareSample:
-    """A transform that does to an image what the detector will do to it, and scales the boxes."""
-
-    preprocessing: Preprocessing
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        prepared = self.preprocessing(sample.img)
-        old, new = sample.img.shape[1:], prepared.shape[1:]
-        return sample._replace(
-            img=prepared,
-            bbox=resize_bbox(np.asarray(sample.bbox, np.float32), old, new),
-            scale=sample.scale * new[1] / old[1],
-        )
+Metric = Literal["voc", "voc07", "coco"]
 
 
 class Trainer(TrainingLoop):
-    """Trains a :class:`FasterRCNN` by approximate joint training and keeps the best weights.
+    """Trains any :class:`oxidet.models.detection.Detector` and keeps the best weights.
 
-    ``run()`` goes through the data ``epochs`` times and writes three files to ``out``:
-    ``last.npz``, a checkpoint from which ``resume=True`` continues to the same bits; ``best.npz``,
-    the detector with the highest mean average precision on ``validation`` so far, for
-    ``load_detector``; and ``log.jsonl``, a line of JSON for every step and evaluation.
-
-    Randomness: the order of the data comes from (seed, epoch), augmentation from (seed, epoch,
-    index), the creators draw from a RandomState(seed) of the trainer's own, and dropout and
-    initial weights from the package's state (``oxidet.manual_seed``).
+    A step takes the sum of the losses that the detector computes of a batch. Files, checkpoints,
+    log, randomness and most options are those of :class:`TrainingLoop`; ``best.npz`` is for
+    ``load_detector``. What the detector draws, such as which anchors it learns from, and the sizes
+    of ``multi_scale`` come from a RandomState(seed) of the trainer's own.
 
     Parameters
     ----------
@@ -55,49 +35,32 @@ class Trainer(TrainingLoop):
         The detector; one made by ``build_detector`` or ``load_detector`` has a recipe, which
         ``best.npz`` then carries (otherwise it holds weights alone).
     dataset
-        Items ``(img, bbox, label[, difficult])``: images (3, H, W) float32 RGB 0..255, boxes
-        (R, 4) (y_min, x_min, y_max, x_max) in pixels, labels (R,) from 0. All of an item's
-        objects are trained on; R may be 0.
+        Items ``(img, bbox, label[, difficult[, crowd]])``: images (3, H, W) float32 RGB 0..255,
+        boxes (R, 4) (y_min, x_min, y_max, x_max) in pixels, labels (R,) from 0, and marks (R,)
+        bool. R may be 0: images without objects are trained on, too.
     out
         Directory of the run, made where missing.
     validation
         A data set of the same kind to score the detector on; None to go without.
-    epochs
-        How often to go through the data.
-    batch_size
-        Images in a step. The prepared images of a batch must have one size, so images of mixed
-        sizes need ``batch_size=1``.
-    lr, momentum, weight_decay
-        Of :func:`faster_rcnn_optimizer`, unless ``optimizer`` is given.
-    optimizer
-        Another optimiser over the detector's parameters.
-    schedule
-        Called with the optimiser and the number of steps of the whole run, returns a schedule
-        whose ``step()`` is called after each step (of ``ReduceLROnPlateau``, with the score after
-        each evaluation). None keeps the rate.
-    max_grad_norm
-        Scale the gradients of a step down to this Euclidean norm where it is larger.
+    epochs, batch_size, lr
+        As of :class:`TrainingLoop`. Images of a batch may differ in size if the detector can take
+        them so: torchvision's family pads them, the detectors after simple-faster-rcnn take one
+        size at a time.
     augment
-        A transform of the original image and boxes, such as ``oxidet.transforms.RandomFlip()``.
-    evaluate_every
-        Epochs between evaluations; the last epoch always has one.
-    use_07_metric
-        Which average precision to evaluate.
-    checkpoint_every
-        Steps between checkpoints inside an epoch (None: none). Every epoch ends with one.
-    log_every
-        Steps between lines of the log.
-    resume
-        True to continue from ``out/last.npz``, or the path of a checkpoint.
-    overwrite
-        Start anew in a directory that holds a run. Without it that is a FileExistsError.
-    num_workers
-        Threads that prepare images ahead.
-    quiet
-        No progress bar.
-    objective_options
-        ``rpn_sigma``, ``roi_sigma``, ``anchor_target_creator`` and ``proposal_target_creator`` of
-        :class:`FasterRCNNTrainer`.
+        A transform of the original image and boxes, such as ``oxidet.transforms.RandomFlip()``. A
+        box of which it leaves nothing is left out.
+    multi_scale
+        Lengths of the short side, of which every batch draws one; None for the detector's own.
+    metric
+        The score: mean average precision by VOC at IoU 0.5 (``"voc"``), that with the eleven
+        points of VOC 2007 (``"voc07"``), or COCO's mean over IoU 0.50 to 0.95 (``"coco"``). The log
+        has both VOC's and COCO's figures in any case.
+    use_difficult
+        Learn from objects marked as difficult, too. Crowds are never learned from.
+    options
+        All further options of :class:`TrainingLoop`: ``optimizer``, ``schedule``, ``warmup``,
+        ``accumulate``, ``max_grad_norm``, ``ema``, ``freeze``, ``freeze_batch_norm``,
+        ``early_stop``, ``on_error``, ``resume`` and so on.
 
     Examples
     --------
@@ -124,6 +87,8 @@ class Trainer(TrainingLoop):
     [(1, True)]
     """
 
+    model: Detector
+
     def __init__(
         self,
         detector: Detector,
@@ -134,154 +99,103 @@ class Trainer(TrainingLoop):
         epochs: int = 14,
         batch_size: int = 1,
         lr: float = 1e-3,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        optimizer: Any = None,
-        schedule: Callable[[Any, int], Any] | None = None,
-        max_grad_norm: float | None = None,
         augment: Transform | None = None,
+        multi_scale: Sequence[int] | None = None,
+        metric: Metric = "voc",
+        use_difficult: bool = False,
         seed: int = 0,
-        evaluate_every: int = 1,
-        use_07_metric: bool = False,
-        checkpoint_every: int | None = 500,
-        log_every: int = 1,
-        resume: str | os.PathLike[str] | bool = False,
-        overwrite: bool = False,
         num_workers: int = 2,
-        quiet: bool = False,
-        **objective_options: Any,
+        **options: Any,
     ) -> None:
-        check_validation(validation)
-        if not isinstance(detector, FasterRCNN):
-            raise TypeError(f"detector: expected a FasterRCNN, got a {type(detector).__name__}")
-        self.detector = detector
-        self.dataset = dataset
-        self.validation = validation
-        self.use_07_metric = use_07_metric
+        self.metric = choice(metric, "metric", ("voc", "voc07", "coco"))
         self.rng = np.random.RandomState(seed)
-        self.objective = FasterRCNNTrainer(detector, rng=self.rng, **objective_options)
-        prepare = PrepareSample(detector.preprocessing)
-        loader = DataLoader(
-            dataset,
-            batch_size=batch_size,
-            shuffle=True,
-            num_workers=num_workers,
-            seed=seed,
-            transform=Compose([prepare] if augment is None else [augment, prepare]),
-        )
-        if optimizer is None:
-            optimizer = faster_rcnn_optimizer(detector, lr, momentum, weight_decay)
-        scheduled = None if schedule is None else schedule(optimizer, epochs * len(loader))
-        check_schedule(scheduled, validation)
+        self.multi_scale = None
+        if multi_scale is not None:
+            self.multi_scale = tuple(integer(size, "multi_scale", 1) for size in multi_scale)
+            if not self.multi_scale:
+                raise ValueError("multi_scale: expected at least one length, got none")
         super().__init__(
             detector,
-            optimizer,
-            loader,
+            dataset,
             out,
+            transform=PrepareItem(len(detector.class_names), use_difficult, augment),
+            validation=validation,
             epochs=epochs,
-            schedule=scheduled,
-            max_grad_norm=max_grad_norm,
-            evaluate_every=evaluate_every,
-            checkpoint_every=checkpoint_every,
-            log_every=log_every,
-            resume=resume,
-            overwrite=overwrite,
-            quiet=quiet,
-            config={"detector": detector.recipe, "augment": augment},
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            num_workers=num_workers,
+            config={
+                "detector": detector.recipe,
+                "augment": augment,
+                "multi_scale": self.multi_scale,
+                "metric": metric,
+                "use_difficult": use_difficult,
+            },
+            **options,
         )
 
     def losses(self, batch: list[Any]) -> Mapping[str, Any]:
-        """The four losses and their sum."""
-        for index, sample in zip(self._indices(batch), batch, strict=True):
-            check_ground_truth(
-                sample.bbox, sample.label, self.detector.n_class - 1, self._name(index)
-            )
-        sizes = {sample.img.shape for sample in batch}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"batch_size: expected 1 for images of mixed sizes, got {len(batch)} and prepared "
-                f"images of shapes {sorted(sizes)} ({self.describe(batch)})"
-            )
-        losses = self.objective(
-            np.stack([sample.img for sample in batch]),
-            [sample.bbox for sample in batch],
-            [sample.label for sample in batch],
-            scale=[sample.scale for sample in batch],
+        """The detector's losses and their sum."""
+        min_size = None
+        if self.multi_scale is not None:
+            min_size = self.multi_scale[self.rng.randint(len(self.multi_scale))]
+        losses = self.model.training_losses(
+            [sample.img for sample in batch],
+            [np.asarray(sample.bbox, np.float32)[:, [1, 0, 3, 2]] for sample in batch],
+            [np.asarray(sample.label, np.int64) for sample in batch],
+            rng=self.rng,
+            min_size=min_size,
         )
-        return dict(losses._asdict())
+        total: Any = sum(losses.values())
+        return {**losses, "total_loss": total}
 
     def score(self) -> Score | None:
         """Mean average precision on the validation data."""
         if self.validation is None:
             return None
         result = evaluate_detector(
-            self.detector, self.validation, use_07_metric=self.use_07_metric, quiet=self.quiet
+            self._judged_detector(),
+            self.validation,
+            use_07_metric=self.metric == "voc07",
+            num_workers=max(self.loader.num_workers, 1),
+            on_error=self.on_error,
+            quiet=self.quiet,
         )
-        return Score(result.mean_ap, {"mean_ap": result.mean_ap, "ap": result.ap})
+        for message in result.skipped:
+            if message not in self._noted:
+                self._noted.add(message)
+                self._report_skipped(message)
+        return Score(*figures(result, self.metric))
 
     def save_best(self, path: Path) -> None:
         """Write a detector file, or weights alone if the detector has no recipe."""
-        if self.detector.recipe is not None:
-            save_detector(path, self.detector)
+        detector = self._judged_detector()
+        if detector.recipe is not None:
+            save_detector(path, detector)
         else:
-            weights.save(path, self.detector.state_dict())
-
-    def describe(self, batch: list[Any]) -> str:
-        """Name the images of a batch."""
-        return ", ".join(self._name(index) for index in self._indices(batch))
+            weights.save(path, detector.state_dict())
 
     def random_state(self) -> dict[str, Any]:
-        """State of the creators' random stream."""
-        return {"creators": self.rng.get_state(legacy=False)}
+        """State of the random stream that detector and sizes draw from."""
+        return {"detector": self.rng.get_state(legacy=False)}
 
     def set_random_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`random_state` returned."""
-        self.rng.set_state(state["creators"])
+        self.rng.set_state(state["detector"])
 
-    def _indices(self, batch: list[Any]) -> list[int]:
-        start = self.batch * self.loader.batch_size
-        return self.loader.order(self.epoch)[start : start + len(batch)]
-
-    def _name(self, index: int) -> str:
-        ids = getattr(self.dataset, "ids", None)
-        return f"image {index}" if ids is None else f"image {index} ({ids[index]})"
+    def _judged_detector(self) -> Detector:
+        judged = self.judged
+        assert isinstance(judged, Detector)  # a copy of the one that was given
+        return judged
 
 
-def check_ground_truth(bbox: Any, label: Any, n_fg_class: int, name: str) -> None:
-    """Refuse ground truth that cannot be learned from; ``name`` says in messages where it is.
-
-    Raises
-    ------
-    ValueError
-        A coordinate is NaN or infinite, a box has no height or width, a label is no class, or
-        boxes and labels differ in number. The message names the row.
-
-    Examples
-    --------
-    >>> check_ground_truth([[0, 0, 9, 9], [4, 4, 4, 9]], [0, 1], 20, "image 7")
-    Traceback (most recent call last):
-        ...
-    ValueError: bbox: expected finite y_min < y_max and x_min < x_max, got (4.0, 4.0, 4.0, 9.0) in \
-row 1 of image 7
-    """
-    bbox, label = np.asarray(bbox), np.asarray(label)
-    if bbox.ndim != 2 or bbox.shape[1] != 4:
-        raise ValueError(f"bbox: expected shape (R, 4), got {bbox.shape} in {name}")
-    if label.shape != bbox.shape[:1]:
-        raise ValueError(
-            f"label: expected shape {bbox.shape[:1]} for as many boxes, got {label.shape} in {name}"
-        )
-    sane = np.isfinite(bbox).all(axis=1) & (bbox[:, 2:] > bbox[:, :2]).all(axis=1)
-    if not sane.all():
-        row = int(np.argmin(sane))
-        raise ValueError(
-            "bbox: expected finite y_min < y_max and x_min < x_max, "
-            f"got {tuple(map(float, bbox[row]))} in row {row} of {name}"
-        )
-    known = (label >= 0) & (label < n_fg_class)
-    if not known.all():
-        row = int(np.argmin(known))
-        raise ValueError(
-            f"label: expected a class from 0 to {n_fg_class - 1}, "
-            f"got {label[row]} in row {row} of {name}"
-        )
+def figures(result: Evaluation, metric: str) -> tuple[float, dict[str, Any]]:
+    """The score of an evaluation by a metric, and what the log says about it: ``mean_ap`` and the
+    classes' ``ap`` by that metric, and COCO's twelve numbers."""
+    value, ap = result.mean_ap, result.ap
+    if metric == "coco":
+        value, ap = result.coco_figures["AP"], result.coco_ap
+    coco = {f"coco_{name}": number for name, number in result.coco_figures.items()}
+    known = {name: number for name, number in coco.items() if not math.isnan(number)}
+    return value, {"mean_ap": value, "ap": ap, **known}
