@@ -8,16 +8,22 @@ import pytest
 import oxidet
 from conftest import check_gradients
 from oxidet import nn, ops
-from oxidet.ops._feature_pyramid import resize_nearest_
 
 
-@pytest.mark.parametrize("size", [(5, 4), (10, 8), (7, 9), (2, 3), (1, 1), (11, 4)])
-def test_resize_nearest_is_an_index_and_has_its_gradient(size: tuple[int, int]) -> None:
-    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)
-    rows = [min(int(np.float32(i) * np.float32(5 / size[0])), 4) for i in range(size[0])]
-    cols = [min(int(np.float32(j) * np.float32(4 / size[1])), 3) for j in range(size[1])]
-    np.testing.assert_array_equal(resize_nearest_(x, size=size), x[:, :, rows][:, :, :, cols])
-    check_gradients(lambda x: resize_nearest_(x, size=size), x, step=0.1)
+def test_a_pyramid_can_be_part_of_a_plan() -> None:
+    pyramid = ops.FeaturePyramidNetwork([4, 6], 8, ops.LastLevelMaxPool()).eval()
+    rng = np.random.default_rng(0)
+    # Sizes that are not multiples of each other.
+    maps = {
+        "a": rng.standard_normal((1, 4, 11, 9)).astype(np.float32),
+        "b": rng.standard_normal((1, 6, 5, 4)).astype(np.float32),
+    }
+    eager = pyramid(maps)
+    pyramid.compiled = True
+    planned = pyramid(maps)
+    assert list(planned) == list(eager) == ["a", "b", "pool"]
+    for name, level in eager.items():
+        np.testing.assert_allclose(planned[name], level, atol=1e-5)
 
 
 def test_frozen_batch_norm_reads_the_state_of_a_batch_norm() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oxidet import weights
+from oxidet.models.detection.coco import coco_classes
 from oxidet.weights._published import find_published
 
 models = pytest.importorskip("torchvision.models")
@@ -13,7 +14,7 @@ FAMILIES = ("alexnet", "vgg", "googlenet", "inception", "resn", "wide_resnet", "
 
 
 def test_the_table_is_complete_and_right() -> None:
-    known = {entry.name: entry for entry in weights.list_published()}
+    known = {entry.name: entry for entry in weights.list_published() if not entry.detects}
     for model in models.list_models(module=models):
         if not model.startswith(FAMILIES):
             continue
@@ -37,6 +38,23 @@ def test_the_table_is_complete_and_right() -> None:
             assert find_published(str(theirs)) == ours
         assert find_published(model).version == enum.DEFAULT.name
     assert sorted(known) == ["inception_resnet_v2.TF_IN1K", "inception_v4.TF_IN1K"]
+
+
+def test_detectors() -> None:
+    entries = [entry for entry in weights.list_published() if entry.detects]
+    assert [entry.name for entry in entries] == [
+        "fasterrcnn_resnet50_fpn.COCO_V1",
+        "fasterrcnn_resnet50_fpn_v2.COCO_V1",
+    ]
+    for entry in entries:
+        (theirs,) = models.get_model_weights(entry.model)
+        assert entry.url == theirs.url
+        assert entry.file == theirs.url.rsplit("/", 1)[1]
+        assert entry.sha256 is not None
+        assert f"-{entry.sha256}." in entry.file
+        assert tuple(theirs.meta["categories"][1:]) == coco_classes()
+        assert find_published(str(theirs)) == entry
+        assert find_published(f"{theirs.__class__.__name__}.DEFAULT") == entry
 
 
 @pytest.mark.parametrize("model", ["inception_v4", "inception_resnet_v2"])

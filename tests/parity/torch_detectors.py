@@ -60,9 +60,7 @@ def _scaled(layer: nn.Module, spread: float, mean: float) -> Iterator[None]:
         handle.remove()
 
 
-def spread_out(
-    model: Any, images: Sequence[np.ndarray], seed: int = 0, score: float = 2.0
-) -> Any:
+def spread_out(model: Any, images: Sequence[np.ndarray], seed: int = 0, score: float = 2.0) -> Any:
     """Random weights for a torchvision Faster R-CNN; ``images`` are what they are made for."""
     generator = torch.Generator().manual_seed(seed)
     tensors = [torch.from_numpy(image) for image in images]
@@ -82,7 +80,11 @@ def spread_out(
         features = model.backbone(batch.tensors)
         first = list(features.values())
         for layer, spread, mean in (
-            *((layer, 1.0, 0.3) for layer in model.rpn.head.conv.modules() if isinstance(layer, nn.Conv2d)),
+            *(
+                (layer, 1.0, 0.3)
+                for layer in model.rpn.head.conv.modules()
+                if isinstance(layer, nn.Conv2d)
+            ),
             (model.rpn.head.cls_logits, 1.5, 0.0),
             (model.rpn.head.bbox_pred, 0.2, 0.0),
         ):

@@ -385,4 +385,6 @@ def binary_cross_entropy_with_logits(input: Any, target: Any, *, reduction: str 
     >>> F.binary_cross_entropy_with_logits([0.0, 2.0], [1.0, 0.0], reduction="none")
     array([0.6931472, 2.126928 ], dtype=float32)
     """
-    return binary_cross_entropy_(input, target, reduction=choice(reduction, "reduction", REDUCTIONS))
+    return binary_cross_entropy_(
+        input, target, reduction=choice(reduction, "reduction", REDUCTIONS)
+    )

@@ -19,6 +19,7 @@ from oxidet.nn.linear import Conv2d
 from oxidet.nn.module import Module
 from oxidet.ops._misc import Conv2dNormActivation
 
+
 class ExtraFPNBlock(Module):
     """What may follow a feature pyramid: takes and returns lists of maps and of their names."""
 

@@ -196,10 +196,10 @@ class MultiScaleRoIAlign(Module):
             If there are no image shapes, none of the maps is there, shapes do not fit, or a
             coordinate is infinite (the row of all boxes is named).
         """
+        maps, rois, sizes = self._inputs(x, boxes, image_shapes)
         if self.scales is None or self.map_levels is None:
-            sizes = _image_sizes(image_shapes)
-            self.scales, self.map_levels = self._setup_scales(self._maps(x), sizes)
-        return self._pool(x, boxes, self.scales, self.map_levels)
+            self.scales, self.map_levels = self._setup_scales(maps, sizes)
+        return self._pool(maps, rois, self.scales, self.map_levels)
 
     def pool(
         self,
@@ -211,18 +211,23 @@ class MultiScaleRoIAlign(Module):
 
         Nothing is kept, so a first batch of odd sizes does no harm to later ones.
         """
-        setup = self._setup_scales(self._maps(x), _image_sizes(image_shapes))
-        return self._pool(x, boxes, *setup)
+        maps, rois, sizes = self._inputs(x, boxes, image_shapes)
+        return self._pool(maps, rois, *self._setup_scales(maps, sizes))
 
-    def _pool(
-        self, x: Any, boxes: Any, map_scales: Sequence[float], map_levels: LevelMapper
-    ) -> Any:
+    def _inputs(
+        self, x: Any, boxes: Any, image_shapes: Any
+    ) -> tuple[list[Any], F32, list[tuple[float, float]]]:
+        """Maps, regions (R, 5) and sizes, checked."""
         if not isinstance(boxes, (list, tuple)):
             raise TypeError(
                 f"boxes: expected a list with an array for each image, got {type(boxes).__name__}"
             )
-        maps = self._maps(x)
-        rois = checked_rois(boxes, "boxes", np.shape(maps[0])[0])
+        maps, sizes = self._maps(x), _image_sizes(image_shapes)
+        return maps, checked_rois(boxes, "boxes", np.shape(maps[0])[0]), sizes
+
+    def _pool(
+        self, maps: list[Any], rois: F32, map_scales: Sequence[float], map_levels: LevelMapper
+    ) -> Any:
         if len(map_scales) != len(maps):
             raise ValueError(
                 f"x: expected {len(map_scales)} maps, as in the first call, got {len(maps)}"

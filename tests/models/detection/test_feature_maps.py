@@ -1,4 +1,4 @@
-"""Where any network is cut for a detector, and what the detector over it keeps, predicts, learns."""
+"""Where networks are cut for a detector, and what the detector over one keeps and learns."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from oxidet.models.detection.coco import coco_classes
 from oxidet.models.detection.faster_rcnn import (
     ANCHOR_RATIOS,
     ANCHOR_SIZES,
-    FastRCNNConvFCHead,
     FasterRCNN,
+    FastRCNNConvFCHead,
 )
 from oxidet.models.detection.feature_maps import TracedBackbone, feature_maps
 from oxidet.models.detection.rpn import RPNHead
@@ -52,7 +52,7 @@ def fasterrcnn_resnet50_fpn_v2(n_fg_class: int | None = None, **options: Any) ->
     >>> from oxidet.models.detection import fasterrcnn_resnet50_fpn_v2
     >>> model = fasterrcnn_resnet50_fpn_v2(num_classes=3)
     >>> sum(parameter.numel() for parameter in model.parameters())
-    43256153
+    43261278
     """
     return _Plan("fasterrcnn_resnet50_fpn_v2", "resnet50", n_fg_class, options, v2=True).build()
 

@@ -129,7 +129,7 @@ class FastRCNNPredictor(nn.Module):
         self.bbox_pred = nn.Linear(in_channels, classes * 4)
 
     def forward(self, x: Any) -> tuple[Any, Any]:
-        """(S, F) or (S, F, 1, 1) to logits (S, num_classes) and corrections (S, 4 * num_classes)."""
+        """(S, F) or (S, F, 1, 1) to logits (S, K) and corrections (S, 4 K) of K classes."""
         if len(x.shape) == 4 and tuple(x.shape[2:]) != (1, 1):
             raise ValueError(f"x: expected one value of a feature (S, F, 1, 1), got {x.shape}")
         x = F.flatten(x, 1)

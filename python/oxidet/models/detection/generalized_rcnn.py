@@ -24,7 +24,8 @@ class GeneralizedRCNN(Detector):
     """A backbone, a region proposal network and heads, between a transform and its inverse.
 
     Called with images (and targets), it does what torchvision's class does: images are float arrays
-    in 0..1, labels count from 1. As a :class:`Detector` it takes images in 0..255 and counts from 0.
+    in 0..1, labels count from 1. As a :class:`Detector` it takes images in 0..255, and labels count
+    from 0.
 
     In evaluation mode the backbone and the head of the region proposal network run as one plan; set
     ``compiled = False`` if they do something that no plan can.
@@ -74,7 +75,7 @@ class GeneralizedRCNN(Detector):
         layer = getattr(self.roi_heads.box_predictor, "cls_score", None)
         return len(self._names) + 1 if layer is None else int(layer.out_features)
 
-    @property  # type: ignore[override]
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the foreground classes.
 
@@ -96,10 +97,14 @@ class GeneralizedRCNN(Detector):
             )
         self._names = given
 
-    @property  # type: ignore[override]
+    @property
     def nms_threshold(self) -> float:
         """``roi_heads.nms_thresh``."""
         return float(self.roi_heads.nms_thresh)
+
+    @nms_threshold.setter
+    def nms_threshold(self, threshold: float) -> None:
+        self.roi_heads.nms_thresh = threshold
 
     @nn.compiled_method
     def convolve(self, x: Any) -> tuple[Mapping[str, Any], list[Any], list[Any]]:
@@ -116,7 +121,6 @@ class GeneralizedRCNN(Detector):
         self,
         images: Sequence[Any],
         targets: Sequence[Mapping[str, Any]] | None = None,
-        *,
         rng: Rng = None,
     ) -> Any:
         """Detections in evaluation mode, losses in training mode.

@@ -93,7 +93,9 @@ class RoIHeads(nn.Module):
         self.fg_bg_sampler = BalancedPositiveNegativeSampler(
             batch_size_per_image, positive_fraction
         )
-        self.box_coder = BoxCoder((10.0, 10.0, 5.0, 5.0) if bbox_reg_weights is None else bbox_reg_weights)
+        self.box_coder = BoxCoder(
+            (10.0, 10.0, 5.0, 5.0) if bbox_reg_weights is None else bbox_reg_weights
+        )
         self.box_roi_pool = box_roi_pool
         self.box_head = box_head
         self.box_predictor = box_predictor
@@ -108,7 +110,6 @@ class RoIHeads(nn.Module):
         proposals: Sequence[F32],
         image_shapes: Sequence[tuple[int, int]],
         targets: Sequence[Mapping[str, Any]] | None = None,
-        *,
         rng: Rng = None,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Detections of each image, or in training the losses.
@@ -199,9 +200,7 @@ class RoIHeads(nn.Module):
         matches = [
             self.match(found, regions) for found, regions in zip(boxes, candidates, strict=True)
         ]
-        classes = [
-            _label(matched, known) for matched, known in zip(matches, labels, strict=True)
-        ]
+        classes = [_label(matched, known) for matched, known in zip(matches, labels, strict=True)]
         regions, chosen, targets = [], [np.zeros(0, np.int64)], [np.zeros((0, 4), np.float32)]
         samples = self.fg_bg_sampler(classes, rng=rng)
         for i, (positive, negative) in enumerate(zip(*samples, strict=True)):

@@ -1,7 +1,7 @@
 """Region proposal network over the levels of a pyramid, as torchvision's.
 
-Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1; over a pyramid as Lin et al. (1612.03144),
-section 4.1: one head for all levels.
+Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1; with one head for all levels, as in Lin
+et al., "Feature Pyramid Networks" (1612.03144), section 4.1.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class RPNHead(nn.Module):
 
     def _adapt_state_dict(self, state_dict: Mapping[str, Any], prefix: str) -> Mapping[str, Any]:
         # Before torchvision 0.13 there was one bare convolution.
-        renamed = {f"{prefix}conv.{kind}": f"{prefix}conv.0.0.{kind}" for kind in ("weight", "bias")}
+        renamed = {
+            f"{prefix}conv.{kind}": f"{prefix}conv.0.0.{kind}" for kind in ("weight", "bias")
+        }
         if not any(key in renamed for key in state_dict):
             return state_dict
         return {renamed.get(key, key): value for key, value in state_dict.items()}
@@ -131,7 +133,9 @@ class RegionProposalNetwork(nn.Module):
         self.anchor_generator = anchor_generator
         self.head = head
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
-        self.proposal_matcher = Matcher(fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches=True)
+        self.proposal_matcher = Matcher(
+            fg_iou_thresh, bg_iou_thresh, allow_low_quality_matches=True
+        )
         self.fg_bg_sampler = BalancedPositiveNegativeSampler(
             batch_size_per_image, positive_fraction
         )
@@ -154,7 +158,6 @@ class RegionProposalNetwork(nn.Module):
         images: ImageList,
         features: Mapping[str, Any],
         targets: Sequence[Mapping[str, Any]] | None = None,
-        *,
         rng: Rng = None,
     ) -> tuple[list[F32], dict[str, Any]]:
         """Proposals of each image, and in training the losses.
@@ -192,9 +195,7 @@ class RegionProposalNetwork(nn.Module):
         anchors: F32 = self.anchor_generator(one, shapes)[0]
         return anchors
 
-    def propose(
-        self, images: ImageList, logits: Sequence[Any], deltas: Sequence[Any]
-    ) -> list[F32]:
+    def propose(self, images: ImageList, logits: Sequence[Any], deltas: Sequence[Any]) -> list[F32]:
         """The regions of each image, (R, 4), best first.
 
         ``logits`` and ``deltas`` are what the head returns; no gradient flows through regions.
@@ -262,11 +263,12 @@ class RegionProposalNetwork(nn.Module):
 
 def _rows(level: Any, values: int) -> Any:
     """(N, A * values, H, W) as (N, H * W * A, values), which copies nothing: channels lie last."""
-    last = level.transpose(0, 2, 3, 1) if isinstance(level, np.ndarray) else level.permute(0, 2, 3, 1)
+    last = (
+        level.transpose(0, 2, 3, 1) if isinstance(level, np.ndarray) else level.permute(0, 2, 3, 1)
+    )
     return last.reshape(level.shape[0], -1, values)
 
 
 def named_maps(maps: Any) -> Mapping[str, Any]:
     """The maps of a backbone by name; a single one is called "0"."""
     return maps if isinstance(maps, Mapping) else OrderedDict([("0", maps)])
-

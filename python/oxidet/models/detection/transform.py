@@ -57,7 +57,7 @@ class GeneralizedRCNNTransform(nn.Module):
     --------
     >>> import numpy as np
     >>> from oxidet.models.detection.transform import GeneralizedRCNNTransform
-    >>> transform = GeneralizedRCNNTransform(800, 1333, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    >>> transform = GeneralizedRCNNTransform(800, 1333, (0.5, 0.4, 0.4), (0.25, 0.25, 0.25))
     >>> batch, _ = transform.eval()([np.zeros((3, 60, 80), np.float32)])
     >>> batch.tensors.shape, batch.image_sizes
     ((1, 3, 800, 1088), [(800, 1066)])
@@ -97,7 +97,6 @@ class GeneralizedRCNNTransform(nn.Module):
         self,
         images: Sequence[Any],
         targets: Sequence[Mapping[str, Any]] | None = None,
-        *,
         rng: Rng = None,
         min_size: float | None = None,
     ) -> tuple[ImageList, list[dict[str, Any]] | None]:
@@ -223,5 +222,3 @@ def _channels(values: Sequence[float], argument: str) -> tuple[float, ...]:
     if not listed:
         raise ValueError(f"{argument}: expected a number for each channel, got none")
     return tuple(_arrays.number(value, argument) for value in listed)
-
-
