@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from oxidet import data as data_sets
-from oxidet.data import DigitScenes
+from oxidet.cli._options import DataFormat
+from oxidet.data import DigitScenes, open_dataset
 from oxidet.data.digits import SPLITS
 
 DIGITS = "digits"
+ALL = "all"  # for --split: whatever the lists say
 
 
-def open_dataset(
+def open_data(
     data: str,
-    split: str | None,
+    split: str,
     *,
-    data_format: Literal["voc", "coco"] | None = None,
     scenes: int = 0,
     seed: int = 0,
+    data_format: DataFormat | None = None,
     class_names: Sequence[str] | None = None,
     use_difficult: bool = False,
     coordinates: Literal["voc", "inclusive", "edges"] = "voc",
     on_error: Literal["raise", "skip"] = "raise",
 ) -> Any:
-    """Digit scenes, or the split of a directory in the form of VOC or COCO.
+    """Digit scenes, or a split of a folder of labelled images.
 
-    ``scenes`` and ``seed`` are for the first, the other options as of
-    ``oxidet.data.open_dataset`` for the second. ``class_names``, if given, are
-    those of the detector: labels count in them.
+    ``scenes`` and ``seed`` are for the first, the others for the second. ``class_names``, if given,
+    are those of the detector: labels count in them.
     """
     if data == DIGITS:
         if split not in SPLITS:
@@ -39,10 +39,10 @@ def open_dataset(
                 f"{', '.join(class_names)}"
             )
         return DigitScenes(split, length=scenes, seed=seed)  # type: ignore[arg-type]
-    return data_sets.open_dataset(
+    return open_dataset(
         data,
-        data_format,
-        split,
+        None if data_format is None else data_format.value,
+        None if split == ALL else split,
         class_names=class_names,
         use_difficult=use_difficult,
         coordinates=coordinates,

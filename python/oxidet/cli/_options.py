@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,38 @@ class CoordinateForm(str, Enum):
     inclusive = "inclusive"
     edges = "edges"
 
+
+class DataFormat(str, Enum):
+    """Forms of labelled data."""
+
+    voc = "voc"
+    coco = "coco"
+
+
+class OnError(str, Enum):
+    """What an image that cannot be read does."""
+
+    stop = "stop"
+    skip = "skip"
+
+    @property
+    def option(self) -> Literal["raise", "skip"]:
+        """As the functions of the package spell it."""
+        return "skip" if self is OnError.skip else "raise"
+
+
+Format = Annotated[
+    DataFormat | None,
+    typer.Option("--format", help="Form of the data; by default what it looks like."),
+]
+
+ErrorHandling = Annotated[
+    OnError,
+    typer.Option(
+        "--on-error",
+        help="Whether an image or annotation that cannot be read stops the command or is left out.",
+    ),
+]
 
 Coordinates = Annotated[
     CoordinateForm,

@@ -13,7 +13,7 @@ import typer
 import oxidet
 from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
-from oxidet.cli._data import DIGITS, open_dataset
+from oxidet.cli._data import DIGITS, open_data
 from oxidet.cli._models import known_model, read_metadata, resolve
 from oxidet.models.detection import Detector, build_detector, save_detector
 from oxidet.optim.lr_scheduler import warmup_cosine
@@ -147,7 +147,7 @@ def train(
         else:
             oxidet.manual_seed(seed)
             options: dict[str, Any] = {"split": split, "coordinates": coordinates.value}
-            dataset = open_dataset(data, scenes=0, **options)
+            dataset = open_data(data, scenes=0, **options)
             validation = _open_validation(data, validation_split, dataset, options)
             detector = _detector(model, weights, dataset.class_names)
             rate = LEARNING_RATE.get(_name(detector), DEFAULT_LEARNING_RATE)
@@ -196,7 +196,7 @@ def _open_validation(data: str, split: str | None, dataset: Any, options: dict[s
         return None
     if split == "none":
         return None
-    return open_dataset(
+    return open_data(
         data,
         scenes=0,
         class_names=dataset.class_names,

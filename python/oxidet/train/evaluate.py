@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import number
+from oxidet._arrays import F32, number
 from oxidet._text import printable
 from oxidet.data import DataLoader
 from oxidet.detection import (
@@ -54,6 +54,8 @@ class ImageResult(NamedTuple):
     truth: Detections
     difficult: NDArray[np.bool_]
     """(R',): objects that neither help nor harm; COCO's crowds."""
+    areas: F32
+    """(R',): of the objects in square pixels; of their masks, where the data set knows them."""
 
     def mistakes(self, score_threshold: float = 0.5, iou_thresh: float = 0.5) -> Mistakes:
         """What is wrong among the detections that score at least ``score_threshold``."""
@@ -78,8 +80,7 @@ class Evaluation:
         Of ``mean_ap`` and ``ap``: the IoU from which on a detection is right, and whether eleven
         points were taken instead of the area under the curve.
     coco
-        COCO's metric on the same detections. Difficult objects are its crowds, areas are those of
-        the boxes.
+        COCO's metric on the same detections. Difficult objects are its crowds.
     curves
         Precision and recall by class name; classes without objects or detections have none.
     results
@@ -294,8 +295,8 @@ def _result(
     dataset: Any, index: int, item: Sequence[Any], detected: Any, class_names: Sequence[str]
 ) -> ImageResult:
     """One image's objects and detections in one form."""
-    ids = getattr(dataset, "image_ids", None)
-    name = str(index) if ids is None else str(ids[index])
+    known = hasattr(dataset, "image_path") and hasattr(dataset, "annotation")
+    name = dataset.image_path(index).name if known else str(index)
     image, bbox, label = item[:3]
     marked = item[3] if len(item) > 3 else None
     difficult = np.zeros(len(label), np.bool_) if marked is None else np.asarray(marked, np.bool_)
@@ -306,10 +307,10 @@ def _result(
         )
     except ValueError as error:
         raise ValueError(f"image {name}: {error}") from error
+    areas = dataset.annotation(index).area if known else truth.areas
     boxes, labels, scores = detected
-    return ImageResult(
-        name, index, Detections(boxes, labels, scores, **common).top(len(scores)), truth, difficult
-    )
+    found = Detections(boxes, labels, scores, **common).top(len(scores))
+    return ImageResult(name, index, found, truth, difficult, areas)
 
 
 def _evaluation(
@@ -339,7 +340,8 @@ def _evaluation(
         for name, precision, recall in zip(class_names, precisions, recalls, strict=False)
         if precision is not None and recall is not None and len(recall)
     }
-    coco: CocoEvaluation = eval_detection_coco(*columns, gt_crowdeds=difficult)["coco_eval"]
+    areas = [result.areas for result in results]
+    coco: CocoEvaluation = eval_detection_coco(*columns, areas, difficult)["coco_eval"]
     names = [class_names[label] for label in coco.category_ids]
     return Evaluation(
         mean_ap=float(np.mean(known)) if known else math.nan,
