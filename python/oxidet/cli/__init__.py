@@ -1,4 +1,4 @@
-"""The command line: ``oxidet detect``, ``train``, ``eval``, ``demo`` and ``info``.
+"""The command line: ``oxidet detect``, ``train``, ``eval``, ``check-data``, ``demo`` and ``info``.
 
 One module a command; each says what it needs in its function's signature, which is also its help.
 Exit codes: 0 success, 1 something failed, 2 wrong usage, 130 interrupted. Every error is one line

@@ -12,6 +12,7 @@ import typer
 
 import oxidet
 from oxidet.cli import INTERRUPTED, _output
+from oxidet.cli.check_data import check
 from oxidet.cli.convert import convert
 from oxidet.cli.demo import demo
 from oxidet.cli.detect import detect
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("detect")(detect)
 app.command("train")(train)
 app.command("eval")(evaluate)
+app.command("check-data")(check)
 app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("info")(info)

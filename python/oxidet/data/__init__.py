@@ -5,6 +5,7 @@ from 0.
 """
 
 from oxidet.data.bbox_dataset import Annotation, BboxDataset, read_class_names
+from oxidet.data.check import ClassSummary, DataReport, check_data
 from oxidet.data.coco import COCO_BBOX_LABEL_NAMES, COCOBboxDataset, COCODetection
 from oxidet.data.digits import Digits, lenet_input, load_digits
 from oxidet.data.image import ImageError, read_image
@@ -22,7 +23,9 @@ __all__ = [
     "BboxDataset",
     "COCOBboxDataset",
     "COCODetection",
+    "ClassSummary",
     "DataLoader",
+    "DataReport",
     "DigitScenes",
     "Digits",
     "ImageError",
@@ -30,6 +33,7 @@ __all__ = [
     "Mosaic",
     "RepeatFactorSampler",
     "VOCBboxDataset",
+    "check_data",
     "lenet_input",
     "load_digits",
     "open_dataset",

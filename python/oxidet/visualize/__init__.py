@@ -1,6 +1,7 @@
 """Looking at results: ``draw`` into a picture, ``annotated`` beside the truth, ``contact_sheet``
-for many, ``vis_bbox`` into a plot, ``save_png`` to a file; ``training_curves`` plots how a training
-went, ``precision_recall`` and ``confusion_matrix`` what an evaluation found.
+for many, ``dataset_sheet`` for labelled images, ``vis_bbox`` into a plot, ``save_png`` to a file;
+``training_curves`` plots how a training went, ``precision_recall`` and ``confusion_matrix`` what an
+evaluation found.
 
 Looking into networks: ``feature_maps`` and ``filters``, ``guided_backprop`` and ``deconvolution``
 (as arrays: ``guided_gradient`` and ``deconvolve``), ``architecture``.
@@ -16,6 +17,7 @@ from oxidet.visualize.attribution import (
     guided_backprop,
     guided_gradient,
 )
+from oxidet.visualize.dataset_sheet import dataset_sheet
 from oxidet.visualize.draw import draw, save_png
 from oxidet.visualize.evaluation import confusion_matrix, precision_recall
 from oxidet.visualize.feature_maps import feature_maps, filters
@@ -29,6 +31,7 @@ __all__ = [
     "architecture",
     "confusion_matrix",
     "contact_sheet",
+    "dataset_sheet",
     "deconvolution",
     "deconvolve",
     "draw",

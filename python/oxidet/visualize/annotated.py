@@ -128,7 +128,7 @@ def annotated(
         captions.add(rects[row], texts, label_colour(entry.label))
     if not legend:
         return picture
-    return _with_legend(picture, _legend(detections, ground_truth, difficult), letters)
+    return with_legend(picture, _legend(detections, ground_truth, difficult), letters)
 
 
 def _rects(boxes: Detections, scale: int, size: tuple[int, int]) -> list[Rect]:
@@ -171,7 +171,7 @@ def _legend(
     return entries
 
 
-def _with_legend(picture: Any, entries: Sequence[tuple[Colour, str]], letters: int) -> Any:
+def with_legend(picture: Any, entries: Sequence[tuple[Colour, str]], letters: int) -> Any:
     """The picture above a strip of paper with a line for as many classes as fit into it."""
     image_module = _extras.require("PIL.Image", extra="images")
     canvas_module = _extras.require("PIL.ImageDraw", extra="images")
