@@ -64,9 +64,8 @@ def check(
       oxidet check-data cells/ --picture cells.png
       oxidet check-data coco/ --format coco --split train --json report.json
     """
-    _output.prepare_json(json_file)
-    if picture is not None:
-        picture.resolve().parent.mkdir(parents=True, exist_ok=True)
+    _output.prepare_file(json_file)
+    _output.prepare_file(None if picture is None else str(picture))
     names = None
     if class_names is not None:
         is_file = Path(class_names).is_file()
