@@ -10,6 +10,7 @@ import typer
 
 import oxidet
 from oxidet.cli import _options, _output
+from oxidet.cli._data import ALL
 from oxidet.data import check_data, open_dataset
 from oxidet.data.bbox_dataset import read_class_names
 from oxidet.visualize import dataset_sheet, save_png
@@ -75,15 +76,14 @@ def check(
         dataset = open_dataset(
             data,
             None if data_format is None else data_format.value,
-            split,
+            None if split == ALL else split,
             class_names=names,
             use_difficult=True,
             coordinates=coordinates.value,
             on_error="skip",
         )
-        with _output.progress() as bar:
-            task = bar.add_task("looking", total=len(dataset.listed_ids))
-            report = check_data(dataset, tiny=tiny, on_image=lambda: bar.advance(task))
+        with _output.Counter(len(dataset.listed_ids), "looking") as counter:
+            report = check_data(dataset, tiny=tiny, on_image=counter.step)
         if picture is not None and len(dataset):
             save_png(picture, dataset_sheet(dataset))
     if json_file is not None:
