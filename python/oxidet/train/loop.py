@@ -23,6 +23,7 @@ import numpy as np
 
 from oxidet import _random, nn
 from oxidet._arrays import choice, integer
+from oxidet._text import printable
 from oxidet.data import DataLoader, ItemError
 from oxidet.data.loader import Sampler
 from oxidet.optim import Optimizer
@@ -44,6 +45,7 @@ from oxidet.train.settings import (
 from oxidet.train.tensorboard import check_tensorboard, tensorboard_writer, write_scalars
 
 LAST, BEST, LOG, TENSORBOARD = "last.npz", "best.npz", "log.jsonl", "tensorboard"
+MOST_CLASSES = 6  # whose scores the progress shows
 
 
 class NonFiniteError(ArithmeticError):
@@ -447,7 +449,7 @@ class TrainingLoop(ABC):
             self._log.write(record)
             write_scalars(self._writer, "train", record)
             self._items_since_line, self._seconds_since_line = 0, 0.0
-        shown = {name: value for name, value in values.items() if name.endswith("loss")}
+        shown = {name: value for name, value in values.items() if "loss" in name}
         self._progress.step({**shown, "lr": rate}, self._title())
         self._report_problems()
 
@@ -624,4 +626,13 @@ def _grouped(batches: Any, size: int) -> Iterator[list[Any]]:
 
 
 def _brief(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:.4f}" for k, v in record.items() if isinstance(v, float))
+    """The main figures of an evaluation, and those of the classes where they are few."""
+    parts = [
+        f"{name} {value:.4f}"
+        for name, value in record.items()
+        if isinstance(value, float) and (not name.startswith("coco_") or name == "coco_AP")
+    ]
+    for values in record.values():
+        if isinstance(values, Mapping) and len(values) <= MOST_CLASSES:
+            parts += [f"{printable(str(name))} {value:.4f}" for name, value in values.items()]
+    return ", ".join(parts)

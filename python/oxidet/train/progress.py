@@ -134,7 +134,9 @@ def duration(seconds: float) -> str:
 def _show(values: Mapping[str, float]) -> str:
     """Losses without the word, their total first: what matters most, should the line be cut."""
     shown = sorted(values.items(), key=lambda item: not item[0].startswith("total"))
-    return " ".join(f"{name.removesuffix('_loss')}={value:.2g}" for name, value in shown)
+    return " ".join(
+        f"{name.removesuffix('_loss').removeprefix('loss_')}={value:.2g}" for name, value in shown
+    )
 
 
 def _in_notebook() -> bool:
