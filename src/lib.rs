@@ -11,6 +11,7 @@
 //! | [`gemm`] | matrix products |
 //! | [`conv`] | convolution: geometry, forward, the two backward passes, a naive reference |
 //! | [`layers`] | pooling, batch norm and its folding, activations, softmax, losses, dropout |
+//! | [`optim`] | steps of optimisers over all parameters of a network |
 //! | [`graph`] | networks as graphs: passes, memory plan, executable plans |
 //! | [`boxes`] | IoU, box codecs, clipping, NMS |
 //! | [`rpn`] | anchors and the three creators |
@@ -35,6 +36,7 @@ pub mod graph;
 pub mod isa;
 pub mod layers;
 pub mod memory;
+pub mod optim;
 pub mod parallel;
 pub mod roi;
 pub mod rows;

@@ -166,6 +166,16 @@ impl<'a> RowsMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(index * self.stride), self.channels) }
     }
 
+    /// Row `index`, to read.
+    pub fn row(&self, index: usize) -> &[f32] {
+        assert!(index < self.count, "row {index} of {}", self.count);
+        if self.channels == 0 {
+            return &[];
+        }
+        // SAFETY: as in `row_mut`; the result borrows `self`, so nothing writes there meanwhile.
+        unsafe { std::slice::from_raw_parts(self.data.add(index * self.stride), self.channels) }
+    }
+
     /// The same rows, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> RowsMut<'_> {
         RowsMut { owner: PhantomData, ..*self }

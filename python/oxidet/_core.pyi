@@ -78,16 +78,70 @@ def deform_columns_backward_samples(
 ) -> F32: ...
 def matmul(a: F32, b: F32, transpose_a: bool, transpose_b: bool) -> F32: ...
 
+# --- steps of optimisers, over lists of arrays of one axis ---
+def sgd_step(
+    params: list[F32],
+    grads: list[F32],
+    velocities: list[F32],
+    lr: float,
+    momentum: float,
+    share: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    first: bool,
+) -> None: ...
+def adam_step(
+    params: list[F32],
+    grads: list[F32],
+    means: list[F32],
+    squares: list[F32],
+    largest: list[F32],
+    step_size: float,
+    root: float,
+    share: float,
+    beta2: float,
+    square_share: float,
+    eps: float,
+    weight_decay: float,
+    kept: float,
+    maximize: bool,
+) -> None: ...
+def rmsprop_step(
+    params: list[F32],
+    grads: list[F32],
+    squares: list[F32],
+    means: list[F32],
+    steps: list[F32],
+    lr: float,
+    alpha: float,
+    share: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+    maximize: bool,
+    eps_inside: bool,
+) -> None: ...
+def average_arrays(averages: list[F32], values: list[F32], share: float) -> None: ...
+def add_arrays(sums: list[F32], values: list[F32]) -> None: ...
+def sum_of_squares(arrays: list[F32]) -> float: ...
+def largest_magnitude(arrays: list[F32]) -> float: ...
+def scale_arrays(arrays: list[F32], factor: float) -> None: ...
+def clamp_arrays(arrays: list[F32], limit: float) -> None: ...
+
 # --- layers: pooling, batch norm, activations, losses, dropout ---
 def max_pool2d(
     input: F32, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> F32: ...
+def max_pool2d_with_places(
+    input: F32, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
+) -> tuple[F32, NDArray[np.uint8] | I32]: ...
 def max_pool2d_with_indices(
     input: F32, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> tuple[F32, I32]: ...
 def max_pool2d_backward(
     grad_output: F32,
-    indices: I32,
+    places: NDArray[np.uint8] | I32,
     input_size: Pair,
     kernel: Pair,
     stride: Pair,
@@ -96,8 +150,13 @@ def max_pool2d_backward(
     ceil_mode: bool,
 ) -> F32: ...
 def adaptive_max_pool2d(input: F32, output_size: Pair) -> F32: ...
+def adaptive_max_pool2d_with_places(
+    input: F32, output_size: Pair
+) -> tuple[F32, NDArray[np.uint8] | I32]: ...
 def adaptive_max_pool2d_with_indices(input: F32, output_size: Pair) -> tuple[F32, I32]: ...
-def adaptive_max_pool2d_backward(grad_output: F32, indices: I32, input_size: Pair) -> F32: ...
+def adaptive_max_pool2d_backward(
+    grad_output: F32, places: NDArray[np.uint8] | I32, input_size: Pair
+) -> F32: ...
 def avg_pool2d(
     input: F32,
     kernel: Pair,

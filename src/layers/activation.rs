@@ -1,9 +1,9 @@
 //! ReLU, tanh and sigmoid, each with its gradient; and what plans do to single elements.
 //!
-//! All three gradients are functions of the *output*, so training keeps one array a layer: ReLU's is
-//! `g` where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
+//! All gradients are functions of the *output*, so training keeps one array a layer: ReLU's is `g`
+//! where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
 
-use super::elementwise::{map, map_into, zip, zip_into};
+use super::elementwise::{map_into, zip_into};
 use super::exponential;
 use crate::conv::Activation;
 use crate::rows::{Rows, RowsMut};
@@ -52,34 +52,23 @@ pub fn copy_into(x: Rows<'_>, output: RowsMut<'_>) {
     apply_into(Function::Clamp(Activation::Identity), x, output);
 }
 
-/// `max(x, 0)`; a NaN stays one.
-pub fn relu(x: &[f32]) -> Vec<f32> {
-    map(x, |x| Activation::Relu.apply(x))
-}
-
-/// Gradient of [`relu`] from its output `y`; 0 where `y` is 0.
-pub fn relu_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    zip(y, grad_output, |y, g| if y <= 0.0 { 0.0 } else { g })
-}
-
-/// Hyperbolic tangent.
-pub fn tanh(x: &[f32]) -> Vec<f32> {
-    map(x, exponential::tanh)
-}
-
-/// Gradient of [`tanh`] from its output `y`.
-pub fn tanh_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    zip(y, grad_output, |y, g| g * (1.0 - y * y))
-}
-
-/// `1 / (1 + exp(-x))`.
-pub fn sigmoid(x: &[f32]) -> Vec<f32> {
-    map(x, exponential::sigmoid)
-}
-
-/// Gradient of [`sigmoid`] from its output `y`.
-pub fn sigmoid_backward(y: &[f32], grad_output: &[f32]) -> Vec<f32> {
-    zip(y, grad_output, |y, g| g * y * (1.0 - y))
+/// Writes the gradient of the function's input to `grad_input`, from that of its output `y`. Where
+/// `y` is a bound of a clamp, that is 0.
+pub fn backward_into(function: Function, y: &[f32], grad_output: &[f32], grad_input: &mut [f32]) {
+    let (y, g) = (Rows::dense(y, 1), Rows::dense(grad_output, 1));
+    let output = RowsMut::dense(grad_input, 1);
+    match function {
+        Function::Clamp(Activation::Identity) => map_into(g, output, |g| g),
+        Function::Clamp(Activation::Relu) => {
+            zip_into(y, g, output, |y, g| if y <= 0.0 { 0.0 } else { g })
+        }
+        Function::Clamp(Activation::Clamp(low, high)) => {
+            zip_into(y, g, output, |y, g| if y <= low || y >= high { 0.0 } else { g })
+        }
+        Function::Sigmoid => zip_into(y, g, output, |y, g| g * y * (1.0 - y)),
+        Function::Tanh => zip_into(y, g, output, |y, g| g * (1.0 - y * y)),
+        Function::Scale(factor, _) => map_into(g, output, |g| g * factor),
+    }
 }
 
 #[cfg(test)]
@@ -88,40 +77,55 @@ mod tests {
     use super::*;
     use crate::conv::reference::{close, values};
 
-    type Function = fn(&[f32]) -> Vec<f32>;
-    type Gradient = fn(&[f32], &[f32]) -> Vec<f32>;
     type Exact = fn(f64) -> f64;
-    const TABLE: [(Function, Gradient, Exact); 3] = [
-        (relu, relu_backward, |x| x.max(0.0)),
-        (tanh, tanh_backward, |x| x.tanh()),
-        (sigmoid, sigmoid_backward, |x| 1.0 / (1.0 + (-x).exp())),
+    const RELU: Function = Function::Clamp(Activation::Relu);
+    const TABLE: [(Function, Exact); 6] = [
+        (RELU, |x| x.max(0.0)),
+        (Function::Tanh, |x| x.tanh()),
+        (Function::Sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
+        (Function::Clamp(Activation::Identity), |x| x),
+        (Function::Clamp(Activation::Clamp(-1.0, 6.0)), |x| x.clamp(-1.0, 6.0)),
+        (Function::Scale(-0.5, 3.0), |x| 3.0 - 0.5 * x),
     ];
+
+    fn apply(function: Function, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![f32::NAN; x.len()];
+        apply_into(function, Rows::dense(x, 1), RowsMut::dense(&mut y, 1));
+        y
+    }
+
+    fn gradient(function: Function, y: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        let mut grad_input = vec![f32::NAN; y.len()];
+        backward_into(function, y, grad_output, &mut grad_input);
+        grad_input
+    }
 
     #[test]
     fn values_and_gradients_agree_with_float64() {
         let x: Vec<f32> = values(1000, 1).iter().map(|v| 8.0 * v).collect();
         let g = values(x.len(), 2);
-        for (forward, backward, exact) in TABLE {
-            let y = forward(&x);
+        for (function, exact) in TABLE {
+            let y = apply(function, &x);
             let expected: Vec<f32> = x.iter().map(|&x| exact(f64::from(x)) as f32).collect();
-            assert!(close(&y, &expected, 1e-6));
+            assert!(close(&y, &expected, 1e-6), "{function:?}");
             let expected: Vec<f32> = x
                 .iter()
                 .zip(&g)
                 .map(|(&x, &g)| g * numeric_gradient(&[x], |x| exact(x[0]))[0])
                 .collect();
-            assert!(close(&backward(&y, &g), &expected, 1e-5));
+            assert!(close(&gradient(function, &y, &g), &expected, 1e-5), "{function:?}");
         }
     }
 
     #[test]
     fn far_ends_stay_finite_and_nan_stays_nan() {
-        assert_eq!(sigmoid(&[-1000.0, 0.0, 1000.0]), [0.0, 0.5, 1.0]);
-        assert_eq!(tanh(&[-1000.0, 0.0, 1000.0]), [-1.0, 0.0, 1.0]);
-        assert_eq!(relu(&[f32::NEG_INFINITY, 0.0, f32::INFINITY]), [0.0, 0.0, f32::INFINITY]);
-        assert_eq!(relu_backward(&[0.0, 1.0], &[5.0, 5.0]), [0.0, 5.0]);
-        for (forward, _, _) in TABLE {
-            assert!(forward(&[f32::NAN])[0].is_nan());
+        assert_eq!(apply(Function::Sigmoid, &[-1000.0, 0.0, 1000.0]), [0.0, 0.5, 1.0]);
+        assert_eq!(apply(Function::Tanh, &[-1000.0, 0.0, 1000.0]), [-1.0, 0.0, 1.0]);
+        let ends = [f32::NEG_INFINITY, 0.0, f32::INFINITY];
+        assert_eq!(apply(RELU, &ends), [0.0, 0.0, f32::INFINITY]);
+        assert_eq!(gradient(RELU, &[0.0, 1.0], &[5.0, 5.0]), [0.0, 5.0]);
+        for (function, _) in TABLE {
+            assert!(apply(function, &[f32::NAN])[0].is_nan());
         }
     }
 }

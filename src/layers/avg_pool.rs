@@ -4,9 +4,9 @@
 //! channel, in float64 so that the mean of a large plane keeps its digits. Backward, a task owns an input row
 //! and collects its share from every window over it, in window order.
 
-use rayon::prelude::*;
-
 use super::windows::{Pool2d, Taps, Window, WindowKernel, touching};
+use crate::isa;
+use crate::parallel::for_each_chunk;
 use crate::rows::{Rows, RowsMut};
 
 /// What the sum under a window is divided by.
@@ -61,27 +61,36 @@ impl WindowKernel for Mean {
 pub fn backward(pool: &Pool2d, divisor: Divisor, grad_output: &[f32]) -> Vec<f32> {
     pool.assert_lengths(pool.input_len(), grad_output.len());
     let mut grad_input = vec![0.0; pool.input_len()];
-    if grad_input.is_empty() || grad_output.is_empty() {
-        return grad_input;
-    }
-    grad_input.par_chunks_mut(pool.input_row()).enumerate().for_each(|(row, grad_row)| {
-        let (image, y) = (row / pool.input.0, row % pool.input.0);
-        for out_row in touching(&pool.rows, y..y + 1) {
-            let window = pool.rows[out_row];
-            let at = (image * pool.rows.len() + out_row) * pool.output_row();
-            let gradients = grad_output[at..at + pool.output_row()].chunks_exact(pool.channels);
-            for (&across, gradient) in pool.cols.iter().zip(gradients) {
-                let share = (1.0 / divisor.of(window, across)) as f32;
-                for x in across.positions() {
-                    let pixel = &mut grad_row[x * pool.channels..][..pool.channels];
-                    for (sum, &g) in pixel.iter_mut().zip(gradient) {
-                        *sum += g * share;
-                    }
+    backward_into(pool, divisor, grad_output, &mut grad_input);
+    grad_input
+}
+
+/// [`backward`] into given memory, which is overwritten. The batch is that of the slices.
+pub fn backward_into(pool: &Pool2d, divisor: Divisor, grad_output: &[f32], grad_input: &mut [f32]) {
+    for_each_chunk(grad_input, pool.input_row(), |row, grad_row| {
+        isa::vectorize(|| spread(pool, divisor, grad_output, row, grad_row));
+    });
+}
+
+/// One input row of [`backward_into`], number `row` of the batch.
+#[inline(always)]
+fn spread(pool: &Pool2d, divisor: Divisor, grad_output: &[f32], row: usize, grad_row: &mut [f32]) {
+    grad_row.fill(0.0);
+    let (image, y) = (row / pool.input.0, row % pool.input.0);
+    for out_row in touching(&pool.rows, y..y + 1) {
+        let window = pool.rows[out_row];
+        let at = (image * pool.rows.len() + out_row) * pool.output_row();
+        let gradients = grad_output[at..at + pool.output_row()].chunks_exact(pool.channels);
+        for (&across, gradient) in pool.cols.iter().zip(gradients) {
+            let share = (1.0 / divisor.of(window, across)) as f32;
+            for x in across.positions() {
+                let pixel = &mut grad_row[x * pool.channels..][..pool.channels];
+                for (sum, &g) in pixel.iter_mut().zip(gradient) {
+                    *sum += g * share;
                 }
             }
         }
-    });
-    grad_input
+    }
 }
 
 #[cfg(test)]

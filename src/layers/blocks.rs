@@ -3,6 +3,7 @@
 //! Every output element is computed by one task from inputs alone, so where the cuts lie cannot
 //! change a result.
 
+use crate::parallel::for_each_chunk;
 use crate::rows::{Rows, RowsMut, Tiling};
 
 /// Elements of one task: large enough to pay for it (some microseconds of vector code against one
@@ -21,6 +22,35 @@ where
     W: Fn(usize, RowsMut<'_>) + Sync,
 {
     output.for_each_tile(Tiling::rows(block), |tile| work(tile.first_row, tile.rows));
+}
+
+/// [`for_each_block`] with the part of `others` that belongs to the block: they have an element for
+/// each of `output`, without gaps.
+pub(super) fn for_each_block_with<T, W>(
+    output: RowsMut<'_>,
+    others: &mut [T],
+    block: usize,
+    work: W,
+) where
+    T: Send,
+    W: Fn(usize, RowsMut<'_>, &mut [T]) + Sync,
+{
+    let channels = output.channels();
+    assert_eq!(others.len(), output.count() * channels, "one for each element");
+    if others.is_empty() {
+        return;
+    }
+    let (mut rest, mut blocks) = (output, Vec::new());
+    for others in others.chunks_mut(block * channels) {
+        let (rows, below) = rest.split_rows(others.len() / channels);
+        blocks.push((rows, others));
+        rest = below;
+    }
+    for_each_chunk(&mut blocks, 1, |index, blocks| {
+        for (rows, others) in blocks {
+            work(index * block, rows.reborrow(), others);
+        }
+    });
 }
 
 /// All elements of rows in order, if there are no gaps between them.
@@ -47,6 +77,18 @@ mod tests {
     fn every_row_is_in_one_block() {
         for (count, block) in [(0, 3), (1, 3), (3, 3), (4, 3), (17, 1), (100, 7)] {
             let mut data = vec![0.0; count * 2];
+            let (mut first_ones, mut others) = (vec![0.0; count * 3], vec![0; count * 2]);
+            let rows = RowsMut::new(&mut first_ones, count, 2, 3);
+            for_each_block_with(rows, &mut others, block, |first, mut rows, others| {
+                assert!(rows.count() <= block && first.is_multiple_of(block));
+                for (i, others) in others.chunks_mut(2).enumerate() {
+                    rows.row_mut(i).iter_mut().for_each(|v| *v += (first + i) as f32);
+                    others.iter_mut().for_each(|v| *v += first + i);
+                }
+            });
+            assert!(others.iter().enumerate().all(|(i, &v)| v == i / 2));
+            let row = |i: usize| if i % 3 < 2 { (i / 3) as f32 } else { 0.0 };
+            assert!(first_ones.iter().enumerate().all(|(i, &v)| v == row(i)));
             for_each_block(RowsMut::dense(&mut data, 2), block, |first, mut rows| {
                 assert!(rows.count() <= block && first.is_multiple_of(block));
                 for i in 0..rows.count() {

@@ -106,14 +106,6 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     result
 }
 
-/// `f` of each pair of elements.
-pub(super) fn zip(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    assert_eq!(x.len(), y.len(), "slices of one length");
-    let mut result = vec![0.0; x.len()];
-    zip_into(Rows::dense(x, 1), Rows::dense(y, 1), RowsMut::dense(&mut result, 1), f);
-    result
-}
-
 /// `f` of each element and its index.
 pub(super) fn map_indexed(x: &[f32], f: impl Fn(u64, f32) -> f32 + Sync) -> Vec<f32> {
     let mut result = vec![0.0; x.len()];
@@ -137,7 +129,10 @@ mod tests {
             let x: Vec<f32> = (0..len).map(|i| i as f32).collect();
             let double: Vec<f32> = x.iter().map(|v| 2.0 * v).collect();
             assert_eq!(map(&x, |v| 2.0 * v), double);
-            assert_eq!(zip(&x, &x, |a, b| a + b), double);
+            let mut zipped = vec![f32::NAN; len];
+            let rows = Rows::dense(&x, 1);
+            zip_into(rows, rows, RowsMut::dense(&mut zipped, 1), |a, b| a + b);
+            assert_eq!(zipped, double);
             assert_eq!(map_indexed(&x, |i, v| i as f32 + v), double);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::blocks::{for_each_block, rows_per_task};
+use super::blocks::{for_each_block, for_each_block_with, rows_per_task};
 use crate::isa::{self, Isa, Simd};
 use crate::memory::result_len;
 use crate::rows::{Rows, RowsMut};
@@ -145,6 +145,11 @@ impl Pool2d {
         }
     }
 
+    /// Shape of the input, (N, H, W, C).
+    pub fn input_shape(&self) -> (usize, usize, usize, usize) {
+        (self.batch, self.input.0, self.input.1, self.channels)
+    }
+
     /// Shape of the output, (N, H, W, C).
     pub fn output_shape(&self) -> (usize, usize, usize, usize) {
         (self.batch, self.rows.len(), self.cols.len(), self.channels)
@@ -170,12 +175,6 @@ impl Pool2d {
         self.cols.len() * self.channels
     }
 
-    /// One image of a channels-last input.
-    pub(super) fn image<'a>(&self, input: &'a [f32], image: usize) -> &'a [f32] {
-        let len = self.input.0 * self.input_row();
-        &input[image * len..(image + 1) * len]
-    }
-
     /// Lets `kernel` write every output pixel of a batch, in parallel, compiled for the vectors of
     /// this CPU. The batch is that of the rows.
     pub(super) fn for_each_window<K>(&self, input: Rows<'_>, output: RowsMut<'_>, kernel: &K)
@@ -189,12 +188,40 @@ impl Pool2d {
         if output.count() == 0 {
             return;
         }
-        // All windows of a layer are about as large as the largest one.
-        let most = |axis: &[Window]| axis.iter().map(|w| w.taps).max().unwrap_or(0);
-        let taps = most(&self.rows) * most(&self.cols);
-        let block = rows_per_task(taps.max(1).saturating_mul(self.channels));
-        for_each_block(output, block, |first, output| {
+        for_each_block(output, self.windows_per_task(), |first, output| {
             isa::dispatch(Isa::active(), Windows { pool: self, input, first, output, kernel });
+        });
+    }
+
+    /// Pixels under the largest window; all windows of a layer are about as large.
+    pub fn taps(&self) -> usize {
+        let most = |axis: &[Window]| axis.iter().map(|w| w.taps).max().unwrap_or(0);
+        most(&self.rows) * most(&self.cols)
+    }
+
+    fn windows_per_task(&self) -> usize {
+        rows_per_task(self.taps().max(1).saturating_mul(self.channels))
+    }
+
+    /// [`for_each_window`](Self::for_each_window) with something else to write for every element of
+    /// the output.
+    pub(super) fn for_each_window_with<K, T>(
+        &self,
+        input: Rows<'_>,
+        output: RowsMut<'_>,
+        others: &mut [T],
+        kernel: &K,
+    ) where
+        K: PairKernel<T> + Sync,
+        T: Send,
+    {
+        let pixels = self.input.0 * self.input.1;
+        let windows = self.rows.len() * self.cols.len();
+        assert_eq!(input.count() * windows, output.count() * pixels, "rows of one batch");
+        assert_eq!((input.channels(), output.channels()), (self.channels, self.channels));
+        for_each_block_with(output, others, self.windows_per_task(), |first, output, others| {
+            let work = PairWindows { pool: self, input, first, output, others, kernel };
+            isa::dispatch(Isa::active(), work);
         });
     }
 
@@ -215,6 +242,12 @@ pub(super) trait WindowKernel {
     fn window(&self, taps: &Taps<'_>, output: &mut [f32]);
 }
 
+/// A [`WindowKernel`] that writes two numbers for each channel.
+pub(super) trait PairKernel<T> {
+    /// Writes the C channels of an output pixel, and as many of the others.
+    fn window(&self, taps: &Taps<'_>, output: &mut [f32], others: &mut [T]);
+}
+
 /// Consecutive windows, from number `first` of the batch on.
 struct Windows<'a, K> {
     pool: &'a Pool2d,
@@ -229,17 +262,32 @@ impl<K: WindowKernel> isa::Kernel for Windows<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
-        let Pool2d { input: (height, width), rows, cols, .. } = self.pool;
-        let (pixels, windows) = (height * width, rows.len() * cols.len());
         for index in 0..self.output.count() {
-            let (image, window) = ((self.first + index) / windows, (self.first + index) % windows);
-            let taps = Taps {
-                image: self.input.rows(image * pixels, pixels),
-                width: *width,
-                rows: rows[window / cols.len()],
-                cols: cols[window % cols.len()],
-            };
+            let taps = Taps::under(self.pool, self.input, self.first + index);
             self.kernel.window(&taps, self.output.row_mut(index));
+        }
+    }
+}
+
+/// [`Windows`] of a [`PairKernel`].
+struct PairWindows<'a, K, T> {
+    pool: &'a Pool2d,
+    input: Rows<'a>,
+    first: usize,
+    output: RowsMut<'a>,
+    others: &'a mut [T],
+    kernel: &'a K,
+}
+
+impl<K: PairKernel<T>, T> isa::Kernel for PairWindows<'_, K, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let rows = self.others.chunks_exact_mut(self.pool.channels).enumerate();
+        for (index, others) in rows {
+            let taps = Taps::under(self.pool, self.input, self.first + index);
+            self.kernel.window(&taps, self.output.row_mut(index), others);
         }
     }
 }
@@ -254,7 +302,36 @@ pub(super) struct Taps<'a> {
     pub cols: Window,
 }
 
-impl Taps<'_> {
+impl<'a> Taps<'a> {
+    /// Those of window number `window` of the batch.
+    #[inline(always)]
+    fn under(pool: &Pool2d, input: Rows<'a>, window: usize) -> Taps<'a> {
+        let Pool2d { input: (height, width), rows, cols, .. } = pool;
+        let (pixels, windows) = (height * width, rows.len() * cols.len());
+        let (image, window) = (window / windows, window % windows);
+        Taps {
+            image: input.rows(image * pixels, pixels),
+            width: *width,
+            rows: rows[window / cols.len()],
+            cols: cols[window % cols.len()],
+        }
+    }
+
+    /// Calls `visit` for the pixels in row-major order, with `N` channels from `first` on.
+    #[inline(always)]
+    pub fn for_each<const N: usize>(&self, first: usize, mut visit: impl FnMut(&[f32; N])) {
+        let (values, stride) = (self.image.as_slice(), self.image.stride());
+        for y in 0..self.rows.taps {
+            let line = (self.rows.first + y * self.rows.step) * self.width + self.cols.first;
+            for x in 0..self.cols.taps {
+                let at = (line + x * self.cols.step) * stride + first;
+                if let Some(pixel) = values[at..].first_chunk() {
+                    visit(pixel);
+                }
+            }
+        }
+    }
+
     /// `step` folded over the pixels in row-major order, for `N` channels from `first` on: they
     /// stay in registers.
     #[inline(always)]
@@ -264,17 +341,12 @@ impl Taps<'_> {
         start: T,
         step: impl Fn(T, f32) -> T,
     ) -> [T; N] {
-        let (values, stride) = (self.image.as_slice(), self.image.stride());
         let mut result = [start; N];
-        for y in 0..self.rows.taps {
-            let line = (self.rows.first + y * self.rows.step) * self.width + self.cols.first;
-            for x in 0..self.cols.taps {
-                let pixel = &values[(line + x * self.cols.step) * stride + first..][..N];
-                for (result, &value) in result.iter_mut().zip(pixel) {
-                    *result = step(*result, value);
-                }
+        self.for_each(first, |pixel: &[f32; N]| {
+            for (result, &value) in result.iter_mut().zip(pixel) {
+                *result = step(*result, value);
             }
-        }
+        });
         result
     }
 

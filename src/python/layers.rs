@@ -7,14 +7,18 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
-use super::{compute, slice, wrap};
-use crate::layers::batch_norm::{self as normalization, Norm, Statistics};
+use super::{compute, filled, slice, wrap};
+use crate::conv::Activation;
+use crate::layers::activation::{self, Function};
+use crate::layers::batch_norm::{self as normalization, Affine, Norm, Statistics};
 use crate::layers::cross_entropy::{self as losses, Targets};
 use crate::layers::response_norm::ResponseNorm;
-use crate::layers::{
-    activation, dropout as dropout_kernel, fold, smooth_l1 as huber, softmax as rows,
-};
+use crate::layers::{dropout as dropout_kernel, fold, smooth_l1 as huber, softmax as rows};
+use crate::parallel::lead;
+use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
+
+const RELU: Function = Function::Clamp(Activation::Relu);
 
 type Vector<'py> = PyReadonlyArray1<'py, f32>;
 type Tensor<'py> = PyReadonlyArrayDyn<'py, f32>;
@@ -67,7 +71,7 @@ fn batch_norm_statistics<'py>(
     input: Tensor<'py>,
 ) -> PyResult<(NewVector<'py>, NewVector<'py>)> {
     let (channels, x) = (last(&input), slice(&input, "input")?);
-    let (mean, var) = compute(py, || Ok(normalization::statistics(channels, x)))?;
+    let (mean, var) = py.detach(|| lead(|| normalization::statistics(channels, x)))?;
     Ok((wrap(py, mean, [channels])?, wrap(py, var, [channels])?))
 }
 
@@ -86,7 +90,12 @@ fn batch_norm<'py>(
     let (weight, bias) = (vector(&weight, "weight")?, vector(&bias, "bias")?);
     let norm = Norm::new(mean, var, weight, bias, eps)?;
     check_shape("running_mean", &[last(&input)], &[mean.len()])?;
-    alike(py, &input, "input", |x| normalization::normalize(&norm, x))
+    let (map, channels) = (Affine::new(&norm), mean.len());
+    let x = Rows::dense(slice(&input, "input")?, channels);
+    filled(py, input.shape(), |output| {
+        let output = RowsMut::dense(output, channels);
+        lead(|| map.apply_into(Activation::Identity, x, output))
+    })
 }
 
 /// Gradients of input, weight and bias; `training` says whether mean and var are the input's own.
@@ -107,9 +116,13 @@ fn batch_norm_backward<'py>(
     check_shape("grad_output", input.shape(), grad_output.shape())?;
     let (x, g) = (slice(&input, "input")?, slice(&grad_output, "grad_output")?);
     let statistics = if training { Statistics::Batch } else { Statistics::Running };
-    let grads = compute(py, || normalization::backward(&norm, statistics, x, g))?;
-    let (channels, input) = (mean.len(), wrap(py, grads.input, input.shape())?);
-    Ok((input, wrap(py, grads.weight, [channels])?, wrap(py, grads.bias, [channels])?))
+    let mut vectors = None;
+    let grad_input = filled(py, input.shape(), |dx| {
+        vectors = Some(lead(|| normalization::backward_into(&norm, statistics, x, g, dx))??);
+        Ok(())
+    })?;
+    let (weight, bias) = vectors.unwrap_or_default();
+    Ok((grad_input, wrap(py, weight, [mean.len()])?, wrap(py, bias, [mean.len()])?))
 }
 
 /// Weight (O, ...) and bias (O,) of the convolution that includes the batch norm behind it.
@@ -133,10 +146,36 @@ fn fold_batch_norm<'py>(
     Ok((wrap(py, folded, weight.shape())?, wrap(py, shift, [outputs])?))
 }
 
+/// A function of each element.
+fn apply<'py>(
+    py: Python<'py>,
+    input: &Tensor<'py>,
+    function: Function,
+) -> PyResult<NewTensor<'py>> {
+    let x = Rows::dense(slice(input, "input")?, 1);
+    filled(py, input.shape(), |y| {
+        lead(|| activation::apply_into(function, x, RowsMut::dense(y, 1)))
+    })
+}
+
+/// Its gradient, from its output.
+fn derive<'py>(
+    py: Python<'py>,
+    output: &Tensor<'py>,
+    grad_output: &Tensor<'py>,
+    function: Function,
+) -> PyResult<NewTensor<'py>> {
+    check_shape("grad_output", output.shape(), grad_output.shape())?;
+    let (y, g) = (slice(output, "output")?, slice(grad_output, "grad_output")?);
+    filled(py, output.shape(), |grad_input| {
+        lead(|| activation::backward_into(function, y, g, grad_input))
+    })
+}
+
 /// `max(x, 0)`.
 #[pyfunction]
 fn relu<'py>(py: Python<'py>, input: Tensor<'py>) -> PyResult<NewTensor<'py>> {
-    alike(py, &input, "input", |x| Ok(activation::relu(x)))
+    apply(py, &input, RELU)
 }
 
 /// Gradient of [`relu`] from its output.
@@ -146,13 +185,13 @@ fn relu_backward<'py>(
     output: Tensor<'py>,
     grad_output: Tensor<'py>,
 ) -> PyResult<NewTensor<'py>> {
-    gradient(py, &output, &grad_output, activation::relu_backward)
+    derive(py, &output, &grad_output, RELU)
 }
 
 /// Hyperbolic tangent.
 #[pyfunction]
 fn tanh<'py>(py: Python<'py>, input: Tensor<'py>) -> PyResult<NewTensor<'py>> {
-    alike(py, &input, "input", |x| Ok(activation::tanh(x)))
+    apply(py, &input, Function::Tanh)
 }
 
 /// Gradient of [`tanh`] from its output.
@@ -162,13 +201,13 @@ fn tanh_backward<'py>(
     output: Tensor<'py>,
     grad_output: Tensor<'py>,
 ) -> PyResult<NewTensor<'py>> {
-    gradient(py, &output, &grad_output, activation::tanh_backward)
+    derive(py, &output, &grad_output, Function::Tanh)
 }
 
 /// `1 / (1 + exp(-x))`.
 #[pyfunction]
 fn sigmoid<'py>(py: Python<'py>, input: Tensor<'py>) -> PyResult<NewTensor<'py>> {
-    alike(py, &input, "input", |x| Ok(activation::sigmoid(x)))
+    apply(py, &input, Function::Sigmoid)
 }
 
 /// Gradient of [`sigmoid`] from its output.
@@ -178,7 +217,7 @@ fn sigmoid_backward<'py>(
     output: Tensor<'py>,
     grad_output: Tensor<'py>,
 ) -> PyResult<NewTensor<'py>> {
-    gradient(py, &output, &grad_output, activation::sigmoid_backward)
+    derive(py, &output, &grad_output, Function::Sigmoid)
 }
 
 /// Local response normalisation over the last axis.

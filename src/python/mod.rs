@@ -17,6 +17,7 @@ mod evaluation;
 mod graph;
 mod layers;
 mod nms;
+mod optim;
 mod pooling;
 mod resampling;
 mod roi;
@@ -93,6 +94,21 @@ fn filled<'py, T: Element, I: IntoDimension>(
     Ok(array)
 }
 
+/// Two arrays of one shape that a kernel fills, as [`filled`].
+fn filled_pair<'py, T: Element, U: Element, I: IntoDimension + Clone>(
+    py: Python<'py>,
+    shape: I,
+    kernel: impl FnOnce(&mut [T], &mut [U]) -> crate::Result<()> + Send,
+) -> PyResult<(Bound<'py, PyArray<T, I::Dim>>, Bound<'py, PyArray<U, I::Dim>>)> {
+    let (first, second) =
+        (PyArray::zeros(py, shape.clone(), false), PyArray::zeros(py, shape, false));
+    let (mut borrow, mut other) = (first.try_readwrite()?, second.try_readwrite()?);
+    let (values, others) = (borrow.as_slice_mut()?, other.as_slice_mut()?);
+    py.detach(|| kernel(values, others))?;
+    drop((borrow, other));
+    Ok((first, second))
+}
+
 /// The array if kernels can take it as it is: with elements of type `T` in C order. The Python side
 /// converts everything else, and then calls again.
 fn ready<'py, T: Element, D: Dimension>(
@@ -120,6 +136,7 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     pooling::register(m)?;
     resampling::register(m)?;
     layers::register(m)?;
+    optim::register(m)?;
     graph::register(m)?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Max and average pooling, sliding and adaptive.
 
-use numpy::{PyArray4, PyReadonlyArray4};
+use numpy::{Element, PyArray4, PyArrayMethods, PyReadonlyArray4};
 use pyo3::prelude::*;
 
-use super::{compute, shape4, slice, wrap};
+use super::{compute, filled, filled_pair, shape4, slice, wrap};
 use crate::layers::avg_pool::{self, Divisor};
-use crate::layers::max_pool;
+use crate::layers::max_pool::{self, Place};
 use crate::layers::windows::{Pool2d, Sliding};
+use crate::parallel::lead;
+use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
 type Pair = (usize, usize);
@@ -49,9 +51,43 @@ pub(super) fn divisor(count_include_pad: bool, divisor_override: Option<i64>) ->
     }
 }
 
+/// Where the maxima are: in bytes, if windows are small enough.
+#[derive(FromPyObject)]
+enum Places<'py> {
+    Narrow(PyReadonlyArray4<'py, u8>),
+    Wide(PyReadonlyArray4<'py, i32>),
+}
+
 fn maximum<'py>(py: Python<'py>, pool: &Pool2d, input: &Input<'py>) -> PyResult<Output<'py>> {
-    let x = slice(input, "input")?;
-    wrap(py, compute(py, || Ok(max_pool::forward(pool, x)))?, pool.output_shape())
+    let x = Rows::dense(slice(input, "input")?, pool.channels);
+    filled(py, pool.output_shape(), |output| {
+        lead(|| max_pool::forward_into(pool, x, RowsMut::dense(output, pool.channels)))
+    })
+}
+
+fn maximum_and<'py, P: Place + Element>(
+    py: Python<'py>,
+    pool: &Pool2d,
+    input: &Input<'py>,
+) -> PyResult<(Output<'py>, Bound<'py, PyArray4<P>>)> {
+    let x = Rows::dense(slice(input, "input")?, pool.channels);
+    filled_pair(py, pool.output_shape(), |output, places| {
+        let output = RowsMut::dense(output, pool.channels);
+        lead(|| max_pool::train_forward_into(pool, x, output, places))
+    })
+}
+
+fn maximum_with_places<'py>(
+    py: Python<'py>,
+    pool: &Pool2d,
+    input: &Input<'py>,
+) -> PyResult<(Output<'py>, Bound<'py, PyAny>)> {
+    if u8::suffices(pool) {
+        let (output, places) = maximum_and::<u8>(py, pool, input)?;
+        return Ok((output, places.into_any()));
+    }
+    let (output, places) = maximum_and::<i32>(py, pool, input)?;
+    Ok((output, places.into_any()))
 }
 
 fn maximum_with_indices<'py>(
@@ -59,21 +95,36 @@ fn maximum_with_indices<'py>(
     pool: &Pool2d,
     input: &Input<'py>,
 ) -> PyResult<(Output<'py>, Indices<'py>)> {
-    let x = slice(input, "input")?;
-    let (output, indices) = compute(py, || Ok(max_pool::forward_with_indices(pool, x)))?;
-    Ok((wrap(py, output, pool.output_shape())?, wrap(py, indices, pool.output_shape())?))
+    let (output, places) = maximum_and::<i32>(py, pool, input)?;
+    let places = places.try_readonly()?;
+    let p = slice(&places, "places")?;
+    let indices = compute(py, || Ok(max_pool::indices(pool, p)))?;
+    Ok((output, wrap(py, indices, pool.output_shape())?))
+}
+
+fn gradient_at<'py, P: Place + Element>(
+    py: Python<'py>,
+    pool: &Pool2d,
+    grad_output: &Input<'py>,
+    places: &PyReadonlyArray4<'py, P>,
+) -> PyResult<Output<'py>> {
+    check(pool, "places", shape4(places))?;
+    let (g, p) = (slice(grad_output, "grad_output")?, slice(places, "places")?);
+    filled(py, pool.input_shape(), |grad_input| {
+        lead(|| max_pool::train_backward_into(pool, g, p, grad_input))
+    })
 }
 
 fn maximum_backward<'py>(
     py: Python<'py>,
     pool: &Pool2d,
     grad_output: &Input<'py>,
-    indices: &PyReadonlyArray4<'py, i32>,
+    places: &Places<'py>,
 ) -> PyResult<Output<'py>> {
-    check(pool, "indices", shape4(indices))?;
-    let (g, i) = (slice(grad_output, "grad_output")?, slice(indices, "indices")?);
-    let shape = (pool.batch, pool.input.0, pool.input.1, pool.channels);
-    wrap(py, compute(py, || Ok(max_pool::backward(pool, g, i)))?, shape)
+    match places {
+        Places::Narrow(places) => gradient_at(py, pool, grad_output, places),
+        Places::Wide(places) => gradient_at(py, pool, grad_output, places),
+    }
 }
 
 fn average<'py>(
@@ -82,8 +133,11 @@ fn average<'py>(
     divisor: Divisor,
     input: &Input<'py>,
 ) -> PyResult<Output<'py>> {
-    let x = slice(input, "input")?;
-    wrap(py, compute(py, || Ok(avg_pool::forward(pool, divisor, x)))?, pool.output_shape())
+    let x = Rows::dense(slice(input, "input")?, pool.channels);
+    filled(py, pool.output_shape(), |output| {
+        let output = RowsMut::dense(output, pool.channels);
+        lead(|| avg_pool::forward_into(pool, divisor, x, output))
+    })
 }
 
 fn average_backward<'py>(
@@ -93,8 +147,9 @@ fn average_backward<'py>(
     grad_output: &Input<'py>,
 ) -> PyResult<Output<'py>> {
     let g = slice(grad_output, "grad_output")?;
-    let shape = (pool.batch, pool.input.0, pool.input.1, pool.channels);
-    wrap(py, compute(py, || Ok(avg_pool::backward(pool, divisor, g)))?, shape)
+    filled(py, pool.input_shape(), |grad_input| {
+        lead(|| avg_pool::backward_into(pool, divisor, g, grad_input))
+    })
 }
 
 /// Max pooling of (N, H, W, C).
@@ -110,6 +165,21 @@ fn max_pool2d<'py>(
 ) -> PyResult<Output<'py>> {
     let sliding = Sliding { kernel, stride, padding, dilation, ceil_mode };
     maximum(py, &Pool2d::sliding(shape4(&input), sliding)?, &input)
+}
+
+/// [`max_pool2d`], and the place of each maximum among the pixels under its window.
+#[pyfunction]
+fn max_pool2d_with_places<'py>(
+    py: Python<'py>,
+    input: Input<'py>,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> PyResult<(Output<'py>, Bound<'py, PyAny>)> {
+    let sliding = Sliding { kernel, stride, padding, dilation, ceil_mode };
+    maximum_with_places(py, &Pool2d::sliding(shape4(&input), sliding)?, &input)
 }
 
 /// [`max_pool2d`], and the index `row * W + column` of each maximum.
@@ -137,6 +207,16 @@ fn adaptive_max_pool2d<'py>(
     maximum(py, &Pool2d::adaptive(shape4(&input), output_size)?, &input)
 }
 
+/// [`adaptive_max_pool2d`], and the place of each maximum among the pixels under its window.
+#[pyfunction]
+fn adaptive_max_pool2d_with_places<'py>(
+    py: Python<'py>,
+    input: Input<'py>,
+    output_size: Pair,
+) -> PyResult<(Output<'py>, Bound<'py, PyAny>)> {
+    maximum_with_places(py, &Pool2d::adaptive(shape4(&input), output_size)?, &input)
+}
+
 /// [`adaptive_max_pool2d`], and the index `row * W + column` of each maximum.
 #[pyfunction]
 fn adaptive_max_pool2d_with_indices<'py>(
@@ -147,12 +227,12 @@ fn adaptive_max_pool2d_with_indices<'py>(
     maximum_with_indices(py, &Pool2d::adaptive(shape4(&input), output_size)?, &input)
 }
 
-/// Gradient of the input of [`max_pool2d_with_indices`]; `input_size` is (H, W).
+/// Gradient of the input of [`max_pool2d_with_places`]; `input_size` is (H, W).
 #[pyfunction]
 fn max_pool2d_backward<'py>(
     py: Python<'py>,
     grad_output: Input<'py>,
-    indices: PyReadonlyArray4<'py, i32>,
+    places: Places<'py>,
     input_size: Pair,
     kernel: Pair,
     stride: Pair,
@@ -161,18 +241,18 @@ fn max_pool2d_backward<'py>(
     ceil_mode: bool,
 ) -> PyResult<Output<'py>> {
     let windows = Sliding { kernel, stride, padding, dilation, ceil_mode };
-    maximum_backward(py, &sliding(&grad_output, input_size, windows)?, &grad_output, &indices)
+    maximum_backward(py, &sliding(&grad_output, input_size, windows)?, &grad_output, &places)
 }
 
-/// Gradient of the input of [`adaptive_max_pool2d_with_indices`]; `input_size` is (H, W).
+/// Gradient of the input of [`adaptive_max_pool2d_with_places`]; `input_size` is (H, W).
 #[pyfunction]
 fn adaptive_max_pool2d_backward<'py>(
     py: Python<'py>,
     grad_output: Input<'py>,
-    indices: PyReadonlyArray4<'py, i32>,
+    places: Places<'py>,
     input_size: Pair,
 ) -> PyResult<Output<'py>> {
-    maximum_backward(py, &adaptive(&grad_output, input_size)?, &grad_output, &indices)
+    maximum_backward(py, &adaptive(&grad_output, input_size)?, &grad_output, &places)
 }
 
 /// Average pooling of (N, H, W, C).
@@ -232,9 +312,11 @@ fn adaptive_avg_pool2d_backward<'py>(
 
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(max_pool2d, m)?)?;
+    m.add_function(wrap_pyfunction!(max_pool2d_with_places, m)?)?;
     m.add_function(wrap_pyfunction!(max_pool2d_with_indices, m)?)?;
     m.add_function(wrap_pyfunction!(max_pool2d_backward, m)?)?;
     m.add_function(wrap_pyfunction!(adaptive_max_pool2d, m)?)?;
+    m.add_function(wrap_pyfunction!(adaptive_max_pool2d_with_places, m)?)?;
     m.add_function(wrap_pyfunction!(adaptive_max_pool2d_with_indices, m)?)?;
     m.add_function(wrap_pyfunction!(adaptive_max_pool2d_backward, m)?)?;
     m.add_function(wrap_pyfunction!(avg_pool2d, m)?)?;

@@ -39,7 +39,7 @@ def _elementwise(
         x = trace.value(input, "input")
         return trace.symbol(trace.builder.activation(x, name, 0.0, np.inf, trace.name(name)))
 
-    return Primitive(name, forward, backward, graph)
+    return Primitive(name, forward, backward, graph, fresh_gradients=True)
 
 
 def _rowwise(
@@ -66,7 +66,7 @@ def _rowwise(
         log = name == "log_softmax"
         return trace.symbol(trace.builder.softmax(x, log, trace.name(name)))
 
-    return Primitive(name, forward, backward, graph)
+    return Primitive(name, forward, backward, graph, fresh_gradients=True)
 
 
 def _dropout(ctx: Context, input: Any, *, p: float) -> Array:

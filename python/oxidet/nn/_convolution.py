@@ -168,8 +168,8 @@ def _check_features(shape: tuple[Any, ...], weight: Array) -> None:
         )
 
 
-conv2d_ = Primitive("conv2d", _conv2d, _conv2d_backward, _conv2d_graph)
-linear_ = Primitive("linear", _linear, _linear_backward, _linear_graph)
+conv2d_ = Primitive("conv2d", _conv2d, _conv2d_backward, _conv2d_graph, fresh_gradients=True)
+linear_ = Primitive("linear", _linear, _linear_backward, _linear_graph, fresh_gradients=True)
 
 
 def conv2d(

@@ -86,7 +86,9 @@ def _batch_norm_graph(
     return trace.symbol(trace.builder.batch_norm(x, m, v, w, b, eps, key, name))
 
 
-batch_norm_ = Primitive("batch_norm", _batch_norm, _batch_norm_backward, _batch_norm_graph)
+batch_norm_ = Primitive(
+    "batch_norm", _batch_norm, _batch_norm_backward, _batch_norm_graph, fresh_gradients=True
+)
 
 
 def _average(running: Any, statistic: Array, momentum: float) -> None:

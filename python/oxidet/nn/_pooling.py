@@ -83,14 +83,14 @@ def _max_pool2d(
     windows = _max_windows(kernel_size, stride, padding, dilation, ceil_mode)
     if not ctx.recording:
         return nchw(_core.max_pool2d(x, *windows))
-    output, ctx.indices = _core.max_pool2d_with_indices(x, *windows)
+    output, ctx.places = _core.max_pool2d_with_places(x, *windows)
     ctx.size, ctx.windows = x.shape[1:3], windows
     return nchw(output)
 
 
 def _max_pool2d_backward(ctx: Context, grad: Array) -> tuple[Array]:
     g = nhwc(grad, "grad")
-    return (nchw(_core.max_pool2d_backward(g, ctx.indices, ctx.size, *ctx.windows)),)
+    return (nchw(_core.max_pool2d_backward(g, ctx.places, ctx.size, *ctx.windows)),)
 
 
 def _adaptive_max_pool2d(ctx: Context, input: Any, *, output_size: Any) -> Array:
@@ -98,14 +98,14 @@ def _adaptive_max_pool2d(ctx: Context, input: Any, *, output_size: Any) -> Array
     size = _output_size(output_size, (x.shape[1], x.shape[2]))
     if not ctx.recording:
         return nchw(_core.adaptive_max_pool2d(x, size))
-    output, ctx.indices = _core.adaptive_max_pool2d_with_indices(x, size)
+    output, ctx.places = _core.adaptive_max_pool2d_with_places(x, size)
     ctx.size = x.shape[1:3]
     return nchw(output)
 
 
 def _adaptive_max_pool2d_backward(ctx: Context, grad: Array) -> tuple[Array]:
     g = nhwc(grad, "grad")
-    return (nchw(_core.adaptive_max_pool2d_backward(g, ctx.indices, ctx.size)),)
+    return (nchw(_core.adaptive_max_pool2d_backward(g, ctx.places, ctx.size)),)
 
 
 def _avg_pool2d(
@@ -165,19 +165,25 @@ def _adaptive_avg_pool2d_graph(trace: Trace, input: Any, *, output_size: Any) ->
     return trace.symbol(trace.builder.adaptive_avg_pool2d(x, size, name))
 
 
-max_pool2d_ = Primitive("max_pool2d", _max_pool2d, _max_pool2d_backward, _max_pool2d_graph)
-avg_pool2d_ = Primitive("avg_pool2d", _avg_pool2d, _avg_pool2d_backward, _avg_pool2d_graph)
+max_pool2d_ = Primitive(
+    "max_pool2d", _max_pool2d, _max_pool2d_backward, _max_pool2d_graph, fresh_gradients=True
+)
+avg_pool2d_ = Primitive(
+    "avg_pool2d", _avg_pool2d, _avg_pool2d_backward, _avg_pool2d_graph, fresh_gradients=True
+)
 adaptive_max_pool2d_ = Primitive(
     "adaptive_max_pool2d",
     _adaptive_max_pool2d,
     _adaptive_max_pool2d_backward,
     _adaptive_max_pool2d_graph,
+    fresh_gradients=True,
 )
 adaptive_avg_pool2d_ = Primitive(
     "adaptive_avg_pool2d",
     _adaptive_avg_pool2d,
     _adaptive_avg_pool2d_backward,
     _adaptive_avg_pool2d_graph,
+    fresh_gradients=True,
 )
 
 

@@ -62,6 +62,9 @@ class Primitive:
         ``graph(trace, *inputs, **static) -> Symbol`` adds what forward computes to the graph of a
         :class:`~oxidet.nn.trace.Trace`; inputs are symbols, parameters, buffers, None and numbers.
         Without it the primitive cannot be part of a compiled module.
+    fresh_gradients
+        Whether every array that ``backward`` returns is a new one, of which nobody else has any
+        part: others may then add to it in place.
     """
 
     registry: ClassVar[dict[str, Primitive]] = {}
@@ -72,6 +75,8 @@ class Primitive:
         forward: Callable[..., Array],
         backward: Callable[[Context, Array], tuple[Array | None, ...]],
         graph: Callable[..., Symbol] | None = None,
+        *,
+        fresh_gradients: bool = False,
     ) -> None:
         if name in Primitive.registry:
             raise ValueError(f"name: expected a new primitive, got {name!r} a second time")
@@ -79,6 +84,7 @@ class Primitive:
         self.forward = forward
         self.backward = backward
         self.graph = graph
+        self.fresh_gradients = fresh_gradients
         Primitive.registry[name] = self
 
     def __repr__(self) -> str:

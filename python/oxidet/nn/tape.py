@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oxidet.nn._memory import add_to
+
 if TYPE_CHECKING:
     from oxidet.nn.primitive import Context, Primitive
     from oxidet.nn.tensor import Tensor
@@ -90,7 +92,9 @@ def backward(root: Tensor, grad: NDArray[Any], retain_graph: bool) -> None:
 
     Activations are freed as soon as their node has been used, unless ``retain_graph``.
     """
-    _walk(root, grad, Node.gradients, lambda leaf, g: leaf._accumulate(g), retain_graph)
+    _walk(
+        root, grad, Node.gradients, lambda leaf, g, fresh: leaf._accumulate(g, fresh), retain_graph
+    )
 
 
 def pull_back(
@@ -112,7 +116,7 @@ def pull_back(
             )
         return rules.get(node.primitive.name, Node.gradients)(node, grad)
 
-    def deliver(tensor: Tensor, gradient: NDArray[Any]) -> None:
+    def deliver(tensor: Tensor, gradient: NDArray[Any], _: bool) -> None:
         nonlocal arrived
         if tensor is leaf:
             arrived = np.asarray(arrived + gradient)
@@ -125,17 +129,23 @@ def _walk(
     root: Tensor,
     grad: NDArray[Any],
     gradients: Rule,
-    deliver: Callable[[Tensor, NDArray[Any]], None],
+    deliver: Callable[[Tensor, NDArray[Any], bool], None],
     retain_graph: bool,
 ) -> None:
-    """Go back from ``root``: through each node by ``gradients``, and out at the leaves."""
+    """Go back from ``root``: through each node by ``gradients``, and out at the leaves.
+
+    ``deliver`` is told whether the gradient is an array that nobody else has.
+    """
     if root._node is None:
-        deliver(root, grad)
+        deliver(root, grad, False)
         return
     pending: dict[int, NDArray[Any]] = {root._node.number: grad}
+    # Those of the pending that nobody else has.
+    ours: set[int] = set()
     heap: list[tuple[int, Node]] = [(-root._node.number, root._node)]
     while heap:
         _, node = heapq.heappop(heap)
+        fresh = node.primitive.fresh_gradients and gradients is Node.gradients
         passed = gradients(node, pending.pop(node.number))
         for parent, gradient in zip(node.parents, passed, strict=True):
             if parent is None or not parent.requires_grad or gradient is None:
@@ -146,13 +156,18 @@ def _walk(
                     f"{gradient.shape} for an input of shape {parent.shape}"
                 )
             if parent._node is None:
-                deliver(parent, gradient)
-            elif parent._node.number in pending:
-                # A new array: the first one may belong to somebody else.
-                number = parent._node.number
-                pending[number] = np.asarray(pending[number] + gradient)
+                deliver(parent, gradient, fresh)
+                continue
+            number = parent._node.number
+            if number not in pending:
+                pending[number] = gradient
+                heapq.heappush(heap, (-number, parent._node))
+                if fresh:
+                    ours.add(number)
+            elif number in ours:
+                add_to(pending[number], gradient)
             else:
-                pending[parent._node.number] = gradient
-                heapq.heappush(heap, (-parent._node.number, parent._node))
+                pending[number] = np.asarray(pending[number] + gradient)
+                ours.add(number)
         if not retain_graph:
             node.free()

@@ -8,7 +8,7 @@ optimisers and ``load_state_dict`` use), and each change raises its version.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from oxidet._arrays import as_array, read_only
 from oxidet.nn import _changes, tape
+from oxidet.nn._memory import add_to
 from oxidet.nn.symbol import current_trace
 
 Array = NDArray[Any]
@@ -154,7 +155,10 @@ class Tensor:
 
     @property
     def grad(self) -> Array | None:
-        """What ``backward`` accumulated: a read-only array of this tensor's shape, or None."""
+        """What ``backward`` accumulated: a read-only array of this tensor's shape, or None.
+
+        As in torch, further calls of ``backward`` may add to the same memory.
+        """
         return None if self._grad is None else read_only(self._grad)
 
     @grad.setter
@@ -167,9 +171,22 @@ class Tensor:
             raise ValueError(f"grad: expected shape {self.shape}, got {array.shape}")
         self._grad = array
 
-    def _accumulate(self, gradient: Array) -> None:
-        # Never in place: gradients of several tensors may share their memory.
-        self._grad = gradient if self._grad is None else np.asarray(self._grad + gradient)
+    def _accumulate(self, gradient: Array, fresh: bool = False) -> None:
+        """Add a gradient to that of this leaf; a ``fresh`` one is an array that nobody else has."""
+        if self._grad is None:
+            # Gradients of several tensors may share their memory: those are never written to.
+            self._grad = gradient if fresh else read_only(gradient)
+        elif self._grad.flags.writeable:
+            add_to(self._grad, gradient)
+        else:
+            self._grad = np.asarray(self._grad + gradient)
+
+    def _grad_to_change(self) -> Array:
+        """The gradient, which this tensor has, as an array that no other one shares."""
+        assert self._grad is not None
+        if not self._grad.flags.writeable:
+            self._grad = self._grad.copy(order="K")
+        return self._grad
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set ``requires_grad`` and return the tensor."""
@@ -305,6 +322,19 @@ class Stored(Tensor):
         finally:
             self._version += 1
             _changes.announce()
+
+
+@contextlib.contextmanager
+def writing(stored: Sequence[Stored]) -> Iterator[list[Array]]:
+    """The arrays of several parameters or buffers, to be changed in place inside the block."""
+    for each in stored:
+        each._refuse_while_traced()
+    try:
+        yield [each._writable for each in stored]
+    finally:
+        for each in stored:
+            each._version += 1
+        _changes.announce()
 
 
 class Parameter(Stored):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from oxidet import _core
-from oxidet._arrays import F32, number
+from oxidet._arrays import number
+from oxidet.nn._memory import flat
 from oxidet.nn.linear import Conv2d
 from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
@@ -51,27 +53,34 @@ def clip_grad_norm_(
     >>> weight.grad.round(3)
     array([0.6, 0.8], dtype=float32)
     """
-    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    tensors = _with_gradient(parameters)
     number(max_norm, "max_norm", 0)
-    norms = [_norm(tensor.grad, norm_type) for tensor in tensors if tensor.grad is not None]
-    total = float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+    total = _norm([tensor._grad for tensor in tensors], norm_type)
     if error_if_nonfinite and not math.isfinite(total):
         raise ValueError(f"parameters: expected a finite norm of their gradients, got {total}")
     factor = max_norm / (total + 1e-6)  # torch's guard against a division by zero
     if not factor >= 1:  # NaN counts as too large
-        for tensor in tensors:
-            if tensor.grad is not None:
-                tensor.grad = tensor.grad * np.float32(factor)
+        _core.scale_arrays([flat(tensor._grad_to_change()) for tensor in tensors], factor)
     return total
 
 
-def _norm(values: F32, norm_type: float) -> float:
-    """The norm of all elements, in float64."""
+def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    # Each once, as it is changed in place.
+    return list({id(tensor): tensor for tensor in tensors if tensor.grad is not None}.values())
+
+
+def _norm(gradients: list[Any], norm_type: float) -> float:
+    """The norm of all elements, in float64 and apart from the number of threads."""
+    if norm_type not in (2, math.inf):
+        norms = [
+            np.linalg.norm(gradient.astype(np.float64).ravel(), norm_type) for gradient in gradients
+        ]
+        return float(np.linalg.norm(norms, norm_type)) if norms else 0.0
+    arrays = [gradient.ravel(order="K") for gradient in gradients]
     if norm_type == 2:
-        # Not linalg.norm, which calls BLAS: its threads take longer to wake than this takes, and
-        # the sum would depend on their number.
-        return math.sqrt(np.square(values, dtype=np.float64).sum())
-    return float(np.linalg.norm(values.astype(np.float64).ravel(), norm_type))
+        return math.sqrt(_core.sum_of_squares(arrays))
+    return _core.largest_magnitude(arrays)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -86,11 +95,9 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     >>> weight.grad
     array([ 1. , -0.5], dtype=float32)
     """
-    tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    limit = np.float32(number(clip_value, "clip_value", 0))
-    for tensor in tensors:
-        if tensor.grad is not None:
-            tensor.grad = np.clip(tensor.grad, -limit, limit)
+    tensors = _with_gradient(parameters)
+    limit = number(clip_value, "clip_value", 0)
+    _core.clamp_arrays([flat(tensor._grad_to_change()) for tensor in tensors], limit)
 
 
 def clip_filter_rms_(module: Module, max_rms: float = 0.1) -> int:

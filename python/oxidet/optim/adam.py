@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oxidet._arrays import F32, number
+from oxidet import _core
+from oxidet._arrays import number
 from oxidet.nn.tensor import Parameter
-from oxidet.optim.optimizer import Optimizer
+from oxidet.optim.optimizer import Optimizer, changing
 
 
 class Adam(Optimizer):
@@ -88,34 +86,36 @@ class Adam(Optimizer):
             if not number(beta, "betas", 0) < 1:
                 raise ValueError(f"betas: expected numbers from 0 to below 1, got {betas}")
 
-    def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
-        # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.
+    def _update_all(self, parameters: list[Parameter], group: Mapping[str, Any]) -> None:
+        names = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * bool(group["amsgrad"])
+        by_step: dict[int, list[Parameter]] = {}
+        for parameter in parameters:
+            state = self._state(parameter, *names)
+            state["step"] += 1
+            by_step.setdefault(state["step"], []).append(parameter)
+        for step, of_step in by_step.items():
+            self._step(of_step, group, step)
+
+    def _step(self, parameters: list[Parameter], group: Mapping[str, Any], step: int) -> None:
         lr, eps, decay = (float(group[name]) for name in ("lr", "eps", "weight_decay"))
         beta1, beta2 = map(float, group["betas"])
-        g: NDArray[Any] = -grad if group["maximize"] else grad
-        if decay and not self._decoupled:
-            g = g + decay * parameter.data
-        state = self._state(parameter, "exp_avg", "exp_avg_sq")
-        step = state["step"] = state["step"] + 1
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean += (1 - beta1) * (g - mean)
-        square *= beta2
-        square += (1 - beta2) * (g * g)
-        if group["amsgrad"]:
-            largest = state.setdefault("max_exp_avg_sq", np.zeros_like(square))
-            square = np.maximum(largest, square, out=largest)
-        denominator = np.sqrt(square)
-        denominator /= math.sqrt(1 - beta2**step)
-        denominator += eps
-        change = (lr / (1 - beta1**step)) * (mean / denominator)
-        kept = 1 - lr * decay if self._decoupled else 1.0
-
-        def apply(values: NDArray[Any]) -> None:
-            if kept != 1.0:
-                values *= kept
-            values -= change
-
-        parameter.update_(apply)
+        with changing(parameters) as (values, gradients):
+            _core.adam_step(
+                values,
+                gradients,
+                self._arrays(parameters, "exp_avg"),
+                self._arrays(parameters, "exp_avg_sq"),
+                self._arrays(parameters, "max_exp_avg_sq") if group["amsgrad"] else [],
+                lr / (1 - beta1**step),
+                math.sqrt(1 - beta2**step),
+                1 - beta1,
+                beta2,
+                1 - beta2,
+                eps,
+                0.0 if self._decoupled else decay,
+                1 - lr * decay if self._decoupled else 1.0,
+                bool(group["maximize"]),
+            )
 
 
 class AdamW(Adam):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oxidet._arrays import F32
-from oxidet.nn.tensor import Parameter
+from oxidet.nn._memory import flat, flat_like
+from oxidet.nn.tensor import Parameter, writing
+
+#: Values and gradients of parameters, as one axis each.
+Changing = tuple[list[NDArray[Any]], list[NDArray[Any]]]
+
+
+@contextlib.contextmanager
+def changing(parameters: list[Parameter]) -> Iterator[Changing]:
+    """The values of parameters, to be changed in place inside the block, and their gradients."""
+    with writing(parameters) as values:
+        gradients = [np.asarray(parameter.grad) for parameter in parameters]
+        yield [flat(array) for array in values], flat_like(gradients, values)
 
 
 class Optimizer:
@@ -80,14 +94,28 @@ class Optimizer:
     def step(self) -> None:
         """Change every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update_all(parameters, group)
+
+    def _update_all(self, parameters: list[Parameter], group: Mapping[str, Any]) -> None:
+        """Change parameters of one group, which all have a gradient."""
+        for parameter in parameters:
+            grad = parameter.grad
+            assert grad is not None
+            self._update(parameter, grad, group)
 
     def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
-        """Change one parameter by its gradient; every subclass defines this."""
+        """Change one parameter by its gradient.
+
+        Every subclass defines this or, to change all parameters in one call, ``_update_all``.
+        """
         # No stub: every optimiser has a rule of its own; torch's base raises this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no _update")
+
+    def _arrays(self, parameters: list[Parameter], name: str) -> list[NDArray[Any]]:
+        """What the optimiser remembers of parameters under a name, as one axis each."""
+        return [flat(self.state[parameter][name]) for parameter in parameters]
 
     def _state(self, parameter: Parameter, *averages: str) -> dict[str, Any]:
         """The state of a parameter, with a count of its steps and averages that start at 0."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oxidet._arrays import F32, number
+from oxidet import _core
+from oxidet._arrays import number
 from oxidet.nn.tensor import Parameter
-from oxidet.optim.optimizer import Optimizer
+from oxidet.optim.optimizer import Optimizer, changing
 
 
 class RMSprop(Optimizer):
@@ -96,41 +94,27 @@ class RMSprop(Optimizer):
         for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
             number(group[name], name, 0, 1 if name == "alpha" else None)
 
-    def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
-        # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.
+    def _update_all(self, parameters: list[Parameter], group: Mapping[str, Any]) -> None:
         lr, alpha, eps, decay, momentum = (
             float(group[name]) for name in ("lr", "alpha", "eps", "weight_decay", "momentum")
         )
-        g: NDArray[Any] = -grad if group["maximize"] else grad
-        if decay:
-            g = g + decay * parameter.data
-        names = ["square_avg"] + ["grad_avg"] * group["centered"]
-        state = self._state(parameter, *names)
-        state["step"] += 1
-        square = state["square_avg"]
-        square *= alpha
-        square += (1 - alpha) * (g * g)
-        if group["centered"]:
-            mean = state["grad_avg"]
-            mean += (1 - alpha) * (g - mean)
-            # Rounding may bring a variance below 0, where torch goes on with NaN.
-            square = np.maximum(square - mean * mean, 0)
-        inside = group["eps_inside"]
-        root = np.sqrt(square + eps) if inside else np.sqrt(square) + eps
-        change = g / root
-        if inside:
-            change *= lr
-        if momentum:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = np.zeros_like(parameter.data)
-            buffer *= momentum
-            buffer += change
-            change = buffer
-        if not inside:
-            change = lr * change
-
-        def apply(values: NDArray[Any]) -> None:
-            values -= change
-
-        parameter.update_(apply)
+        centered = bool(group["centered"])
+        names = ["square_avg"] + ["grad_avg"] * centered + ["momentum_buffer"] * bool(momentum)
+        for parameter in parameters:
+            self._state(parameter, *names)["step"] += 1
+        with changing(parameters) as (values, gradients):
+            _core.rmsprop_step(
+                values,
+                gradients,
+                self._arrays(parameters, "square_avg"),
+                self._arrays(parameters, "grad_avg") if centered else [],
+                self._arrays(parameters, "momentum_buffer") if momentum else [],
+                lr,
+                alpha,
+                1 - alpha,
+                eps,
+                decay,
+                momentum,
+                bool(group["maximize"]),
+                bool(group["eps_inside"]),
+            )

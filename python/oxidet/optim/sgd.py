@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from oxidet._arrays import F32, number
+from oxidet import _core
+from oxidet._arrays import number
 from oxidet.nn.tensor import Parameter
-from oxidet.optim.optimizer import Optimizer
+from oxidet.optim.optimizer import Optimizer, changing
 
 
 class SGD(Optimizer):
@@ -96,27 +96,30 @@ class SGD(Optimizer):
                 f"got {group['momentum']} and {group['dampening']}"
             )
 
-    def _update(self, parameter: Parameter, grad: F32, group: Mapping[str, Any]) -> None:
-        # Python floats, so that nothing is computed in double precision for a NumPy scalar's sake.
-        lr, momentum, dampening, decay = (
-            float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")
-        )
-        direction: NDArray[Any] = -grad if group["maximize"] else grad
-        if decay:
-            direction = direction + decay * parameter.data
-        if momentum:
-            state = self.state.setdefault(parameter, {})
-            velocity = state.get("momentum_buffer")
-            if velocity is None:
-                velocity = state["momentum_buffer"] = np.empty_like(parameter.data)
-                velocity[...] = direction
-            else:
-                velocity *= momentum
-                velocity += (1 - dampening) * direction
-            direction = direction + momentum * velocity if group["nesterov"] else velocity
-        change = lr * direction
+    def _update_all(self, parameters: list[Parameter], group: Mapping[str, Any]) -> None:
+        if not group["momentum"]:
+            self._step(parameters, group, first=False)
+            return
+        rolling = [p for p in parameters if "momentum_buffer" in self.state.get(p, ())]
+        resting = [p for p in parameters if "momentum_buffer" not in self.state.get(p, ())]
+        for parameter in resting:
+            velocity = np.empty_like(parameter.data)
+            self.state.setdefault(parameter, {})["momentum_buffer"] = velocity
+        self._step(rolling, group, first=False)
+        self._step(resting, group, first=True)
 
-        def apply(values: NDArray[Any]) -> None:
-            values -= change
-
-        parameter.update_(apply)
+    def _step(self, parameters: list[Parameter], group: Mapping[str, Any], first: bool) -> None:
+        momentum = float(group["momentum"])
+        with changing(parameters) as (values, gradients):
+            _core.sgd_step(
+                values,
+                gradients,
+                self._arrays(parameters, "momentum_buffer") if momentum else [],
+                float(group["lr"]),
+                momentum,
+                1 - float(group["dampening"]),
+                float(group["weight_decay"]),
+                bool(group["nesterov"]),
+                bool(group["maximize"]),
+                first,
+            )

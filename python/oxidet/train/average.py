@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oxidet import nn
+from oxidet import _core, nn
 from oxidet._arrays import number
+from oxidet.nn._memory import flat, flat_like
+from oxidet.nn.tensor import writing
 
 
 class AveragedModel:
@@ -50,16 +49,16 @@ class AveragedModel:
         """Take in the weights of another step. Counts, such as those of batch norm, are copied."""
         kept = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        pairs = zip(_values(self.model), _values(model), strict=True)
-        for average, current in pairs:
-            if average.dtype.kind != "f":
+        moving, targets = [], []
+        for average, current in zip(_values(self.model), _values(model), strict=True):
+            if average.dtype.kind == "f":
+                moving.append(average)
+                targets.append(current.data)
+            else:
                 average.copy_(current.data)
-                continue
-
-            def move(values: NDArray[Any], target: NDArray[Any] = current.data) -> None:
-                values += np.float32(1 - kept) * (target - values)
-
-            average.update_(move)
+        with writing(moving) as averages:
+            arrays = [flat(array) for array in averages]
+            _core.average_arrays(arrays, flat_like(targets, averages), 1 - kept)
 
     def state_dict(self) -> dict[str, Any]:
         """The average and the number of updates."""
