@@ -217,3 +217,12 @@ BAD = [
 def test_bad_arguments_are_named(call, error, message: str) -> None:
     with pytest.raises(error, match=message):
         call(ar(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 17), (40, 23)], ids=str)
+def test_windows_of_any_size_remember_their_maximum(size: tuple[int, int]) -> None:
+    """Up to 256 pixels a place is a byte, beyond that it is not."""
+    x = np.random.default_rng(0).standard_normal((2, 5, *size)).astype(np.float32)
+    tensor = nn.Tensor(x, requires_grad=True)
+    F.adaptive_max_pool2d(tensor, 1).sum().backward()
+    np.testing.assert_array_equal(tensor.grad, x == x.max(axis=(2, 3), keepdims=True))

@@ -13,31 +13,9 @@ use crate::parallel::for_each_chunk;
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
-/// What [`backward`] returns.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gradients {
-    /// Of the input.
-    pub input: Vec<f32>,
-    /// Of the weight (gamma), `(C,)`.
-    pub weight: Vec<f32>,
-    /// Of the bias (beta), `(C,)`.
-    pub bias: Vec<f32>,
-}
-
-/// Gradients of [`normalize`](super::normalize). With [`Statistics::Batch`], mean and variance are
-/// those of `input` and pass gradient too; with [`Statistics::Running`] they are constants.
-pub fn backward(
-    norm: &Norm<'_>,
-    statistics: Statistics,
-    input: &[f32],
-    grad_output: &[f32],
-) -> Result<Gradients> {
-    let mut grad_input = vec![0.0; input.len()];
-    let (weight, bias) = backward_into(norm, statistics, input, grad_output, &mut grad_input)?;
-    Ok(Gradients { input: grad_input, weight, bias })
-}
-
-/// [`backward`] into given memory; returns the gradients of weight and bias.
+/// Writes the gradient of the input of [`normalize`](super::normalize) to `grad_input` and returns
+/// those of weight and bias. With [`Statistics::Batch`], mean and variance are those of `input` and
+/// pass gradient too; with [`Statistics::Running`] they are constants.
 pub fn backward_into(
     norm: &Norm<'_>,
     statistics: Statistics,

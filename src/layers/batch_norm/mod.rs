@@ -1,7 +1,7 @@
 //! Batch normalisation over the pixels of a channels-last array, `(..., C)`.
 //!
 //! Training and evaluation differ only in whose mean and variance they use: [`statistics`] computes
-//! those of the batch, [`normalize`] and [`backward`] take any. Plans that train use
+//! those of the batch, [`normalize`] and [`backward_into`] take any. Plans that train use
 //! [`train_forward_into`] and [`train_backward_into`], which take the residual connection and the
 //! activation behind the batch norm along.
 //!
@@ -18,7 +18,7 @@ mod backward;
 mod forward;
 mod sums;
 
-pub use backward::{Gradients, backward, backward_into, train_backward_into};
+pub use backward::{backward_into, train_backward_into};
 pub use forward::{Affine, normalize, statistics, train_forward_into};
 
 use crate::rows::Rows;
@@ -139,6 +139,19 @@ mod tests {
 
     const EPS: f64 = 1e-5;
 
+    /// Gradients of input, weight and bias.
+    fn backward(
+        norm: &Norm<'_>,
+        statistics: Statistics,
+        input: &[f32],
+        grad_output: &[f32],
+    ) -> [Vec<f32>; 3] {
+        let mut grad_input = vec![f32::NAN; input.len()];
+        let (weight, bias) =
+            backward_into(norm, statistics, input, grad_output, &mut grad_input).unwrap();
+        [grad_input, weight, bias]
+    }
+
     fn f32s(values: Vec<f64>) -> Vec<f32> {
         values.into_iter().map(|v| v as f32).collect()
     }
@@ -203,13 +216,13 @@ mod tests {
                 let f64s = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
                 let (x, w, b) = (f64s(&input), f64s(&weight), f64s(&bias));
                 let norm = Norm::new(&mean, &var, Some(&weight), Some(&bias), EPS).unwrap();
-                let got = backward(&norm, which, &input, &grad).unwrap();
+                let got = backward(&norm, which, &input, &grad);
                 let expected = numeric_gradient(&input, |x| loss(x, &w, &b));
-                assert!(close(&got.input, &expected, 1e-4), "{which:?} {pixels} x {channels}");
+                assert!(close(&got[0], &expected, 1e-4), "{which:?} {pixels} x {channels}");
                 let expected = numeric_gradient(&weight, |w| loss(&x, w, &b));
-                assert!(close(&got.weight, &expected, 1e-4), "{which:?} {pixels} x {channels}");
+                assert!(close(&got[1], &expected, 1e-4), "{which:?} {pixels} x {channels}");
                 let expected = numeric_gradient(&bias, |b| loss(&x, &w, b));
-                assert!(close(&got.bias, &expected, 1e-4), "{which:?} {pixels} x {channels}");
+                assert!(close(&got[2], &expected, 1e-4), "{which:?} {pixels} x {channels}");
             }
         }
     }
@@ -396,7 +409,7 @@ mod tests {
             let (mean, var) = statistics(3, &input);
             let norm = Norm::new(&mean, &var, None, None, EPS).unwrap();
             let y = normalize(&norm, &input).unwrap();
-            (y, backward(&norm, Statistics::Batch, &input, &grad).unwrap())
+            (y, backward(&norm, Statistics::Batch, &input, &grad))
         });
     }
 
@@ -405,7 +418,7 @@ mod tests {
         let (mean, var) = statistics(3, &[]);
         let norm = Norm::new(&mean, &var, None, None, EPS).unwrap();
         assert!(normalize(&norm, &[]).unwrap().is_empty());
-        assert_eq!(backward(&norm, Statistics::Batch, &[], &[]).unwrap().weight, [0.0; 3]);
+        assert_eq!(backward(&norm, Statistics::Batch, &[], &[])[1], [0.0; 3]);
         let message = normalize(&norm, &[1.0; 4]).unwrap_err().to_string();
         assert!(message.starts_with("input: expected 3 channels"), "{message}");
         let message = Norm::new(&mean, &var[1..], None, None, EPS).unwrap_err().to_string();
