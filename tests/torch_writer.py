@@ -147,3 +147,30 @@ def simple_legacy(arrays: Mapping[str, np.ndarray]) -> bytes:
     body = ordered_dict({name: t.opcodes(legacy=True) for name, t in tensors.items()})
     storages = {tensors[name].key: (a.size, a.tobytes()) for name, a in arrays.items()}
     return legacy_file(pickled(body), storages)
+
+
+def save(path: Any, content: Any, *, zip_form: bool = True) -> None:
+    """Write nested dicts of float32 arrays and plain values, as torch.save does."""
+    arrays: list[np.ndarray] = []
+
+    def encoded(value: Any) -> bytes:
+        if isinstance(value, Mapping):
+            return plain_dict({key: encoded(item) for key, item in value.items()})
+        if isinstance(value, np.ndarray):
+            array = np.ascontiguousarray(value, np.float32)
+            arrays.append(array)
+            return tensor_of(array, str(len(arrays) - 1)).opcodes(legacy=not zip_form)
+        if value is None or isinstance(value, bool):
+            return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+        if isinstance(value, float):
+            return b"G" + struct.pack(">d", value)
+        return text(value) if isinstance(value, str) else integer(value)
+
+    pickle = pickled(encoded(content))
+    named = {str(i): array for i, array in enumerate(arrays)}
+    if zip_form:
+        data = ZipFile(pickle, {key: a.tobytes() for key, a in named.items()}).to_bytes()
+    else:
+        data = legacy_file(pickle, {key: (a.size, a.tobytes()) for key, a in named.items()})
+    with open(path, "wb") as file:
+        file.write(data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oxidet.models.detection import load_detector
-from oxidet.simple_faster_rcnn import Preprocessing
+from oxidet.simple_faster_rcnn import VOC_BBOX_LABEL_NAMES, FasterRCNNVGG16
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
@@ -28,8 +28,9 @@ def test_a_checkpoint_of_simple_faster_rcnn_loads_as_it_is(tmp_path: Path, zippe
     }
     path = tmp_path / "fasterrcnn_12222105_0.7053"
     torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
-    preprocessing = Preprocessing(normalization="caffe")
-    detector = load_detector(path, "faster_rcnn_vgg16", preprocessing=preprocessing)
+    detector = load_detector(path)
+    assert isinstance(detector, FasterRCNNVGG16)
     assert detector.preprocessing.normalization == "caffe"
+    assert detector.class_names == VOC_BBOX_LABEL_NAMES
     for key, value in theirs.state_dict().items():
         np.testing.assert_array_equal(detector.state_dict()[key], value.numpy(), key)

@@ -254,7 +254,7 @@ def test_a_detector_file_without_recipe_needs_a_name(tmp_path: Path) -> None:
 
     path = tmp_path / "bare.npz"
     weights.save(path, build_detector("faster_rcnn_small", n_fg_class=2).state_dict())
-    with pytest.raises(ValueError, match=r"model: expected a name .*bare\.npz does not say"):
+    with pytest.raises(ValueError, match=r"model: expected one of .*bare\.npz does not say"):
         load_detector(path)
     assert load_detector(path, "faster_rcnn_small", n_fg_class=2).n_class == 3
     with pytest.raises(ValueError, match="model: expected one of"):

@@ -8,8 +8,8 @@ Ren et al., "Faster R-CNN: towards real-time object detection with region propos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -17,15 +17,22 @@ from oxidet import nn
 from oxidet._arrays import F32, as_float32
 from oxidet.detection import resize_bbox
 from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
+from oxidet.detections import Detections
 from oxidet.models.detection._kernels import detect_per_class
-from oxidet.models.detection.detector import I64, Detector, Found
-from oxidet.simple_faster_rcnn.objective import Objective
+from oxidet.models.detection.detector import I64, Detector, Found, OnError
+from oxidet.optim.optimizer import Optimizer
+from oxidet.simple_faster_rcnn.config import opt
+from oxidet.simple_faster_rcnn.objective import I32, Objective
+from oxidet.simple_faster_rcnn.optimizer import adam, faster_rcnn_optimizer, scale_lr
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
 
 # (nms_thresh, score_thresh)
 PRESETS = {"visualize": (0.3, 0.7), "evaluate": (0.3, 0.05)}
+
+
+Self = TypeVar("Self", bound="FasterRCNN")
 
 
 class RoIOutput(NamedTuple):
@@ -126,6 +133,84 @@ class FasterRCNN(Detector):
         locs, scores = self.head(features, proposals.rois, proposals.roi_indices)
         return RoIOutput(locs, scores, proposals.rois, proposals.roi_indices)
 
+    @overload
+    def predict(
+        self,
+        images: Any,
+        sizes: Sequence[Any] | None = ...,
+        visualize: bool = ...,
+    ) -> tuple[list[F32], list[I32], list[F32]]: ...
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...] | Iterator[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError = ...,
+    ) -> list[Detections | None]: ...
+    @overload
+    def predict(
+        self,
+        images: Any,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError = ...,
+    ) -> Detections: ...
+    def predict(
+        self,
+        images: Any,
+        sizes: Sequence[Any] | None = None,
+        visualize: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """:meth:`Detector.predict`, or with one of its arguments simple-faster-rcnn's.
+
+        Parameters
+        ----------
+        images
+            What :meth:`Detector.predict` takes. With ``visualize=True`` a list of images (3, H, W)
+            RGB 0..255; with ``sizes`` a list of preprocessed ones.
+        sizes
+            (height, width) of the original of each preprocessed image.
+        visualize
+            Use the thresholds of the preset ``"visualize"``, in this call only.
+        options
+            Keyword arguments of :meth:`Detector.predict`.
+
+        Returns
+        -------
+        Detections, or a list of them. With ``sizes`` or ``visualize`` three lists with an entry for
+        each image: ``bbox`` (R, 4) float32 (y_min, x_min, y_max, x_max) in pixels of the original,
+        ``label`` (R,) int32 from 0, and ``score`` (R,) float32; grouped by label. Unlike the
+        original, the detector is left in the mode and with the preset that it had.
+        """
+        if sizes is None and visualize is None:
+            return super().predict(images, **options)
+        if options:
+            raise TypeError(f"predict: expected no {next(iter(options))} with sizes or visualize")
+        nms_thresh, score_thresh = self.nms_thresh, self.score_thresh
+        if visualize:
+            nms_thresh, score_thresh = PRESETS["visualize"]
+            found = [self.detect(np.asarray(i), score_thresh, nms_thresh) for i in images]
+        elif sizes is None:
+            raise ValueError("sizes: expected those of the original images, got None")
+        else:
+            found = [
+                self._detect_prepared(
+                    np.asarray(image, np.float32),
+                    (int(size[0]), int(size[1])),
+                    score_thresh,
+                    nms_thresh,
+                )
+                for image, size in zip(images, sizes, strict=True)
+            ]
+        bboxes, labels, scores = ([one[i] for one in found] for i in range(3))
+        return bboxes, labels, scores
+
     def detect_images(
         self,
         images: Sequence[F32],
@@ -176,6 +261,26 @@ class FasterRCNN(Detector):
         del losses["total_loss"]
         return losses
 
+    def get_optimizer(self) -> Optimizer:
+        """A new optimiser of the trainable parameters, with simple-faster-rcnn's groups.
+
+        SGD or Adam, with the rates of ``oxidet.simple_faster_rcnn.opt``. It is kept as
+        ``optimizer``, for :meth:`scale_lr`.
+        """
+        if opt.use_adam:
+            self.optimizer: Optimizer = adam(self, opt.lr, opt.weight_decay)
+        else:
+            self.optimizer = faster_rcnn_optimizer(self, opt.lr, weight_decay=opt.weight_decay)
+        return self.optimizer
+
+    def scale_lr(self, decay: float = 0.1) -> Optimizer:
+        """Multiply every rate of the optimiser that :meth:`get_optimizer` made."""
+        return scale_lr(self.optimizer, decay)
+
+    def cuda(self: Self, *args: Any) -> Self:
+        """The detector itself: it computes on the CPU, wherever a program sends it."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """What a recipe states of this detector: see :class:`Detector`."""
         return {**super().settings(), "preprocessing": self.preprocessing.to_dict()}
@@ -193,10 +298,17 @@ class FasterRCNN(Detector):
         nms_thresh = self.nms_thresh if nms_thresh is None else nms_thresh
         image = as_float32(image, "image", ndim=3, form="(3, H, W)")
         height, width = image.shape[1:]
-        prepared = self.preprocessing(image)[None]
-        scale = prepared.shape[3] / width
+        prepared = self.preprocessing(image)
+        return self._detect_prepared(prepared, (height, width), score_thresh, nms_thresh)
+
+    def _detect_prepared(
+        self, prepared: F32, size: tuple[int, int], score_thresh: float, nms_thresh: float
+    ) -> tuple[F32, Any, F32]:
+        """Detect objects in a preprocessed image, in pixels of the original of that size."""
+        height, width = size
+        scale = prepared.shape[2] / width
         with nn.evaluating(self), nn.no_grad():
-            locs, scores, rois, _ = self.forward(prepared, scale)
+            locs, scores, rois, _ = self.forward(prepared[None], scale)
         (found,) = detect_per_class(
             scores,
             locs,

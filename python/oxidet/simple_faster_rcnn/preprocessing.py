@@ -57,9 +57,14 @@ class Preprocessing:
         """Height and width that an image of the given size is scaled to."""
         return scaled_size(height, width, self.min_size, self.max_size, self.rounding)
 
+    @property
+    def normalizer(self) -> Normalize:
+        """The normalisation that ``normalization`` names."""
+        return NORMALIZATIONS[self.normalization]()
+
     def normalize(self, image: F32) -> F32:
         """Normalise (3, H, W) RGB 0..255."""
-        return NORMALIZATIONS[self.normalization]()(image)
+        return self.normalizer(image)
 
     def __call__(self, image: F32) -> F32:
         """Scale and normalise one image (3, H, W) RGB 0..255; returns (3, H', W') float32."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import weights
+from oxidet.weights._files import read_file
 
 # What stands in the JSON tree for an array, and for a dict whose keys are not all text.
 ARRAY, ITEMS = "__array__", "__items__"
@@ -64,7 +65,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         The file cannot be opened.
     """
-    text = weights.load_metadata(path).get("checkpoint")
+    # As it is, where load() would widen float16.
+    arrays, metadata, _ = read_file(path)
+    return decode_checkpoint(arrays, metadata, path)
+
+
+def decode_checkpoint(
+    arrays: Any, metadata: Mapping[str, str], path: str | os.PathLike[str]
+) -> dict[str, Any]:
+    """:func:`load_checkpoint` of a file that has been read."""
+    text = metadata.get("checkpoint")
     if text is None:
         raise ValueError(f"{os.fspath(path)}: expected a training checkpoint, got weights alone")
     try:
@@ -74,8 +84,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)}: expected a training checkpoint, got none") from None
     if version != FORMAT:
         raise ValueError(f"{os.fspath(path)}: expected checkpoint format {FORMAT}, got {version}")
-    # As they are, where load() would widen float16.
-    arrays = weights.load_checkpoint(path)
     try:
         state: dict[str, Any] = _decode(tree, arrays)
     except (KeyError, TypeError, ValueError):

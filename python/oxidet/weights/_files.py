@@ -94,11 +94,18 @@ def read_weights(
     max_bytes: int | None = None,
 ) -> tuple[StateDict, dict[str, str]]:
     """What :func:`load` and :func:`load_metadata` give, of a file that is read once."""
-    content, metadata, source_path = _read(path, max_bytes)
-    state = find_state(content, key, source_path)
+    content, metadata, source_path = read_file(path, max_bytes)
+    return weights_of(content, source_path, key, strip_prefix), metadata
+
+
+def weights_of(
+    content: Any, path: str, key: str | None = None, strip_prefix: bool = True
+) -> StateDict:
+    """The weights in the content of a file, as :func:`load` returns them."""
+    state = find_state(content, key, path)
     if strip_prefix:
         state = strip_prefixes(state)
-    return OrderedDict((name, _widen(array)) for name, array in state.items()), metadata
+    return OrderedDict((name, _widen(array)) for name, array in state.items())
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Any:
@@ -114,7 +121,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, max_bytes: int | None = Non
     WeightFileError
         As for :func:`load`.
     """
-    return _read(path, max_bytes)[0]
+    return read_file(path, max_bytes)[0]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -125,7 +132,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     WeightFileError
         As for :func:`load`.
     """
-    return _read(path, None)[1]
+    return read_file(path, None)[1]
 
 
 def save(
@@ -215,7 +222,9 @@ def _widen(array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
-def _read(path: str | os.PathLike[str], max_bytes: int | None) -> tuple[Any, dict[str, str], str]:
+def read_file(
+    path: str | os.PathLike[str], max_bytes: int | None = None
+) -> tuple[Any, dict[str, str], str]:
     """Content, metadata and the path for messages."""
     path = os.fspath(path)
     with open(path, "rb") as file:

@@ -22,10 +22,19 @@ from oxidet.models.detection.builders import (
     fasterrcnn_resnet_fpn,
 )
 from oxidet.models.detection.detector import Detector
+from oxidet.simple_faster_rcnn.checkpoints import (
+    describe,
+    fit_classifier,
+    read_checkpoint,
+    recognise,
+)
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
+
+# Of simple-faster-rcnn's structure: a row for each class, background included.
+CLASSES = "head.score.weight"
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
@@ -86,9 +95,22 @@ def load_detector(
 ) -> Detector:
     """A detector with the weights of a file, in evaluation mode.
 
-    Without ``model``, the file must carry its recipe. With it, the file may be any weights that
-    fit the named network, such as a simple-faster-rcnn ``.pth``; ``options`` as in
-    :func:`build_detector`.
+    A file of :func:`save_detector` says what it is. So do, by the names in them, checkpoints of
+    Faster R-CNN over VGG-16 from simple-faster-rcnn (``.pth``) and from chainercv (``.npz``), and
+    what ``FasterRCNNTrainer.save`` writes. Other weights, which fit a network but do not tell it,
+    need its name.
+
+    Parameters
+    ----------
+    path
+        The file.
+    model
+        Name of the network, see :func:`build_detector`.
+    options
+        As in :func:`build_detector`, instead of what the file says. The number of classes is read
+        from the weights. What weights do not tell is how images are prepared: simple-faster-rcnn's
+        normalisation is taken from the options in the checkpoint, where it has them, else
+        torchvision's; ``flavour="simple-faster-rcnn-caffe"`` chooses the other.
 
     Raises
     ------
@@ -98,26 +120,37 @@ def load_detector(
     OSError
         The file cannot be opened.
     """
-    if model is None:
-        written = weights.load_metadata(path).get("detector")
-        if written is None:
-            raise ValueError(
-                f"model: expected a name ({path} does not say which network it is for), got None"
-            )
-        detector = _from_recipe(written, path)
+    checkpoint = read_checkpoint(path)
+    state: Mapping[str, Any] = checkpoint.state_dict
+    if model is None and checkpoint.recipe is not None:
+        detector = _from_recipe(checkpoint.recipe, path, options)
     else:
+        found = recognise(checkpoint, options.get("flavour"), options.get("use_drop"))
+        if model is None and found is None:
+            raise ValueError(
+                f"model: expected one of {sorted(DETECTORS)}, as {os.fspath(path)} does not say "
+                f"which network it is for ({describe(state)}), got None"
+            )
+        if found is not None and model in (None, found.model):
+            model, state = found.model, found.state_dict
+            options = {**found.options, **options}
+        if "n_fg_class" not in options and np.ndim(state.get(CLASSES, ())) == 2:
+            options["n_fg_class"] = len(state[CLASSES]) - 1
+        assert model is not None
         detector = build_detector(model, **options)
-    detector.load_state_dict(weights.load(path))
+    detector.load_state_dict(fit_classifier(state, detector.state_dict()))
     return detector.eval()
 
 
-def _from_recipe(written: str, path: str | os.PathLike[str]) -> Detector:
+def _from_recipe(
+    written: str, path: str | os.PathLike[str], options: Mapping[str, Any]
+) -> Detector:
     """The detector that the text in a file describes, whatever that text is."""
     try:
         recipe = json.loads(written)
         if not isinstance(recipe, dict):
             raise ValueError("no recipe")
-        return build_detector(**recipe)
+        return build_detector(**{**recipe, **options})
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{os.fspath(path)}: expected the recipe of a detector, got one that cannot be "
