@@ -26,7 +26,7 @@ import oxidet
 from conftest import assert_close
 from oxidet import nn, ops
 from oxidet.simple_faster_rcnn import FasterRCNN, FasterRCNNVGG16, RegionProposalNetwork, RoIHead
-from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
+from oxidet.train import FasterRCNNTrainer, faster_rcnn_optimizer
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")

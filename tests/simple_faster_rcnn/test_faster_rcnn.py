@@ -276,6 +276,30 @@ def test_over_a_resnet() -> None:
         build_detector("faster_rcnn_resnet", backbone="vgg")
 
 
+def test_over_resnet101(tmp_path: Path) -> None:
+    """ "C4": regions are pooled from conv4_23 and pass through conv5 (He et al., appendix A)."""
+    model = build_detector("faster_rcnn_resnet101", n_fg_class=2, preprocessing={"min_size": 48})
+    keys = model.state_dict().keys()
+    assert "extractor.layer3.22.conv3.weight" in keys
+    assert not any(key.startswith("extractor.layer4") for key in keys)
+    assert model.state_dict()["head.classifier.layer4.0.conv1.weight"].shape == (512, 1024, 1, 1)
+    assert model.state_dict()["head.cls_loc.weight"].shape == (12, 2048)
+    assert model.state_dict()["rpn.conv1.weight"].shape == (512, 1024, 3, 3)
+    model.rpn.proposal_layer.n_test_post_nms = 4
+    model.rpn.proposal_layer.min_size = 0
+    out = model.eval()(np.zeros((1, 3, 48, 64), np.float32))
+    assert out.roi_scores.shape == (len(out.rois), 3)
+    assert 0 < len(out.rois) <= 4
+    save_detector(tmp_path / "a.npz", model)
+    # The number of classes is in the weights, whatever the file says of itself.
+    state = weights.load(tmp_path / "a.npz")
+    weights.save(tmp_path / "bare.npz", state)
+    bare = load_detector(tmp_path / "bare.npz", "faster_rcnn_resnet101")
+    assert bare.class_names == ("0", "1")
+    for key, value in bare.state_dict().items():
+        np.testing.assert_array_equal(value, model.state_dict()[key], key)
+
+
 def test_preprocessing_sizes_and_normalisation() -> None:
     rules = {
         "round": Preprocessing(),

@@ -51,7 +51,11 @@ from oxidet.simple_faster_rcnn.objective import LossTuple, Objective, loc_loss
 from oxidet.simple_faster_rcnn.optimizer import faster_rcnn_optimizer
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import Proposals, RegionProposalNetwork
-from oxidet.simple_faster_rcnn.resnet import FasterRCNNResNet, faster_rcnn_resnet
+from oxidet.simple_faster_rcnn.resnet import (
+    FasterRCNNResNet,
+    faster_rcnn_resnet,
+    faster_rcnn_resnet101,
+)
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
 from oxidet.simple_faster_rcnn.small import FasterRCNNSmall, faster_rcnn_small
 from oxidet.simple_faster_rcnn.trainer import FasterRCNNTrainer
@@ -103,6 +107,7 @@ __all__ = [
     "eval_detection_voc",
     "faster_rcnn_optimizer",
     "faster_rcnn_resnet",
+    "faster_rcnn_resnet101",
     "faster_rcnn_small",
     "faster_rcnn_vgg16",
     "flip_bbox",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from oxidet import nn
 from oxidet.models import resnet
@@ -87,13 +87,12 @@ class FasterRCNNResNet(FasterRCNN):
 
 
 def faster_rcnn_resnet(
-    n_fg_class: int = 20,
-    backbone: str = "resnet50",
-    *,
-    class_names: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
+    n_fg_class: int = 20, backbone: str = "resnet50", **options: Any
 ) -> FasterRCNNResNet:
-    """Faster R-CNN over a ResNet with fresh weights; see :class:`FasterRCNNResNet`."""
-    return FasterRCNNResNet(
-        n_fg_class, backbone, class_names=class_names, preprocessing=preprocessing
-    )
+    """Faster R-CNN over a ResNet with fresh weights; options as :class:`FasterRCNNResNet`."""
+    return FasterRCNNResNet(n_fg_class, backbone, **options)
+
+
+def faster_rcnn_resnet101(n_fg_class: int = 20, **options: Any) -> FasterRCNNResNet:
+    """Faster R-CNN over ResNet-101 with fresh weights; options as :class:`FasterRCNNResNet`."""
+    return FasterRCNNResNet(n_fg_class, "resnet101", **options)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from oxidet.simple_faster_rcnn.objective import LossTuple, loc_loss
+from oxidet.simple_faster_rcnn import (
+    FasterRCNNTrainer,
+    LossTuple,
+    faster_rcnn_optimizer,
+    loc_loss,
+)
 from oxidet.train.average import AveragedModel
 from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
 from oxidet.train.classifier import ClassifierTrainer, accuracy
 from oxidet.train.evaluate import Evaluation, ImageResult, evaluate_detector
-from oxidet.train.faster_rcnn import FasterRCNNTrainer, faster_rcnn_optimizer
 from oxidet.train.ground_truth import check_ground_truth
 from oxidet.train.log import JsonLog, read_log
 from oxidet.train.loop import NonFiniteError, TrainingLoop

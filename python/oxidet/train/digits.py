@@ -28,9 +28,9 @@ from oxidet.models import LeNet5
 from oxidet.models.detection import build_detector, load_detector, save_detector
 from oxidet.optim import Optimizer
 from oxidet.optim.lr_scheduler import LRScheduler, warmup_cosine
+from oxidet.simple_faster_rcnn import faster_rcnn_optimizer
 from oxidet.train.classifier import ClassifierTrainer, accuracy
 from oxidet.train.evaluate import Evaluation, evaluate_detector
-from oxidet.train.faster_rcnn import faster_rcnn_optimizer
 from oxidet.train.trainer import Trainer
 
 

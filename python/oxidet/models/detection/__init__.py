@@ -25,7 +25,7 @@ from oxidet.models.detection.detector_files import (
 from oxidet.models.detection.faster_rcnn import FasterRCNN
 from oxidet.models.detection.image_list import ImageList
 from oxidet.models.detection.matcher import Matcher
-from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
+from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet, faster_rcnn_resnet101
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
@@ -42,6 +42,7 @@ __all__ = [
     "build_detector",
     "faster_rcnn",
     "faster_rcnn_resnet",
+    "faster_rcnn_resnet101",
     "faster_rcnn_small",
     "faster_rcnn_vgg16",
     "fasterrcnn_resnet50_fpn",

@@ -29,7 +29,7 @@ from oxidet.simple_faster_rcnn.checkpoints import (
     recognise,
 )
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
-from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet
+from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet, faster_rcnn_resnet101
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
@@ -39,6 +39,7 @@ CLASSES = "head.score.weight"
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
     "faster_rcnn_resnet": faster_rcnn_resnet,
+    "faster_rcnn_resnet101": faster_rcnn_resnet101,
     "faster_rcnn_small": faster_rcnn_small,
     "faster_rcnn_vgg16": faster_rcnn_vgg16,
     "fasterrcnn_resnet50_fpn": fasterrcnn_resnet50_fpn,
