@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from oxidet.cli._options import DataFormat
 from oxidet.data import DigitScenes, open_dataset
 from oxidet.data.digits import SPLITS
+from oxidet.data.open_dataset import find_coco, guess_format
 
 DIGITS = "digits"
 ALL = "all"  # for --split: whatever the lists say
@@ -48,3 +50,15 @@ def open_data(
         coordinates=coordinates,
         on_error=on_error,
     )
+
+
+def has_split(data: str, split: str, data_format: DataFormat | None) -> bool:
+    """Whether there is a list of that name."""
+    root = Path(data)
+    if (guess_format(root) if data_format is None else data_format.value) == "voc":
+        return (root / "ImageSets" / "Main" / f"{split}.txt").is_file()
+    try:
+        find_coco(root, split)
+    except FileNotFoundError:
+        return False
+    return True

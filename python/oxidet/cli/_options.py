@@ -18,6 +18,13 @@ class CoordinateForm(str, Enum):
     edges = "edges"
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Names of detectors, for the shell's completion."""
+    from oxidet.models.detection import DETECTORS
+
+    return [name for name in sorted(DETECTORS) if name.startswith(incomplete)]
+
+
 class DataFormat(str, Enum):
     """Forms of labelled data."""
 
@@ -75,8 +82,10 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="The network that the weights are for, where the file does not say so: "
-        "faster_rcnn_vgg16 (simple-faster-rcnn's), faster_rcnn_resnet or faster_rcnn_small.",
+        help="The network that the weights are for, where the file does not say so, such as "
+        "faster_rcnn_vgg16 (simple-faster-rcnn's) or fasterrcnn_resnet50_fpn (torchvision's); "
+        "'oxidet info' lists all.",
+        autocompletion=complete_model,
     ),
 ]
 

@@ -13,22 +13,44 @@ import typer
 import oxidet
 from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
-from oxidet.cli._data import DIGITS, open_data
+from oxidet.cli._check import check_training_data
+from oxidet.cli._data import DIGITS, has_split, open_data
 from oxidet.cli._models import known_model, read_metadata, resolve
+from oxidet.data import Mosaic, RepeatFactorSampler
 from oxidet.models.detection import Detector, build_detector, save_detector
-from oxidet.optim.lr_scheduler import warmup_cosine
 from oxidet.train import Trainer
 from oxidet.train.digits import train_digit_detector, train_lenet
 from oxidet.train.loop import BEST, LAST
-from oxidet.transforms import RandomFlip
+from oxidet.transforms import (
+    Compose,
+    RandomFlip,
+    RandomIoUCrop,
+    RandomPhotometricDistort,
+    RandomZoomOut,
+    ScaleJitter,
+    Transform,
+)
 
-# Learning rates per image in a step, below what makes the losses grow. The small network has batch
-# norm, which the frozen one of the others lacks.
-LEARNING_RATE = {"faster_rcnn_small": 5e-3}
+DEFAULT_MODEL = "faster_rcnn_small"
+# Learning rates per image in a step, below what makes the losses grow. The first have batch norm,
+# which the frozen one of the others lacks.
+LEARNING_RATE = {
+    "faster_rcnn_small": 5e-3,
+    "fasterrcnn_resnet_fpn": 5e-3,
+    "fasterrcnn_resnet50_fpn": 1.25e-3,
+    "fasterrcnn_resnet50_fpn_v2": 1.25e-3,
+    "faster_rcnn": 1.25e-3,
+}
 DEFAULT_LEARNING_RATE = 1e-3
+ADAM_SHARE = 0.04  # of those rates, for Adam and AdamW
 MAX_GRAD_NORM = 10.0
 WARMUP_STEPS = 300
 FINAL = "final.npz"  # what takes the place of BEST without validation
+
+# With torchvision's structure, which takes weights and sizes as options of its builder.
+TORCHVISION = ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet_fpn")
+WITH_BACKBONE = ("fasterrcnn_resnet_fpn", "faster_rcnn")
+PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
 
 # Where the detectors keep what torchvision's classifiers call otherwise.
 FROM_CLASSIFIER = {
@@ -43,12 +65,56 @@ FROM_CLASSIFIER = {
         "layer4.": "head.classifier.layer4.",
     },
 }
+# The layers that tell classes apart, by the beginnings of their names.
+PREDICTORS = ("head.cls_loc.", "head.score.", "roi_heads.box_predictor.")
 
 
-class DataFormat(str, Enum):
-    """Forms of labelled data."""
+class OptimizerName(str, Enum):
+    """Optimisers."""
+
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+class ScheduleName(str, Enum):
+    """What becomes of the learning rate."""
+
+    cosine = "cosine"
+    step = "step"
+    one_cycle = "one_cycle"
+    none = "none"
+
+
+class Augmentation(str, Enum):
+    """How much images are changed at random."""
+
+    none = "none"
+    flip = "flip"
+    medium = "medium"
+    strong = "strong"
+
+
+class MetricName(str, Enum):
+    """What the best weights are chosen by."""
 
     voc = "voc"
+    voc07 = "voc07"
+    coco = "coco"
+
+
+# Mirrored; also larger, smaller and with other colours; also parts of the image, on a canvas.
+AUGMENTATIONS: dict[str, tuple[Transform, ...]] = {
+    "none": (),
+    "flip": (RandomFlip(),),
+    "medium": (RandomPhotometricDistort(), ScaleJitter((0.75, 1.5)), RandomFlip()),
+    "strong": (
+        RandomPhotometricDistort(),
+        RandomZoomOut(side_range=(1.0, 2.0)),
+        RandomIoUCrop(),
+        RandomFlip(),
+    ),
+}
 
 
 def train(
@@ -57,23 +123,30 @@ def train(
         typer.Option(
             "--data",
             metavar="DIR|digits",
-            help="A directory in the layout of PASCAL VOC (Annotations, ImageSets/Main, "
-            "JPEGImages), or 'digits' for the recipe of the shipped weights.",
+            help="A folder of labelled images in VOC's or COCO's form, or 'digits' for the recipe "
+            "of the shipped weights.",
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the run, made where missing.")
     ],
-    data_format: Annotated[
-        DataFormat, typer.Option("--format", help="Form of the data in DIR.")
-    ] = DataFormat.voc,
+    data_format: _options.Format = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             metavar="NAME",
-            help="faster_rcnn_small (default), faster_rcnn_vgg16 or faster_rcnn_resnet; with "
-            "'digits' also lenet5.",
+            help="The network, by default that of --weights, else faster_rcnn_small; "
+            "fasterrcnn_resnet_fpn is the next larger one. 'oxidet info' lists all. With 'digits' "
+            "also lenet5.",
+            autocompletion=_options.complete_model,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Network under fasterrcnn_resnet_fpn (default resnet18) or faster_rcnn.",
         ),
     ] = None,
     weights: Annotated[
@@ -81,39 +154,127 @@ def train(
         typer.Option(
             "--weights",
             metavar="FILE|digits",
-            help="Start from these weights, of a detector or of torchvision's vgg16 or resnet50; "
-            "tensors that do not fit start fresh.",
+            help="Start from these weights: of a detector, torchvision's and simple-faster-rcnn's "
+            "included, or of a classifier for what it has in common. Layers for other classes "
+            "start fresh.",
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="NAME", help="ImageSets/Main/NAME.txt lists what to train on.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Images to train on, as for eval: train, 'all' for all there are."
+        ),
     ] = "train",
     validation_split: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="And this what to choose the best weights on; by default val where there is a "
-            "val.txt; 'none' for none.",
+            help="And this what to choose the best weights on; by default val where there is one; "
+            "'none' for none.",
         ),
     ] = None,
     coordinates: _options.Coordinates = _options.CoordinateForm.voc,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Passes through the data.")
+    min_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PIXELS", help="Short side that images are scaled to."),
     ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RATE",
-            help="Learning rate; default: 0.005 an image for the small network, "
-            "0.001 for the others.",
-        ),
+    max_size: Annotated[
+        int | None, typer.Option(min=1, metavar="PIXELS", help="Limit of the long side.")
+    ] = None,
+    multi_scale: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Short sides, one of which every step draws."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Passes through the data; default 14.")
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Images in a step; 1, unless all images have one size."
+            "--batch",
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="Images in a step; 1 for networks that cannot mix sizes.",
         ),
     ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Batches whose gradients make one step.")
+    ] = 1,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="RATE",
+            help="Learning rate; by default one that suits network and batch.",
+        ),
+    ] = None,
+    optimizer: Annotated[OptimizerName, typer.Option(help="Optimiser.")] = OptimizerName.sgd,
+    weight_decay: Annotated[
+        float, typer.Option(min=0, metavar="DECAY", help="Weight decay.")
+    ] = 5e-4,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="How the rate falls.")
+    ] = ScheduleName.cosine,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Steps in which the rate rises; default 300, at most a tenth of the run.",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="DECAY", help="Average the weights, such as by 0.999."),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER", help="A layer that does not learn; may be repeated."),
+    ] = None,
+    freeze_batch_norm: Annotated[
+        bool, typer.Option("--freeze-batch-norm", help="No batch norm learns.")
+    ] = False,
+    augment: Annotated[
+        Augmentation,
+        typer.Option(
+            help="Changes at random: mirrored (flip); also in colour and size (medium); also cut "
+            "and on larger canvases (strong)."
+        ),
+    ] = Augmentation.flip,
+    mosaic: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="P", help="Share of images put together from four."),
+    ] = 0.0,
+    balance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Repeat images of classes that fewer than this share of the images show.",
+        ),
+    ] = None,
+    metric: Annotated[
+        MetricName, typer.Option(help="What the best weights are chosen by.")
+    ] = MetricName.voc,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Epochs between evaluations.")
+    ] = 1,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Stop after N evaluations that brought no better."),
+    ] = None,
+    on_error: _options.ErrorHandling = _options.OnError.stop,
+    check: Annotated[
+        bool, typer.Option(" /--no-check", help="Do not look through the data first.")
+    ] = True,
+    num_workers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Threads that read and change images ahead.")
+    ] = 2,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write DIR/tensorboard.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of all that is random.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was stopped, to the same bits.")
@@ -125,14 +286,18 @@ def train(
 ) -> None:
     """Train a detector on labelled images.
 
-    Classes are found in the data. The folder of the run gets best.npz, the detector that scored
-    highest on the validation images (without those final.npz, the last one); last.npz, from which
-    --resume continues; and log.jsonl. Ctrl-C finishes the step under way and saves.
+    The data is looked through first. Classes are found in it. The folder of the run gets best.npz,
+    the detector that scored highest on the validation images (without those final.npz, the last
+    one); last.npz, from which --resume continues; and log.jsonl. Ctrl-C finishes the step under way
+    and saves.
 
     \b
     Examples:
       oxidet train --data cells/ --out runs/cells --epochs 20
-      oxidet train --data cells/ --out runs/more --weights runs/cells/best.npz
+      oxidet train --data cells/ --out runs/fpn --model fasterrcnn_resnet_fpn \\
+          --min-size 320 --max-size 427 --batch 4 --augment medium --ema 0.999
+      oxidet train --data coco/ --format coco --out runs/coco --weights model.pth \\
+          --model fasterrcnn_resnet50_fpn --early-stop 5
       oxidet train --data digits --out runs/digits
     """
     _options.set_threads(threads)
@@ -145,15 +310,49 @@ def train(
             _refuse_with_recipe(weights=weights, lr=lr, batch_size=batch_size)
             path = _train_digits(model, out, run)
         else:
+            if check and not resume:
+                check_training_data(data, data_format, split, coordinates.value, on_error.option)
             oxidet.manual_seed(seed)
-            options: dict[str, Any] = {"split": split, "coordinates": coordinates.value}
-            dataset = open_data(data, scenes=0, **options)
-            validation = _open_validation(data, validation_split, dataset, options)
-            detector = _detector(model, weights, dataset.class_names)
-            rate = LEARNING_RATE.get(_name(detector), DEFAULT_LEARNING_RATE)
+            options: dict[str, Any] = {
+                "data_format": data_format,
+                "coordinates": coordinates.value,
+                "on_error": on_error.option,
+            }
+            dataset = open_data(data, split, **options)
+            changes = _sizes_and_backbone(min_size, max_size, backbone)
+            detector = _detector(model, weights, dataset.class_names, changes)
+            if detector.class_names != dataset.class_names:  # the same names in another order
+                dataset = open_data(data, split, class_names=detector.class_names, **options)
+            validation = _open_validation(data, validation_split, dataset.class_names, options)
             run["batch_size"] = batch_size or 1
-            run["lr"] = rate * run["batch_size"] if lr is None else lr
-            path = _train_detector(detector, dataset, validation, out, run)
+            rate = LEARNING_RATE.get(_name(detector), DEFAULT_LEARNING_RATE)
+            if optimizer is not OptimizerName.sgd:
+                rate *= ADAM_SHARE
+            run["lr"] = rate * run["batch_size"] * accumulate if lr is None else lr
+            if balance is not None:
+                run["sampler"] = RepeatFactorSampler(dataset, balance, seed=seed)
+            run.update(
+                accumulate=accumulate,
+                optimizer=optimizer.value,
+                weight_decay=weight_decay,
+                schedule=None if schedule is ScheduleName.none else schedule.value,
+                ema=ema,
+                freeze=freeze or (),
+                freeze_batch_norm=freeze_batch_norm,
+                augment=_augmentation(augment),
+                multi_scale=_lengths(multi_scale),
+                metric=metric.value,
+                evaluate_every=evaluate_every,
+                early_stop=early_stop,
+                on_error=on_error.option,
+                num_workers=num_workers,
+                tensorboard=tensorboard,
+            )
+            images = run["sampler"] if balance is not None else dataset
+            steps = -(-len(images) // (run["batch_size"] * accumulate)) * run.get("epochs", 14)
+            run["warmup"] = min(WARMUP_STEPS, steps // 10) if warmup is None else warmup
+            shown = dataset if mosaic == 0 else Mosaic(dataset, p=mosaic)
+            path = _train_detector(detector, shown, validation, out, run)
     except KeyboardInterrupt:
         if (out / LAST).exists():
             _output.note(f"{out / LAST} has the state of the run; --resume continues it")
@@ -190,34 +389,96 @@ def _train_digits(model: str | None, out: Path, run: dict[str, Any]) -> Path:
     return train_digit_detector(out, **run)
 
 
-def _open_validation(data: str, split: str | None, dataset: Any, options: dict[str, Any]) -> Any:
-    if split is None and not (Path(data) / "ImageSets" / "Main" / "val.txt").is_file():
-        _output.note("no val.txt, so no validation: the last weights are the result")
-        return None
+def _open_validation(
+    data: str, split: str | None, class_names: tuple[str, ...], options: dict[str, Any]
+) -> Any:
     if split == "none":
         return None
-    return open_data(
-        data,
-        scenes=0,
-        class_names=dataset.class_names,
-        use_difficult=True,
-        **{**options, "split": split or "val"},
-    )
+    if split is None and not has_split(data, "val", options["data_format"]):
+        _output.note("no split val, so no validation: the last weights are the result")
+        return None
+    return open_data(data, split or "val", class_names=class_names, use_difficult=True, **options)
 
 
-def _detector(model: str | None, weights: str | None, class_names: tuple[str, ...]) -> Detector:
+def _augmentation(level: Augmentation) -> Transform | None:
+    chosen = AUGMENTATIONS[level.value]
+    if not chosen:
+        return None
+    return chosen[0] if len(chosen) == 1 else Compose(chosen)
+
+
+def _lengths(text: str | None) -> tuple[int, ...] | None:
+    """``"320,352"`` as numbers."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--multi-scale: expected lengths such as 320,352, got {text!r}") from None
+
+
+def _sizes_and_backbone(
+    min_size: int | None, max_size: int | None, backbone: str | None
+) -> dict[str, Any]:
+    given = {"min_size": min_size, "max_size": max_size, "backbone": backbone}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _detector(
+    model: str | None, weights: str | None, class_names: tuple[str, ...], changes: dict[str, Any]
+) -> Detector:
     """A detector of the data's classes, fresh or with the weights of a file as far as they fit."""
     path = None if weights is None else resolve(weights)
     written = None if path is None else read_metadata(path).get("detector")
-    options = {} if written is None else json.loads(written)
-    if model is not None and model != options.get("model"):
-        options = {}
-    options["model"] = known_model(model or options.get("model", "faster_rcnn_small"))
-    options.update(n_fg_class=len(class_names), class_names=class_names)
+    recipe = {} if written is None else json.loads(written)
+    if model is not None and model != recipe.get("model"):
+        recipe = {}
+    name = known_model(model or recipe.get("model", DEFAULT_MODEL))
+    known = tuple(recipe.get("class_names", ()))
+    same = sorted(map(_key, known)) == sorted(map(_key, class_names))
+    names = known if same else class_names
+    options = {**recipe, "model": name, "n_fg_class": len(names), "class_names": names}
+    _change(options, changes)
+    if path is None:
+        return build_detector(**options)
+    state = weight_files.load(path)
+    if not recipe and name in TORCHVISION:
+        # Its builder knows what goes with such weights: frozen norms, which layers learn.
+        part = {"weights": path, "new_classifier": True} if PREDICTOR in state else {
+            "weights_backbone": path
+        }  # fmt: skip
+        options.update({key: str(v) if key != "new_classifier" else v for key, v in part.items()})
+        detector = build_detector(**options)
+        what = "the predictor starts" if PREDICTOR in state else "all but the backbone starts"
+        _output.note(f"{what} fresh, for {_output.count(len(names), 'class')}")
+        return detector
     detector = build_detector(**options)
-    if path is not None:
-        _start_from(detector, weight_files.load(path), str(path))
+    if recipe and not same:
+        state = {key: v for key, v in state.items() if not key.startswith(PREDICTORS)}
+    _start_from(detector, state, str(path))
     return detector
+
+
+def _change(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Put sizes and backbone where the builder of the network takes them."""
+    name = options["model"]
+    if "backbone" in changes:
+        if name not in WITH_BACKBONE:
+            raise ValueError(
+                f"--backbone: expected together with {' or '.join(WITH_BACKBONE)}, got {name}"
+            )
+        options["backbone"] = changes["backbone"]
+    sizes = {key: changes[key] for key in ("min_size", "max_size") if key in changes}
+    if name in TORCHVISION or name == "faster_rcnn":
+        options.update(sizes)
+    elif sizes:
+        built_in = options.get("preprocessing") or build_detector(name).settings()["preprocessing"]
+        options["preprocessing"] = {**built_in, **sizes}
+
+
+def _key(name: str) -> str:
+    """What two spellings of the same class have in common, as in the data sets."""
+    return name.strip().lower()
 
 
 def _name(detector: Detector) -> str:
@@ -259,29 +520,31 @@ def _fits(own: Any, array: Any) -> bool:
 def _train_detector(
     detector: Detector, dataset: Any, validation: Any, out: Path, run: dict[str, Any]
 ) -> Path:
-    names = ", ".join(dataset.class_names)
+    names = ", ".join(detector.class_names)
     counts = _output.count(len(dataset), "image")
     if validation is not None:
         counts += f" to train on, {len(validation)} to validate on"
-    _output.say(f"{_name(detector)}: {names}; {counts}", stderr=True)
+    _output.say(
+        f"{_name(detector)}: {_output.printable(names)}; {counts}; "
+        f"batch {run['batch_size']}, learning rate {run['lr']:g}",
+        stderr=True,
+    )
     trainer = Trainer(
-        detector,
-        dataset,
-        out,
-        validation=validation,
-        schedule=_schedule,
-        max_grad_norm=MAX_GRAD_NORM,
-        augment=RandomFlip(),
-        **run,
+        detector, dataset, out, validation=validation, max_grad_norm=MAX_GRAD_NORM, **run
     )
     best = trainer.run()
+    if trainer.skipped:
+        _output.warning(f"{_output.count(len(trainer.skipped), 'image')} left out: see log.jsonl")
     if best is not None:
-        _output.say(f"best mAP at IoU 0.5 on the validation images: {best:.4f}")
+        _output.say(f"best {METRICS[run['metric']]} on the validation images: {best:.4f}")
         return out / BEST
-    save_detector(out / FINAL, detector)
+    judged: Any = trainer.judged
+    save_detector(out / FINAL, judged)
     return out / FINAL
 
 
-def _schedule(optimizer: Any, steps: int) -> Any:
-    """A short warm-up, without which fresh networks may diverge, then half a cosine to zero."""
-    return warmup_cosine(optimizer, min(WARMUP_STEPS, steps // 10), steps)
+METRICS = {
+    "voc": "mAP at IoU 0.5",
+    "voc07": "mAP at IoU 0.5, of eleven points,",
+    "coco": "mAP at IoU 0.50 to 0.95",
+}
