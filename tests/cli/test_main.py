@@ -51,6 +51,31 @@ def test_the_reference_names_only_options_that_exist(oxidet_command):
     assert all(f"## {command}\n" in reference for command in COMMANDS)
 
 
+def test_the_help_says_how_to_complete_in_the_shell(oxidet_command):
+    out = oxidet_command("--help").out
+    assert "--install-completion" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("oxidet de", {"detect", "demo"}),
+        ("oxidet detect a.png --mod", {"--model"}),
+        ("oxidet train --model fasterrcnn_resnet50", {"fasterrcnn_resnet50_fpn",
+                                                      "fasterrcnn_resnet50_fpn_v2"}),
+    ],
+)  # fmt: skip
+def test_a_shell_completes_commands_options_and_networks(words, expected):
+    asked = {"_OXIDET_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    asked["COMP_CWORD"] = str(len(words.split()) - 1)
+    result = subprocess.run(
+        OXIDET, capture_output=True, text=True, env=environment(**asked), timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(result.stdout.split()) == expected
+
+
 def test_no_command_shows_the_help(oxidet_command):
     code, out, err = oxidet_command()
     assert code == 2
@@ -74,7 +99,7 @@ def test_version(oxidet_command):
         (["detect", "a.png", "--weights", "w.npz", "--colour"], "--colour"),
         (["train", "--out", "run"], "--data"),
         (["train", "--data", "d", "--out", "r", "--epochs", "0"], "--epochs"),
-        (["train", "--data", "d", "--out", "r", "--format", "coco"], "--format"),
+        (["train", "--data", "d", "--out", "r", "--format", "yolo"], "--format"),
         (["eval", "--weights", "w.npz"], "--data"),
         (["demo", "--scenes", "0"], "--scenes"),
     ],

@@ -24,11 +24,11 @@ from oxidet.cli.train import train
 # what every refusal of an argument derives from.
 _ClickException: Any = typer.BadParameter.__mro__[2]
 
+COMPLETION = "_OXIDET_COMPLETE"  # by which a shell asks for what may come next
 USAGE = 2  # exit code of a command line that is not understood
 
 app = typer.Typer(
     name="oxidet",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     args, debug = _take_debug(args)
     _output.never_fail()
-    if not args:
+    if not args and COMPLETION not in os.environ:
         run(["--help"])
         return USAGE
     with warnings.catch_warnings():

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oxidet.models.detection import DETECTORS, Detector, load_detector
+from oxidet.models.detection import DETECTORS, Detector, build_detector, load_detector
 from oxidet.pretrained import PRETRAINED
 from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.simple_faster_rcnn.preprocessing import NORMALIZATIONS
 from oxidet.weights import load_metadata
 
+# With torchvision's structure, which takes weights and sizes as options of its builder.
+TORCHVISION = ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet_fpn")
 KNOWN = f"one of {', '.join(sorted(DETECTORS))}"
 
 
@@ -52,15 +54,17 @@ def load_named_detector(
     The other arguments are for files that do not say which network they belong to.
     """
     path = resolve(weights)
+    written = read_metadata(path)
     if model is None:
         for option, value in (("--normalization", normalization), ("--class-names", class_names)):
             if value is not None:
                 raise ValueError(f"{option}: expected together with --model")
-        if "detector" not in read_metadata(path):
-            raise ValueError(
-                f"--model: expected {KNOWN}, as {path} does not say which network it is for"
-            )
-        return load_detector(path)
+        try:
+            return load_detector(path)
+        except ValueError as error:
+            if "detector" not in written and str(error).startswith("model: "):
+                raise ValueError(f"--{error}") from None
+            raise
     if normalization is not None and normalization not in NORMALIZATIONS:
         names = ", ".join(sorted(NORMALIZATIONS))
         raise ValueError(f"--normalization: expected one of {names}, got {normalization!r}")
@@ -68,12 +72,16 @@ def load_named_detector(
     if class_names is not None:
         classes = [name.strip() for name in class_names.split(",")]
         options = {"n_fg_class": len(classes), "class_names": classes}
-    detector = load_detector(path, known_model(model), **options)
-    if normalization is not None:
-        if not isinstance(detector, FasterRCNN):
+    if known_model(model) in TORCHVISION:
+        if normalization is not None:
             raise ValueError(
-                f"--normalization: expected together with another --model than {model}"
+                f"--normalization: expected none for {model}, which has torchvision's, got "
+                f"{normalization!r}"
             )
+        # Its builder knows what goes with such weights: frozen norms, the names of COCO's classes.
+        return build_detector(model, weights=str(path), **options).eval()
+    detector = load_detector(path, model, **options)
+    if normalization is not None and isinstance(detector, FasterRCNN):
         # Only this; the rest of the network's own preprocessing stays.
         known: Any = normalization
         detector.preprocessing = replace(detector.preprocessing, normalization=known)

@@ -15,7 +15,7 @@ from oxidet import weights as weight_files
 from oxidet.cli import _options, _output
 from oxidet.cli._check import check_training_data
 from oxidet.cli._data import DIGITS, has_split, open_data
-from oxidet.cli._models import known_model, read_metadata, resolve
+from oxidet.cli._models import TORCHVISION, known_model, read_metadata, resolve
 from oxidet.data import Mosaic, RepeatFactorSampler
 from oxidet.models.detection import Detector, build_detector, save_detector
 from oxidet.train import Trainer
@@ -47,8 +47,6 @@ MAX_GRAD_NORM = 10.0
 WARMUP_STEPS = 300
 FINAL = "final.npz"  # what takes the place of BEST without validation
 
-# With torchvision's structure, which takes weights and sizes as options of its builder.
-TORCHVISION = ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet_fpn")
 WITH_BACKBONE = ("fasterrcnn_resnet_fpn", "faster_rcnn")
 PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
 
@@ -296,7 +294,7 @@ def train(
       oxidet train --data cells/ --out runs/cells --epochs 20
       oxidet train --data cells/ --out runs/fpn --model fasterrcnn_resnet_fpn \\
           --min-size 320 --max-size 427 --batch 4 --augment medium --ema 0.999
-      oxidet train --data coco/ --format coco --out runs/coco --weights model.pth \\
+      oxidet train --data coco/ --out runs/coco --weights model.pth \\
           --model fasterrcnn_resnet50_fpn --early-stop 5
       oxidet train --data digits --out runs/digits
     """
@@ -441,7 +439,7 @@ def _detector(
     _change(options, changes)
     if path is None:
         return build_detector(**options)
-    state = weight_files.load(path)
+    state: Mapping[str, Any] = weight_files.load(path)
     if not recipe and name in TORCHVISION:
         # Its builder knows what goes with such weights: frozen norms, which layers learn.
         part = {"weights": path, "new_classifier": True} if PREDICTOR in state else {
@@ -450,7 +448,7 @@ def _detector(
         options.update({key: str(v) if key != "new_classifier" else v for key, v in part.items()})
         detector = build_detector(**options)
         what = "the predictor starts" if PREDICTOR in state else "all but the backbone starts"
-        _output.note(f"{what} fresh, for {_output.count(len(names), 'class')}")
+        _output.note(f"{what} fresh, for {len(names)} classes")
         return detector
     detector = build_detector(**options)
     if recipe and not same:
@@ -468,7 +466,7 @@ def _change(options: dict[str, Any], changes: dict[str, Any]) -> None:
                 f"--backbone: expected together with {' or '.join(WITH_BACKBONE)}, got {name}"
             )
         options["backbone"] = changes["backbone"]
-    sizes = {key: changes[key] for key in ("min_size", "max_size") if key in changes}
+    sizes = {key: value for key, value in changes.items() if key != "backbone"}
     if name in TORCHVISION or name == "faster_rcnn":
         options.update(sizes)
     elif sizes:
@@ -534,7 +532,7 @@ def _train_detector(
     )
     best = trainer.run()
     if trainer.skipped:
-        _output.warning(f"{_output.count(len(trainer.skipped), 'image')} left out: see log.jsonl")
+        _output.note(f"{_output.count(len(trainer.skipped), 'image')} left out")
     if best is not None:
         _output.say(f"best {METRICS[run['metric']]} on the validation images: {best:.4f}")
         return out / BEST
