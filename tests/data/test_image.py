@@ -13,6 +13,7 @@ import pytest
 
 from oxidet.data import ImageError, read_image
 from oxidet.data.image import read_size
+from oxidet.transforms import resize
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -289,6 +290,16 @@ def test_array_layouts(shape: tuple[int, ...], layout: Any, expected: tuple[int,
 def test_arrays_that_are_no_images(array: np.ndarray, layout: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         read_image(array, layout=layout)
+
+
+def test_what_resizing_has_rounded_is_an_image_still() -> None:
+    white = resize(np.full((3, 40, 60), 255, np.float32), (23, 31))
+    image = read_image(white)
+    assert image.max() <= 255
+    np.testing.assert_allclose(image, 255, rtol=1e-6)
+    image = read_image(np.full((5, 6, 3), 255.001, np.float32))
+    assert image.max() == 255
+    assert read_image(np.full((5, 6, 3), -0.001)).min() == 0
 
 
 def test_an_image_of_zero_to_one_is_pointed_out() -> None:

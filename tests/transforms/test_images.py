@@ -60,8 +60,8 @@ def test_random_transforms(image: np.ndarray, name: str, seed: int) -> None:
     assert out.tobytes() == again.tobytes()
     assert out.dtype == image.dtype
     assert out.shape[0] == image.shape[0]
-    assert out.min() >= 0
-    assert out.max() <= 255 or "bicubic" in name  # which overshoots in floats
+    # Bicubic weights overshoot in floats.
+    assert "bicubic" in name or (out.min() >= 0 and out.max() <= 255)
     np.testing.assert_array_equal(image, before)
     size = {"crop": (3, 3), "crop of a pair": (2, 4), "resized crop": (5, 5),
             "resized crop, bicubic": (4, 7)}  # fmt: skip

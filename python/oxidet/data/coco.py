@@ -248,9 +248,10 @@ class COCOBboxDataset(COCODetection):
         data_dir/images/<train|val><year>/           or data_dir/<train|val><year>/
 
     ``dataset[i]`` is ``(img, bbox, label)``, then with ``return_area`` the areas of the objects'
-    masks, float32, then with ``return_crowded`` whether each is a crowd, bool. The rest is as in
-    :class:`COCODetection`, except that boxes are taken as they are and those without area are left
-    out in silence.
+    masks, float32, then with ``return_crowded`` whether each is a crowd, bool. A trainer takes a
+    fourth element for ``difficult``: give it :class:`COCODetection`.
+
+    Boxes are taken as they are, and those without area left out in silence; the rest is as there.
 
     Parameters
     ----------

@@ -19,6 +19,7 @@ Layout = Literal["CHW", "HWC"]
 Colour = float | tuple[float, float, float]
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+HAIR = 1e-2  # grey levels that a float array may lie out of range
 ORIENTATION = 0x0112  # EXIF's tag; its values from 5 on exchange height and width
 
 
@@ -186,7 +187,7 @@ def _from_array(array: NDArray[Any], background: Colour, layout: Layout | None) 
     else:
         values = array.astype(np.float32, copy=False)
         if array.dtype != np.uint8:
-            _check_range(values, array.dtype)
+            values = _in_range(values, array.dtype)
     return _rgb(values, background)
 
 
@@ -210,11 +211,12 @@ def _layout(array: NDArray[Any], layout: Layout | None) -> Layout:
     return layout or ("CHW" if first else "HWC")
 
 
-def _check_range(values: F32, dtype: np.dtype[Any]) -> None:
+def _in_range(values: F32, dtype: np.dtype[Any]) -> F32:
+    """The values, clipped where resizing has rounded them a hair out of range."""
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("image: expected finite values from 0 to 255, got NaN or infinity")
-    if low < 0 or high > 255:
+    if low < -HAIR or high > 255 + HAIR:
         raise ImageError(f"image: expected values from 0 to 255, got {low:g} to {high:g}")
     if dtype.kind == "f" and 0 < high <= 1:
         warnings.warn(
@@ -222,6 +224,7 @@ def _check_range(values: F32, dtype: np.dtype[Any]) -> None:
             "multiply an image of 0..1 by 255",
             stacklevel=4,
         )
+    return values if low >= 0 and high <= 255 else values.clip(0, 255)
 
 
 def _rgb(pixels: F32, background: Colour) -> F32:

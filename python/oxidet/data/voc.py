@@ -285,7 +285,10 @@ def find_class_names(
     read raise ValueError, or with ``on_error="skip"`` say nothing.
     """
     folder = Path(data_dir) / "Annotations"
-    paths = folder.glob("*.xml") if folder.is_dir() else Path(data_dir).glob("**/*.xml")
+    if folder.is_dir():
+        paths = [*folder.glob("*.xml")]
+    else:
+        paths = [*Path(data_dir).glob("*.xml"), *Path(data_dir).glob("*/*.xml")]
     names: dict[str, str] = {}
     for path in sorted(paths):
         record = read_record(path, OFFSETS["edges"])
