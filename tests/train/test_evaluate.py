@@ -199,5 +199,8 @@ def test_an_unreadable_image_stops_or_is_left_out() -> None:
 def test_a_label_beyond_the_models_classes_names_its_image() -> None:
     model, dataset = cats_and_dogs()
     dataset.append(item(1, [[0, 0, 9, 9]], [7]))
-    with pytest.raises(ValueError, match=r"image 2: labels: expected 0 to 1, got 7"):
+    with pytest.raises(ItemError, match=r"item 2 of list: ValueError: label: expected .* 0 to 1"):
         evaluate_detector(model, dataset)
+    result = evaluate_detector(model, dataset, on_error="skip")
+    assert result.images == 2
+    assert len(result.skipped) == 1

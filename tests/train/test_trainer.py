@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +19,10 @@ from oxidet.optim import SGD
 from oxidet.optim.lr_scheduler import CosineAnnealingLR
 from oxidet.train import NonFiniteError, Trainer, read_log
 from oxidet.train.checkpoint import load_checkpoint
-from oxidet.transforms import RandomFlip
+from train.runs import assert_same_run, make_trainer
 from train.tiny import Rectangles, tiny_detector
 
 LOSSES = ("rpn_loc_loss", "rpn_cls_loss", "roi_loc_loss", "roi_cls_loss")
-
-
-def make_trainer(out: Path, **changes: Any) -> Trainer:
-    options: dict[str, Any] = {
-        "epochs": 2,
-        "batch_size": 2,
-        "lr": 0.01,
-        "augment": RandomFlip(),
-        "validation": Rectangles(3),
-        "max_grad_norm": 5.0,
-        "checkpoint_every": None,
-        "seed": 4,
-        "quiet": True,
-        **changes,
-    }
-    dataset = options.pop("dataset", Rectangles(8))
-    detector = options.pop("detector", None) or tiny_detector()
-    return Trainer(detector, dataset, out, **options)
 
 
 def cosine(optimizer: Any, steps: int) -> CosineAnnealingLR:
@@ -66,27 +45,6 @@ def run_until(trainer: Trainer, iteration: int) -> None:
     trainer._step = counted  # type: ignore[method-assign]
     with pytest.raises(Stop):
         trainer.run()
-
-
-def assert_same_run(got: Path, expected: Path) -> None:
-    """Both directories hold the same run, to the bit; only times may differ."""
-
-    def timeless(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                k: timeless(v)
-                for k, v in value.items()
-                if k not in ("seconds", "images_per_second")
-            }
-        return value
-
-    ours, theirs = (load_checkpoint(out / "last.npz") for out in (got, expected))
-    for name, array in theirs["model"].items():
-        assert ours["model"][name].tobytes() == array.tobytes(), name
-    np.testing.assert_equal(timeless(ours), timeless(theirs))
-    logs = [[timeless(record) for record in read_log(out / "log.jsonl")] for out in (got, expected)]
-    assert logs[0] == logs[1]
-    assert (got / "best.npz").read_bytes() == (expected / "best.npz").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -400,49 +358,6 @@ def test_the_gradient_norm_is_limited(tmp_path: Path) -> None:
     logged = [r["gradient_norm"] for r in read_log(tmp_path / "log.jsonl") if r["event"] == "step"]
     assert max(logged) > 0.5
     np.testing.assert_allclose(taken, np.minimum(logged, 0.5), rtol=1e-5)
-
-
-RUN = """
-import sys
-sys.path.insert(0, sys.argv[3])
-from pathlib import Path
-from train.test_trainer import make_trainer
-make_trainer(Path(sys.argv[1]), checkpoint_every=1, epochs=4, resume=sys.argv[2] == "resume").run()
-"""
-
-
-def start(out: Path, how: str) -> subprocess.Popen[bytes]:
-    tests = str(Path(__file__).resolve().parents[1])
-    return subprocess.Popen([sys.executable, "-c", RUN, str(out), how, tests])
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_it_still_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL again and again; every time the last checkpoint loads and the run goes on."""
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert start(straight, "new").wait() == 0
-    rng = np.random.default_rng(11)
-    kills = 0
-    for _ in range(60):
-        resumable = (killed / "last.npz").exists()
-        process = start(killed, "resume" if resumable else "new")
-        log = killed / "log.jsonl"
-        size = log.stat().st_size if log.exists() else 0
-        # Wait for the loop to be at work, then for a random part of a step or two.
-        while process.poll() is None and (not log.exists() or log.stat().st_size <= size):
-            time.sleep(0.005)
-            size = min(size, log.stat().st_size) if log.exists() else size
-        time.sleep(float(rng.uniform(0, 0.3)))
-        process.kill()
-        if process.wait() == 0:
-            break
-        kills += 1
-        if (killed / "last.npz").exists():
-            load_checkpoint(killed / "last.npz")
-    else:
-        pytest.fail("the run did not end in 60 attempts")
-    assert kills >= 3
-    assert_same_run(killed, straight)
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def test_records_given_axes_and_short_logs(tmp_path: Path) -> None:
     records = read_log(tmp_path / "log.jsonl")
     assert training_curves(records, axes=axes) == tuple(axes)
     assert figure.axes == list(axes)
-    assert len(axes[0].get_lines()[0].get_xydata()) == 1
+    assert len(axes[0].get_lines()[0].get_xydata()) == 3
     assert [text.get_text() for text in axes[2].texts] == ["not evaluated"]
     with pytest.raises(ValueError, match="axes: expected three, got 2"):
         training_curves(records, axes=axes[:2])

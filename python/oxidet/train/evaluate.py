@@ -22,6 +22,7 @@ from oxidet.detection import (
 )
 from oxidet.detections import Detections
 from oxidet.models.detection import Detector
+from oxidet.train.ground_truth import check_ground_truth
 from oxidet.train.matching import Mistakes, match, mistakes
 from oxidet.train.progress import Progress
 
@@ -244,9 +245,10 @@ def evaluate_detector(
     Raises
     ------
     ValueError
-        No image (left), or a label that is none of the model's classes.
+        No image (left).
     oxidet.data.ItemError
-        An item cannot be read and ``on_error`` is ``"raise"``.
+        ``on_error`` is ``"raise"``, and an item cannot be read, or has a box that is none or a
+        label that is none of the model's classes.
 
     Examples
     --------
@@ -271,7 +273,12 @@ def evaluate_detector(
     skipped: list[str] = []
     with (
         DataLoader(
-            dataset, batch_size, num_workers=num_workers, on_error=on_error, report=skipped.append
+            dataset,
+            batch_size,
+            num_workers=num_workers,
+            transform=_Checked(len(model.class_names)),
+            on_error=on_error,
+            report=skipped.append,
         ) as loader,
         Progress(len(dataset), "evaluating", unit="image", leave=False, quiet=quiet) as progress,
     ):
@@ -291,6 +298,17 @@ def evaluate_detector(
     return _evaluation(results, model.class_names, iou_thresh, use_07_metric, tuple(skipped))
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """Refuses an item whose objects nothing could be compared with."""
+
+    classes: int
+
+    def __call__(self, item: Any, rng: np.random.Generator) -> Any:
+        check_ground_truth(np.asarray(item[1]).reshape(-1, 4), item[2], self.classes)
+        return item
+
+
 def _result(
     dataset: Any, index: int, item: Sequence[Any], detected: Any, class_names: Sequence[str]
 ) -> ImageResult:
@@ -301,12 +319,9 @@ def _result(
     marked = item[3] if len(item) > 3 else None
     difficult = np.zeros(len(label), np.bool_) if marked is None else np.asarray(marked, np.bool_)
     common: dict[str, Any] = {"class_names": class_names, "image_size": image.shape[1:]}
-    try:
-        truth = Detections.from_chainercv(
-            np.asarray(bbox, np.float32).reshape(-1, 4), np.asarray(label, np.int64), **common
-        )
-    except ValueError as error:
-        raise ValueError(f"image {name}: {error}") from error
+    truth = Detections.from_chainercv(
+        np.asarray(bbox, np.float32).reshape(-1, 4), np.asarray(label, np.int64), **common
+    )
     areas = dataset.annotation(index).area if known else truth.areas
     boxes, labels, scores = detected
     found = Detections(boxes, labels, scores, **common).top(len(scores))

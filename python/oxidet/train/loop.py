@@ -485,6 +485,10 @@ class TrainingLoop(ABC):
             self._report_skipped(self._new_problems.popleft())
 
     def _report_skipped(self, message: str) -> None:
+        """Say it once in the log and beside the progress."""
+        if message in self._noted:
+            return
+        self._noted.add(message)
         self._log.write(
             {
                 "event": "skipped",
@@ -607,6 +611,7 @@ class TrainingLoop(ABC):
         self.iteration, self.seconds = position["iteration"], position["seconds"]
         self.best, self.stale = position["best"], position["stale"]
         self.loader.skipped.update(state["skipped"])
+        self._noted.update(state["skipped"].values())
 
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write a checkpoint, by default ``last.npz`` in the run's directory."""

@@ -163,9 +163,7 @@ class Trainer(TrainingLoop):
             quiet=self.quiet,
         )
         for message in result.skipped:
-            if message not in self._noted:
-                self._noted.add(message)
-                self._report_skipped(message)
+            self._report_skipped(message)
         return Score(*figures(result, self.metric))
 
     def save_best(self, path: Path) -> None:
