@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ TRANSFORMS: dict[str, Callable[..., Sample]] = {
     "shortest": RandomShortestSize((40, 60, 100), 110),
     "colours": RandomPhotometricDistort(),
     "colour jitter": OnImage(ColorJitter(0.4, 0.4, 0.4, 0.1), random=True),
-    "mosaic": lambda s, rng: Mosaic([s, crowded(5, 1), crowded(0)], p=0.8).draw(0, rng),
+    "mosaic": lambda s, rng: Mosaic([s, crowded(5, 1), crowded(0)], p=0.8).random_item(0, rng),
     "several": Compose([RandomFlip(), RandomZoomOut(), RandomIoUCrop(), ScaleJitter(size=50)]),
 }
 GEOMETRIC = [name for name in TRANSFORMS if not name.startswith("colour") and name != "several"]
@@ -267,7 +268,7 @@ def test_mosaics_are_made_of_four() -> None:
     mosaic = Mosaic(items, p=1.0, min_visible=0)
     assert mosaic[2] is items[2]
     for seed in range(20):
-        out = mosaic.draw(2, np.random.default_rng(seed))
+        out = mosaic.random_item(2, np.random.default_rng(seed))
         assert out.img.shape == (3, 40, 60)
         assert out.label[0] == 110
         assert out.difficult is not None
@@ -280,11 +281,24 @@ def test_mosaics_are_made_of_four() -> None:
             quarter = out.img[:, box[0] : box[2], box[1] : box[3]]
             np.testing.assert_allclose(quarter, level, rtol=1e-5)
         assert 12 <= out.bbox[0, 2] <= 28
-    assert mosaic.draw(0, np.random.default_rng(0)).img.transpose(1, 2, 0).flags.c_contiguous
-    sized = Mosaic(items, p=1.0, size=(30, 31)).draw(0, np.random.default_rng(0))
+    assert mosaic.random_item(0, np.random.default_rng(0)).img.transpose(1, 2, 0).flags.c_contiguous
+    sized = Mosaic(items, p=1.0, size=(30, 31)).random_item(0, np.random.default_rng(0))
     assert sized.img.shape == (3, 30, 31)
-    plain = Mosaic(items, p=0.0).draw(3, np.random.default_rng(0))
+    plain = Mosaic(items, p=0.0).random_item(3, np.random.default_rng(0))
     assert plain.label.tolist() == [160]
+
+
+def test_a_mosaic_is_its_data_set_in_all_else() -> None:
+    class Named(list):
+        class_names = ("cat",)
+
+    mosaic = Mosaic(Named([tuple(crowded())]))
+    assert len(mosaic) == 1
+    assert mosaic.class_names == ("cat",)
+    assert not hasattr(mosaic, "image_ids")
+    copied = pickle.loads(pickle.dumps(Mosaic([tuple(crowded())], p=1.0, size=20)))
+    assert copied.random_item(0, np.random.default_rng(0)).img.shape == (3, 20, 20)
+    assert "p=0.5" in repr(mosaic)
 
 
 def test_mosaics_in_a_loader() -> None:

@@ -89,7 +89,7 @@ class DataLoader:
     report
         Called with the message instead of the warning, in the thread that prepares the item.
 
-    A data set with a method ``draw(index, rng)``, such as :class:`Mosaic`, is asked for random
+    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked for random
     items by that instead of ``[index]``, with the Generator that ``transform`` then goes on with.
 
     Raises
@@ -243,8 +243,8 @@ class DataLoader:
         rng = generator(self.seed, epoch.number, index, *([copy] if copy else []))
         name = f"item {index} of {type(self.dataset).__name__}"
         try:
-            draw = getattr(self.dataset, "draw", None)
-            item = self.dataset[index] if draw is None else draw(index, rng)
+            random_item = getattr(self.dataset, "random_item", None)
+            item = self.dataset[index] if random_item is None else random_item(index, rng)
         except Exception as error:
             raise ItemError(f"{name}: {type(error).__name__}: {error}", index) from error
         if self.transform is None:

@@ -18,7 +18,7 @@ class Mosaic:
     """A data set that shows four images at once, each in a quarter of the picture.
 
     It is the given data set in all respects, ``mosaic[i]`` included. Only a :class:`DataLoader`,
-    which asks by ``draw(i, rng)``, gets mosaics: image ``i`` and three random others, each scaled
+    which asks by ``random_item(i, rng)``, gets mosaics: image ``i`` and three random others, each scaled
     to cover its quarter at least and cut at a random place. The quarters meet at a random point in
     the middle of the picture.
 
@@ -90,7 +90,7 @@ class Mosaic:
     def __repr__(self) -> str:
         return f"Mosaic({self.dataset!r}, p={self.p:g})"
 
-    def draw(self, index: int, rng: np.random.Generator) -> Sample:
+    def random_item(self, index: int, rng: np.random.Generator) -> Sample:
         """Image ``index``, by chance in a mosaic with three others."""
         # All is drawn whatever p, so that changing it keeps the other numbers.
         single = as_generator(rng).random() >= self.p
