@@ -89,8 +89,8 @@ class DataLoader:
     report
         Called with the message instead of the warning, in the thread that prepares the item.
 
-    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked for random
-    items by that instead of ``[index]``, with the Generator that ``transform`` then goes on with.
+    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked by that
+    instead of ``[index]``, with the Generator that ``transform`` then goes on with.
 
     Raises
     ------

@@ -18,9 +18,9 @@ class Mosaic:
     """A data set that shows four images at once, each in a quarter of the picture.
 
     It is the given data set in all respects, ``mosaic[i]`` included. Only a :class:`DataLoader`,
-    which asks by ``random_item(i, rng)``, gets mosaics: image ``i`` and three random others, each scaled
-    to cover its quarter at least and cut at a random place. The quarters meet at a random point in
-    the middle of the picture.
+    which asks by ``random_item(i, rng)``, gets mosaics: image ``i`` and three random others, each
+    scaled to cover its quarter at least and cut at a random place. The quarters meet at a random
+    point in the middle of the picture.
 
     Parameters
     ----------
