@@ -61,9 +61,9 @@ OFFSETS: dict[str, Box] = {
 }
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
-# An object takes some 300 bytes, so this is many thousands of them. What is larger is refused
-# unread: parsed, it would take many times its size of memory.
-LARGEST_XML = 8 * 2**20  # bytes
+# An object takes some 300 bytes, so this is more than ten thousand of them. What is larger is
+# refused unread: parsed, it can take a hundred times its size of memory.
+LARGEST_XML = 4 * 2**20  # bytes
 
 
 class VOCBboxDataset(BboxDataset):
@@ -248,7 +248,7 @@ def read_objects(path: str | os.PathLike[str]) -> list[WrittenObject]:
     """Every ``object`` of a VOC annotation file, as written: nothing subtracted or left out.
 
     A missing ``difficult`` means not difficult. ValueError, naming file and object, for XML that
-    is broken, has a DTD or is larger than 8 MiB, and for a name, a corner or a flag that is
+    is broken, has a DTD or is larger than 4 MiB, and for a name, a corner or a flag that is
     missing or no number.
     """
     record = read_record(path, OFFSETS["edges"])
