@@ -264,6 +264,22 @@ def test_a_torchvision_checkpoint_or_backbone_to_start_from(
                 assert (array == state[key]).all() == taken, key
 
 
+def test_simple_faster_rcnns_checkpoint_says_what_it_is(oxidet_command, voc, tmp_path, monkeypatch):
+    seen = {}
+    recorded(monkeypatch, seen)
+    monkeypatch.setattr(
+        "oxidet.cli.train.load_detector",
+        lambda path: build_detector("faster_rcnn_small", n_fg_class=20),
+    )
+    weights.save(tmp_path / "theirs.npz", {"anything": np.zeros(1, np.float32)})
+    command = ("train", "--data", voc, "--out", tmp_path / "run", "--no-check")
+    code, _, err = oxidet_command(*command, "--weights", tmp_path / "theirs.npz")
+    assert code == 0, err
+    assert seen["detector"].recipe["model"] == "faster_rcnn_small"
+    assert seen["detector"].class_names == ("cell", "speck")
+    assert "note: 4 of " in err
+
+
 def test_the_same_classes_keep_their_order_and_predictor(
     oxidet_command, voc, tmp_path, monkeypatch
 ):

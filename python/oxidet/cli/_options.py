@@ -72,8 +72,9 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE|digits",
-        help="A detector written by oxidet, a checkpoint of another project (name its network with "
-        "--model), or 'digits' for the shipped detector of handwritten digits.",
+        help="A detector written by oxidet; a checkpoint of torchvision, simple-faster-rcnn or "
+        "chainercv (with --model where the file does not tell the network); or 'digits' for the "
+        "shipped detector of handwritten digits.",
     ),
 ]
 

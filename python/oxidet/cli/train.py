@@ -17,7 +17,7 @@ from oxidet.cli._check import check_training_data
 from oxidet.cli._data import DIGITS, has_split, open_data
 from oxidet.cli._models import TORCHVISION, known_model, read_metadata, resolve
 from oxidet.data import Mosaic, RepeatFactorSampler
-from oxidet.models.detection import Detector, build_detector, save_detector
+from oxidet.models.detection import Detector, build_detector, load_detector, save_detector
 from oxidet.train import Trainer
 from oxidet.train.digits import train_digit_detector, train_lenet
 from oxidet.train.loop import BEST, LAST
@@ -429,6 +429,9 @@ def _detector(
     path = None if weights is None else resolve(weights)
     written = None if path is None else read_metadata(path).get("detector")
     recipe = {} if written is None else json.loads(written)
+    state: Mapping[str, Any] = {}
+    if path is not None and written is None:
+        recipe, state = _recognised(path)
     if model is not None and model != recipe.get("model"):
         recipe = {}
     name = known_model(model or recipe.get("model", DEFAULT_MODEL))
@@ -439,7 +442,8 @@ def _detector(
     _change(options, changes)
     if path is None:
         return build_detector(**options)
-    state: Mapping[str, Any] = weight_files.load(path)
+    if not recipe or written is not None:
+        state = weight_files.load(path)
     if not recipe and name in TORCHVISION:
         # Its builder knows what goes with such weights: frozen norms, which layers learn.
         part = {"weights": path, "new_classifier": True} if PREDICTOR in state else {
@@ -455,6 +459,15 @@ def _detector(
         state = {key: v for key, v in state.items() if not key.startswith(PREDICTORS)}
     _start_from(detector, state, str(path))
     return detector
+
+
+def _recognised(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Recipe and tensors of another project's detector; nothing of what is none."""
+    try:
+        detector = load_detector(path)
+    except ValueError:  # of which the true reason follows, if there is no other way to read it
+        return {}, {}
+    return dict(detector.recipe or {}), detector.state_dict()
 
 
 def _change(options: dict[str, Any], changes: dict[str, Any]) -> None:
