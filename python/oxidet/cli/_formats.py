@@ -97,8 +97,8 @@ def write_coco(file: str, class_names: Sequence[str], records: Iterable[Record])
                     "id": annotation,
                     "image_id": number,
                     "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
+                    "bbox": [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)],
+                    "area": round((x2 - x1) * (y2 - y1), 2),
                     "iscrowd": 0,
                     "score": score,
                 }
