@@ -20,7 +20,7 @@ import pytest
 import oxidet
 from oxidet.models.detection import build_detector, save_detector
 
-COMMANDS = ("detect", "train", "eval", "demo", "info")
+COMMANDS = ("detect", "train", "eval", "check-data", "demo", "info")
 ESCAPE = "\x1b"
 ROOT = Path(__file__).resolve().parents[2]
 
