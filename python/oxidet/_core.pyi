@@ -366,6 +366,12 @@ def roi_targets_f64(
 ) -> tuple[I64, I64, I64]: ...
 def match_predictions_f32(quality: F32, high: float, low: float, low_quality: bool) -> I64: ...
 def match_predictions_f64(quality: F64, high: float, low: float, low_quality: bool) -> I64: ...
+def match_boxes_f32(
+    objects: F32, boxes: F32, high: float, low: float, low_quality: bool
+) -> I64: ...
+def match_boxes_f64(
+    objects: F64, boxes: F64, high: float, low: float, low_quality: bool
+) -> I64: ...
 def encode_boxes_f32(reference_boxes: F32, proposals: F32, weights: Sequence[float]) -> F32: ...
 def encode_boxes_f64(reference_boxes: F64, proposals: F64, weights: Sequence[float]) -> F64: ...
 def decode_boxes_f32(
@@ -423,6 +429,13 @@ def voc_average_precision(prec: F64, rec: F64, eleven_points: bool) -> float: ..
 
 # --- between the networks of a detector ---
 # Maps are (N, H, W, C); results are lists over images. Sizes are (height, width).
+def batch_images(
+    images: list[tuple[NDArray[Any], bool]],
+    sizes: list[Pair],
+    factors: list[float],
+    summands: list[float],
+    multiple: int,
+) -> F32: ...
 def rpn_proposals(
     objectness: list[F32],
     deltas: list[F32],
@@ -502,6 +515,25 @@ def roi_align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> F32: ...
+def roi_levels(
+    boxes: F32, levels: tuple[float, float], canonical_scale: float, canonical_level: float
+) -> I64: ...
+def roi_align_levels(
+    inputs: list[F32],
+    rois: F32,
+    levels: I64,
+    output: F32,
+    scales: Sequence[float],
+    sampling_ratio: int,
+) -> None: ...
+def roi_align_levels_backward(
+    grad_output: F32,
+    rois: F32,
+    levels: I64,
+    shapes: list[Quad],
+    scales: Sequence[float],
+    sampling_ratio: int,
+) -> list[F32]: ...
 def ps_roi_pool(
     input: F32,
     channels_first: bool,

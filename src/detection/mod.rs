@@ -2,12 +2,14 @@
 //!
 //! | module | its question |
 //! |---|---|
+//! | [`images`] | which batch do images of several sizes make |
 //! | [`proposals`] | which regions does an RPN over several feature maps propose |
 //! | [`results`] | which objects do the scores and offsets of a head stand for |
 //!
 //! All take a batch of images and work on its images in parallel; levels, classes and blocks of
 //! regions are tasks of their own, so that one image occupies all threads, too.
 
+pub mod images;
 pub mod proposals;
 pub mod results;
 

@@ -18,11 +18,26 @@ use crate::rows::{Rows, RowsMut};
 
 /// A place between two pixels of an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Place {
+pub(crate) struct Place {
     /// The pixel before it, and the one behind it.
-    pixels: [usize; 2],
+    pub(crate) pixels: [usize; 2],
     /// Their parts.
-    parts: [f32; 2],
+    pub(crate) parts: [f32; 2],
+}
+
+/// Where the pixels of an axis of `output` lie in one of `size`, the ends of the axes together.
+pub(crate) fn half_pixel_places(size: usize, output: usize) -> Vec<Place> {
+    places(size, output, step_of(size, output, None), false)
+}
+
+/// Where pixels that are `step` apart lie, from the corner or from the centre of the first.
+fn places(size: usize, output: usize, step: f32, align_corners: bool) -> Vec<Place> {
+    let at = |index: usize| match align_corners {
+        _ if size == output => index as f32,
+        true => step * index as f32,
+        false => (step * (index as f32 + 0.5) - 0.5).max(0.0),
+    };
+    (0..output).map(|index| Place::new(at(index), size)).collect()
 }
 
 /// The geometry of one resizing.
@@ -52,12 +67,7 @@ impl Bilinear2d {
                 true => 0.0,
                 false => step_of(size, output, scale),
             };
-            let at = |index: usize| match align_corners {
-                _ if size == output => index as f32,
-                true => step * index as f32,
-                false => (step * (index as f32 + 0.5) - 0.5).max(0.0),
-            };
-            Ok((0..output).map(|index| Place::new(at(index), size)).collect())
+            Ok(places(size, output, step, align_corners))
         };
         let (rows, cols) = (axis(height, output.0, scales.0)?, axis(width, output.1, scales.1)?);
         Ok(Bilinear2d { input: (height, width), channels, rows, cols })

@@ -1,11 +1,12 @@
 //! What a detector does between its networks. Boxes are float32; results are lists over images.
 
-use numpy::{PyArray1, PyArray2, PyReadonlyArray2, PyReadonlyArray4};
+use numpy::{PyArray1, PyArray2, PyArray4, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArray4};
 use pyo3::prelude::*;
 
 use super::boxes::rows;
-use super::{shape4, slice, wrap};
+use super::{filled, shape4, slice, wrap};
 use crate::boxes::{Coder, Cutoff};
+use crate::detection::images::{Picture, Pixels, Transform};
 use crate::detection::proposals::{self, Level, proposals};
 use crate::detection::results::{self, Head, Objects, Original};
 use crate::{Error, Result};
@@ -38,6 +39,43 @@ fn level<'a>(
     let (offsets, _) = slice(deltas, "deltas")?.as_chunks();
     let logits = slice(objectness, "objectness")?;
     Ok(Level { logits, offsets, cells, stride, size: (height, width) })
+}
+
+/// An image, (C, H, W) or (H, W, C).
+#[derive(FromPyObject)]
+enum Image<'py> {
+    #[pyo3(transparent)]
+    U8(PyReadonlyArray3<'py, u8>),
+    #[pyo3(transparent)]
+    F32(PyReadonlyArray3<'py, f32>),
+}
+
+impl Image<'_> {
+    fn picture(&self, channels_first: bool) -> Result<Picture<'_>> {
+        let (pixels, shape) = match self {
+            Image::U8(array) => (Pixels::U8(slice(array, "images")?), array.as_array().dim()),
+            Image::F32(array) => (Pixels::F32(slice(array, "images")?), array.as_array().dim()),
+        };
+        let size = if channels_first { (shape.1, shape.2) } else { (shape.0, shape.1) };
+        Ok(Picture { pixels, size, channels_first })
+    }
+}
+
+/// Images, resized, times factors and plus summands of their channels, in one batch (N, H, W, C) whose
+/// extents are multiples. Every image comes with whether it is (C, H, W) rather than (H, W, C).
+#[pyfunction]
+fn batch_images<'py>(
+    py: Python<'py>,
+    images: Vec<(Image<'py>, bool)>,
+    sizes: Vec<(usize, usize)>,
+    factors: Vec<f32>,
+    summands: Vec<f32>,
+    multiple: usize,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let pictures = images.iter().map(|(image, first)| image.picture(*first));
+    let pictures = pictures.collect::<Result<Vec<_>>>()?;
+    let transform = Transform { sizes: &sizes, factors: &factors, summands: &summands, multiple };
+    filled(py, transform.shape()?, |batch| transform.run(&pictures, batch))
 }
 
 /// Proposals of each image: boxes (R, 4) and scores (R,), best first. Levels are (N, H, W, A) and
@@ -165,6 +203,7 @@ fn detect_per_class<'py>(
 }
 
 pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(batch_images, m)?)?;
     m.add_function(wrap_pyfunction!(rpn_proposals, m)?)?;
     m.add_function(wrap_pyfunction!(box_detections, m)?)?;
     m.add_function(wrap_pyfunction!(detect_per_class, m)?)?;

@@ -1,11 +1,18 @@
 //! RoI max pooling, RoI align and their position-sensitive kin. `rois` is (R, 5): batch_index, x1,
 //! y1, x2, y2.
 
-use numpy::{PyArray4, PyReadonlyArray2, PyReadonlyArray4, PyReadwriteArray4};
+use numpy::{
+    PyArray1, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4,
+    PyReadwriteArray4,
+};
 use pyo3::prelude::*;
 
-use super::{compute, shape4, slice, wrap};
-use crate::roi::{self, Align, Edges, FeatureMap, Layout, MaxPool, Region, Rounding};
+use super::boxes::rows;
+use super::{compute, filled, shape4, slice, wrap};
+use crate::roi::{
+    self, Align, Edges, FeatureMap, Layout, Level, LevelRule, MaxPool, PyramidAlign, Region,
+    Rounding,
+};
 use crate::{Error, Result};
 
 type Pair = (usize, usize);
@@ -170,9 +177,97 @@ fn roi_align_backward<'py>(
     sampling_ratio: i32,
     aligned: bool,
 ) -> PyResult<F32Array4<'py>> {
-    backward(py, &grad_output, &rois, input_shape, |map, regions, g| {
-        roi::align_backward(&Align { map, scale, sampling_ratio, aligned }, regions, g)
-    })
+    let (regions, grad) = (regions(&rois, input_shape.0)?, shape4(&grad_output));
+    let map = FeatureMap::new(input_shape, (grad.1, grad.2))?;
+    let g = slice(&grad_output, "grad_output")?;
+    let align = Align { map, scale, sampling_ratio, aligned };
+    let shape = [map.batch, map.height, map.width, map.channels];
+    filled(py, shape, |grad_input| roi::align_backward(&align, &regions, g, grad_input))
+}
+
+/// Level of each (R, 4) box, -1 for none: (R,).
+#[pyfunction]
+fn roi_levels<'py>(
+    py: Python<'py>,
+    boxes: PyReadonlyArray2<'py, f32>,
+    levels: (f32, f32),
+    canonical_scale: f32,
+    canonical_level: f32,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let rule = LevelRule { levels, canonical_scale, canonical_level };
+    let boxes = rows(&boxes, "boxes")?;
+    wrap(py, boxes.iter().map(|b| rule.level(b)).collect(), [boxes.len()])
+}
+
+/// RoI align of every region from the map of its level, channels last: (R, oh, ow, C).
+#[pyfunction]
+fn roi_align_levels<'py>(
+    py: Python<'py>,
+    inputs: Vec<PyReadonlyArray4<'py, f32>>,
+    rois: PyReadonlyArray2<'py, f32>,
+    levels: PyReadonlyArray1<'py, i64>,
+    mut output: PyReadwriteArray4<'py, f32>,
+    scales: Vec<f64>,
+    sampling_ratio: i32,
+) -> PyResult<()> {
+    let (count, rows, cols, channels) = output.as_array().dim();
+    let shapes: Vec<Quad> = inputs.iter().map(shape4).collect();
+    let maps = maps(&shapes, (rows, cols), &scales)?;
+    let regions = regions(&rois, shapes.first().map_or(0, |shape| shape.0))?;
+    let expected = (regions.len(), rows, cols, shapes.first().map_or(0, |shape| shape.3));
+    if (count, rows, cols, channels) != expected {
+        let got = format!("{:?}", output.as_array().dim());
+        return Err(Error::shape("output", format!("{expected:?}"), got).into());
+    }
+    let inputs = inputs.iter().map(|input| slice(input, "input")).collect::<Result<Vec<_>>>()?;
+    let (level_of, out) = (slice(&levels, "levels")?, output.as_slice_mut()?);
+    Ok(py.detach(|| {
+        PyramidAlign::new(&maps, sampling_ratio, &regions, level_of)?.forward(&inputs, out)
+    })?)
+}
+
+fn maps(shapes: &[Quad], output: Pair, scales: &[f64]) -> Result<Vec<Level>> {
+    if shapes.len() != scales.len() {
+        let expected = format!("{}, one for each map", shapes.len());
+        return Err(Error::shape("scales", expected, scales.len().to_string()));
+    }
+    let maps = shapes.iter().zip(scales).map(|(&shape, &scale)| {
+        let map = FeatureMap::new(shape, output)?;
+        Ok(Level { map, scale })
+    });
+    maps.collect()
+}
+
+/// Gradients of the inputs of [`roi_align_levels`]; `shapes` are (N, H, W, C).
+#[pyfunction]
+fn roi_align_levels_backward<'py>(
+    py: Python<'py>,
+    grad_output: PyReadonlyArray4<'py, f32>,
+    rois: PyReadonlyArray2<'py, f32>,
+    levels: PyReadonlyArray1<'py, i64>,
+    shapes: Vec<Quad>,
+    scales: Vec<f64>,
+    sampling_ratio: i32,
+) -> PyResult<Vec<F32Array4<'py>>> {
+    let grad = shape4(&grad_output);
+    let maps = maps(&shapes, (grad.1, grad.2), &scales)?;
+    let regions = regions(&rois, shapes.first().map_or(0, |shape| shape.0))?;
+    let (g, level_of) = (slice(&grad_output, "grad_output")?, slice(&levels, "levels")?);
+    let results: Vec<F32Array4<'py>> =
+        shapes.iter().map(|&(n, h, w, c)| PyArray4::zeros(py, [n, h, w, c], false)).collect();
+    let mut borrows = results
+        .iter()
+        .map(|array| array.try_readwrite())
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let mut targets = borrows
+        .iter_mut()
+        .map(|borrow| borrow.as_slice_mut())
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    py.detach(|| {
+        PyramidAlign::new(&maps, sampling_ratio, &regions, level_of)?.backward(g, &mut targets)
+    })?;
+    drop(borrows);
+    Ok(results)
 }
 
 /// Position-sensitive RoI pooling, a [`forward`] operator with C / (oh * ow) output channels.
@@ -245,6 +340,9 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(roi_pool_backward, m)?)?;
     m.add_function(wrap_pyfunction!(roi_align, m)?)?;
     m.add_function(wrap_pyfunction!(roi_align_backward, m)?)?;
+    m.add_function(wrap_pyfunction!(roi_levels, m)?)?;
+    m.add_function(wrap_pyfunction!(roi_align_levels, m)?)?;
+    m.add_function(wrap_pyfunction!(roi_align_levels_backward, m)?)?;
     m.add_function(wrap_pyfunction!(ps_roi_pool, m)?)?;
     m.add_function(wrap_pyfunction!(ps_roi_pool_backward, m)?)?;
     m.add_function(wrap_pyfunction!(ps_roi_align, m)?)?;

@@ -59,7 +59,7 @@ fn shifted_anchors<'py>(
 
 macro_rules! bindings {
     ($t:ty, $anchor_targets:ident, $proposals:ident, $roi_targets:ident, $matches:ident,
-     $encode_boxes:ident, $decode_boxes:ident) => {
+     $match_boxes:ident, $encode_boxes:ident, $decode_boxes:ident) => {
         /// Offsets (S, 4) and candidate labels (S,) of all anchors; the indices of those labelled
         /// 1 and of those labelled 0.
         #[pyfunction]
@@ -151,6 +151,22 @@ macro_rules! bindings {
             wrap(py, found, [shape.1])
         }
 
+        /// The same by the IoU of (M, 4) objects and (N, 4) boxes: (N,).
+        #[pyfunction]
+        fn $match_boxes<'py>(
+            py: Python<'py>,
+            objects: PyReadonlyArray2<'py, $t>,
+            boxes: PyReadonlyArray2<'py, $t>,
+            high: f64,
+            low: f64,
+            low_quality: bool,
+        ) -> PyResult<Indices<'py>> {
+            let (objects, boxes) = (rows(&objects, "gt_boxes")?, rows(&boxes, "boxes")?);
+            let rule = matcher::Rule { high, low, low_quality };
+            let found = detached(py, || matcher::match_boxes(objects, boxes, &rule))?;
+            wrap(py, found, [boxes.len()])
+        }
+
         /// Weighted offsets from proposals to reference boxes: (R, 4).
         #[pyfunction]
         fn $encode_boxes<'py>(
@@ -191,6 +207,7 @@ bindings!(
     proposals_f32,
     roi_targets_f32,
     match_predictions_f32,
+    match_boxes_f32,
     encode_boxes_f32,
     decode_boxes_f32
 );
@@ -200,6 +217,7 @@ bindings!(
     proposals_f64,
     roi_targets_f64,
     match_predictions_f64,
+    match_boxes_f64,
     encode_boxes_f64,
     decode_boxes_f64
 );
@@ -215,7 +233,9 @@ pub(super) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(roi_targets_f64, m)?)?;
     m.add_function(wrap_pyfunction!(match_predictions_f32, m)?)?;
     m.add_function(wrap_pyfunction!(match_predictions_f64, m)?)?;
+    m.add_function(wrap_pyfunction!(match_boxes_f32, m)?)?;
     m.add_function(wrap_pyfunction!(encode_boxes_f32, m)?)?;
+    m.add_function(wrap_pyfunction!(match_boxes_f64, m)?)?;
     m.add_function(wrap_pyfunction!(encode_boxes_f64, m)?)?;
     m.add_function(wrap_pyfunction!(decode_boxes_f32, m)?)?;
     m.add_function(wrap_pyfunction!(decode_boxes_f64, m)?)?;

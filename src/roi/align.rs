@@ -15,12 +15,11 @@
 
 use std::ops::Range;
 
-use super::bins::{Layout, Operator, evaluate};
+use super::bins::{Layout, Operator, evaluate, with_threads};
 use super::regions::{FeatureMap, Region, check_scale, expect_len};
-use super::scatter;
-use super::taps::{Axis, Sampling, Taps};
+use super::taps::{Axis, Sampling, Tap, Taps};
 use crate::isa::vectorize;
-use crate::rows::Rows;
+use crate::rows::{Rows, RowsMut, Tile, Tiling};
 use crate::{Error, Result};
 
 /// Largest accepted number of samples of a bin on an axis; a thousand times what is of any use.
@@ -91,7 +90,7 @@ impl Footprints {
 
 impl Align {
     /// The samples of a bin along an axis.
-    fn sampling(&self) -> Sampling {
+    pub(super) fn sampling(&self) -> Sampling {
         Sampling {
             scale: self.scale as f32,
             offset: if self.aligned { 0.5 } else { 0.0 },
@@ -162,36 +161,103 @@ pub fn align(
     evaluate(&average, &align.map, layout, input, regions, output)
 }
 
-/// Gradient of the input, channels last: every bin's gradient, spread over its footprint.
-pub fn align_backward(align: &Align, regions: &[Region], grad_output: &[f32]) -> Result<Vec<f32>> {
+/// Gradient of the input, channels last: every bin's gradient, spread over its footprint. Adds to
+/// `grad_input`.
+pub fn align_backward(
+    align: &Align,
+    regions: &[Region],
+    grad_output: &[f32],
+    grad_input: &mut [f32],
+) -> Result<()> {
     let map = &align.map;
     align.check_options()?;
     expect_len("grad_output", map.output_len(regions.len())?, grad_output.len())?;
+    expect_len("grad_input", map.input_len(), grad_input.len())?;
     map.check_images(regions)?;
     let footprints = align.footprints(regions);
-    Ok(scatter::by_channel_blocks(map, regions, |region, channels, plane| {
+    let all: Vec<usize> = (0..regions.len()).collect();
+    let work = regions.len() * map.bins() * map.channels;
+    with_threads(work.saturating_mul(PIXELS_OF_A_BIN), || {
+        spread_back(map, &footprints, regions, &all, grad_output, grad_input);
+    })
+}
+
+/// Pixels under a bin, more or less.
+pub(super) const PIXELS_OF_A_BIN: usize = 9;
+/// Rows of a map that a task adds to.
+const BAND: usize = 4;
+/// Channels that it adds to.
+const CHANNELS: usize = 256;
+
+/// Adds the gradients of the bins of the regions `here` to that of their map.
+///
+/// A task owns some rows of the map and goes through all regions that reach into them, so no two
+/// tasks add to the same number, and a number is the sum over regions and bins in their order.
+pub(super) fn spread_back(
+    map: &FeatureMap,
+    footprints: &Footprints,
+    regions: &[Region],
+    here: &[usize],
+    grad_output: &[f32],
+    grad_input: &mut [f32],
+) {
+    if map.pixels() == 0 || map.channels == 0 {
+        return;
+    }
+    let mut by_image = vec![vec![]; map.batch];
+    for &region in here {
+        by_image[regions[region].image].push((region, footprints.row_range(region)));
+    }
+    let tiling = Tiling { group: map.pixels(), rows: BAND * map.width, channels: CHANNELS };
+    RowsMut::dense(grad_input, map.channels).for_each_tile(tiling, |mut tile| {
+        let (image, pixel) = (tile.first_row / map.pixels(), tile.first_row % map.pixels());
+        let band = pixel / map.width..(pixel + tile.rows.count()) / map.width;
+        let reaching = by_image[image]
+            .iter()
+            .filter(|(_, rows)| rows.start < band.end && band.start < rows.end);
         vectorize(
             #[inline(always)]
             || {
-                for bin in 0..map.bins() {
-                    let rows = footprints.rows.bin(region, bin / map.output.1);
-                    let cols = footprints.cols.bin(region, bin % map.output.1);
-                    let at = (region * map.bins() + bin) * map.channels;
-                    let gradient = &grad_output[at + channels.start..at + channels.end];
-                    for &(y, row_weight) in rows {
-                        for &(x, col_weight) in cols {
-                            let weight = row_weight * col_weight;
-                            let pixel = (y as usize * map.width + x as usize) * channels.len();
-                            let target = &mut plane[pixel..pixel + channels.len()];
-                            for i in 0..target.len() {
-                                target[i] += weight * gradient[i];
-                            }
-                        }
-                    }
+                for &(region, _) in reaching {
+                    add_region(map, footprints, region, &band, grad_output, &mut tile);
                 }
             },
         );
-    }))
+    });
+}
+
+/// Adds the gradients of a region's bins to the rows `band` of the map.
+#[inline(always)]
+fn add_region(
+    map: &FeatureMap,
+    footprints: &Footprints,
+    region: usize,
+    band: &Range<usize>,
+    grad_output: &[f32],
+    tile: &mut Tile<'_>,
+) {
+    let (rows, cols) = map.output;
+    for row in 0..rows {
+        let in_band = |&&(y, _): &&Tap| band.contains(&(y as usize));
+        let taps = footprints.rows.bin(region, row);
+        if !taps.iter().any(|tap| in_band(&tap)) {
+            continue;
+        }
+        for col in 0..cols {
+            let at = ((region * rows + row) * cols + col) * map.channels + tile.first_channel;
+            let gradient = &grad_output[at..at + tile.rows.channels()];
+            for &(y, row_weight) in taps.iter().filter(in_band) {
+                let line = (y as usize - band.start) * map.width;
+                for &(x, col_weight) in footprints.cols.bin(region, col) {
+                    let weight = row_weight * col_weight;
+                    let target = tile.rows.row_mut(line + x as usize);
+                    for i in 0..target.len() {
+                        target[i] += weight * gradient[i];
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +289,8 @@ mod tests {
 
                 let grad = values(got.len(), seed + 1);
                 let expected = reference::align_backward(&options, &regions, &grad);
-                let got = align_backward(&options, &regions, &grad).unwrap();
+                let mut got = vec![0.0; input.len()];
+                align_backward(&options, &regions, &grad, &mut got).unwrap();
                 assert!(close(&got, &expected, 1e-5), "{options:?}");
             }
         }

@@ -142,45 +142,59 @@ fn each_part<O: Operator>(
     }
 }
 
+/// Regions of a task, of which each reads so many pixels.
+pub(super) fn regions_per_task(reads: usize) -> usize {
+    (TASK_READS / reads.max(1)).clamp(1, 64)
+}
+
+/// Writes the bins of all regions; `image` gives the pixels of a region's map.
+pub(super) fn channels_last<'a, O: Operator>(
+    operator: &O,
+    (rows, cols): (usize, usize),
+    regions_per_task: usize,
+    image: impl Fn(usize) -> Rows<'a> + Sync,
+    output: RowsMut<'_>,
+) {
+    let bins = rows * cols;
+    let rows = bins.saturating_mul(regions_per_task);
+    let tiling = Tiling { group: usize::MAX, rows, channels: BLOCK };
+    output.for_each_tile(tiling, |mut tile| {
+        vectorize(
+            #[inline(always)]
+            || {
+                for index in 0..tile.rows.count() {
+                    let at = tile.first_row + index;
+                    let (region, bin) = (at / bins, at % bins);
+                    let (target, first) = (tile.rows.row_mut(index), tile.first_channel);
+                    let (bin, count) = ((bin / cols, bin % cols), target.len());
+                    each_part(
+                        operator,
+                        region,
+                        bin,
+                        image(region),
+                        first,
+                        count,
+                        #[inline(always)]
+                        |at, values| target[at..at + values.len()].copy_from_slice(values),
+                    );
+                }
+            },
+        );
+    });
+}
+
 impl Call<'_> {
     fn regions_per_task(&self) -> usize {
-        (TASK_READS / self.reads.max(1)).clamp(1, 64)
-    }
-
-    /// The pixels of the region's image, `channels` values each.
-    fn image(&self, region: usize) -> Rows<'_> {
-        let len = self.map.pixels() * self.map.channels;
-        let image = &self.input[self.regions[region].image * len..][..len];
-        Rows::dense(image, self.map.channels)
+        regions_per_task(self.reads)
     }
 
     fn channels_last<O: Operator>(&self, operator: &O, output: &mut [f32]) {
-        let (bins, cols) = (self.map.bins(), self.map.output.1);
-        let rows = bins.saturating_mul(self.regions_per_task());
-        let tiling = Tiling { group: usize::MAX, rows, channels: BLOCK };
-        RowsMut::dense(output, self.map.channels).for_each_tile(tiling, |mut tile| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    for index in 0..tile.rows.count() {
-                        let at = tile.first_row + index;
-                        let (region, bin) = (at / bins, at % bins);
-                        let (target, first) = (tile.rows.row_mut(index), tile.first_channel);
-                        let (bin, count) = ((bin / cols, bin % cols), target.len());
-                        each_part(
-                            operator,
-                            region,
-                            bin,
-                            self.image(region),
-                            first,
-                            count,
-                            #[inline(always)]
-                            |at, values| target[at..at + values.len()].copy_from_slice(values),
-                        );
-                    }
-                },
-            );
-        });
+        let Call { map, input, regions, .. } = *self;
+        let len = map.pixels() * map.channels;
+        let image =
+            |region: usize| Rows::dense(&input[regions[region].image * len..][..len], map.channels);
+        let output = RowsMut::dense(output, map.channels);
+        channels_last(operator, map.output, self.regions_per_task(), image, output);
     }
 
     /// The pixels that a copy of what the regions of every image read would have.

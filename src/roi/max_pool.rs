@@ -276,8 +276,9 @@ pub fn max_pool_backward(
     expect_len("grad_output", outputs, grad_output.len())?;
     map.check_images(regions)?;
     let pixels = (map.height * map.width) as i32;
-    if let Some(wrong) = argmax.iter().find(|&&at| at >= pixels) {
-        return Err(Error::value("argmax", format!("pixels below {pixels}"), wrong.to_string()));
+    let largest = vectorize(|| argmax.iter().fold(-1, |most, &at| most.max(at)));
+    if largest >= pixels {
+        return Err(Error::value("argmax", format!("pixels below {pixels}"), largest.to_string()));
     }
     let bins = map.bins();
     Ok(scatter::by_channel_blocks(map, regions, |region, channels, plane| {

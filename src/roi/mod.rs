@@ -12,8 +12,8 @@
 //!     channels of the bin  <-  channels of the pixel        (max, or weighted sum)
 //! ```
 //!
-//! The gradients scatter into pixels that regions share. They run over blocks of channels, so that
-//! no two tasks add to the same number and the order of the sum is the order of the regions.
+//! The gradients scatter into pixels that regions share. They run over blocks of channels or of rows,
+//! so that no two tasks add to the same number and the order of the sum is the order of the regions.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -21,6 +21,7 @@
 //! | `bins` | the loop over blocks of channels, regions and bins, for both layouts |
 //! | `max_pool` | RoI max pooling with both roundings |
 //! | `align`, `taps` | RoI align as weighted footprints |
+//! | `pyramid` | RoI align from one of several maps |
 //! | `position_sensitive` | RoI pooling and RoI align whose bins read channels of their own |
 //! | `scatter` | the gradients' parallel sum |
 //! | `reference` | naive float64 loops, the definition the tests compare with |
@@ -29,6 +30,7 @@ mod align;
 mod bins;
 mod max_pool;
 mod position_sensitive;
+mod pyramid;
 pub mod reference;
 mod regions;
 mod scatter;
@@ -38,4 +40,5 @@ pub use align::{Align, align, align_backward};
 pub use bins::Layout;
 pub use max_pool::{Edges, MaxPool, Rounding, max_pool, max_pool_backward, max_pool_with_argmax};
 pub use position_sensitive::{ps_align, ps_align_backward, ps_pool, ps_pool_backward};
+pub use pyramid::{Level, LevelRule, PyramidAlign};
 pub use regions::{FeatureMap, Region, parse_regions};

@@ -50,19 +50,32 @@ impl Taps {
         regions: &[Region],
         ends: impl Fn(&Region) -> (f32, f32),
     ) -> Taps {
-        let count = regions.len() * axis.bins;
+        Self::on_several_maps(axis.bins, regions, |index| {
+            Some((*sampling, axis.limit, ends(&regions[index])))
+        })
+    }
+
+    /// The taps of regions of several maps: `place` gives the sampling, the pixels of the map and a
+    /// region's ends; nothing for a region that takes nothing.
+    pub fn on_several_maps(
+        bins: usize,
+        regions: &[Region],
+        place: impl Fn(usize) -> Option<(Sampling, usize, (f32, f32))>,
+    ) -> Taps {
+        let count = regions.len() * bins;
         let mut taps = Taps {
-            bins: axis.bins,
+            bins,
             starts: Vec::with_capacity(count + 1),
             taps: Vec::with_capacity(4 * count),
             unsampled: Vec::with_capacity(regions.len()),
         };
         taps.starts.push(0);
-        for region in regions {
-            if region.is_nowhere() {
-                taps.push_nowhere();
-            } else {
-                taps.push_region(sampling, axis, ends(region));
+        for (index, region) in regions.iter().enumerate() {
+            match place(index).filter(|_| !region.is_nowhere()) {
+                Some((sampling, limit, ends)) => {
+                    taps.push_region(&sampling, Axis { bins, limit }, ends);
+                }
+                None => taps.push_nowhere(),
             }
         }
         taps

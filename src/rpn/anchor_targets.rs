@@ -13,7 +13,7 @@
 //! because trained models contain it: an object that overlaps no inside anchor has best IoU 0, and
 //! every anchor that does not touch it equals that best. [`Rule::unreached`] turns it off.
 
-use super::matching::Matching;
+use super::matching::{Apart, Matching};
 use crate::boxes::{BBox, Scalar, check_ground_truth, encode_one};
 use crate::{Error, Result};
 
@@ -65,7 +65,7 @@ pub fn anchor_targets<T: Scalar>(
         targets.negative = inside;
         return Ok(targets);
     }
-    let matching = Matching::new(inside.iter().map(|&i| &anchors[i]), objects)?;
+    let matching = Matching::new(inside.len(), |i| anchors[inside[i]], objects, Apart::Masked)?;
     let mut own_best = vec![false; inside.len()];
     let counts = |best: T| rule.unreached || best > T::ZERO;
     matching.mark_best_of_objects(counts, |i| own_best[i] = true);

@@ -1,4 +1,5 @@
-//! From a matrix of qualities to the object each prediction stands for (torchvision's Matcher).
+//! From a matrix of qualities, or from boxes, to the object each prediction stands for (torchvision's
+//! Matcher).
 //!
 //! ```text
 //! best quality of the prediction >= high    its object
@@ -9,8 +10,8 @@
 //! With `low_quality` every prediction that some object has no better one than (all of them on a
 //! tie) keeps its own best object whatever the thresholds say.
 
-use super::matching::{Maxima, best_of_object};
-use crate::boxes::Scalar;
+use super::matching::{Apart, Matching, Maxima, best_of_object};
+use crate::boxes::{BBox, Scalar};
 use crate::{Error, Result, isa, parallel};
 
 /// A prediction whose best quality is below both thresholds.
@@ -48,7 +49,7 @@ pub fn match_predictions<T: Scalar>(
             format!("shape ({objects}, {predictions})"),
         ));
     }
-    let (high, low) = (T::from_f64(rule.high), T::from_f64(rule.low));
+    let (low, high) = (T::from_f64(rule.low), T::from_f64(rule.high));
     let mut parts: Vec<Maxima<T>> = (0..predictions)
         .step_by(BLOCK)
         .map(|first| Maxima::new(BLOCK.min(predictions - first)))
@@ -70,15 +71,7 @@ pub fn match_predictions<T: Scalar>(
     }
     let columns = parts.iter().flat_map(|part| part.value.iter().zip(&part.object));
     let mut matches: Vec<i64> = columns
-        .map(|(&quality, &object)| {
-            if quality < low {
-                BELOW
-            } else if quality >= low && quality < high {
-                BETWEEN
-            } else {
-                i64::from(object)
-            }
-        })
+        .map(|(&quality, &object)| by_quality(quality, object as usize, low, high))
         .collect();
     if rule.low_quality {
         for (j, row) in quality.chunks_exact(predictions).enumerate() {
@@ -97,6 +90,37 @@ pub fn match_predictions<T: Scalar>(
         }
     }
     Ok(matches)
+}
+
+/// [`match_predictions`] by IoU as torchvision computes it, without the matrix. Without objects all
+/// boxes are [`BELOW`].
+pub fn match_boxes<T: Scalar>(
+    objects: &[BBox<T>],
+    boxes: &[BBox<T>],
+    rule: &Rule,
+) -> Result<Vec<i64>> {
+    if objects.is_empty() {
+        return Ok(vec![BELOW; boxes.len()]);
+    }
+    let (low, high) = (T::from_f64(rule.low), T::from_f64(rule.high));
+    let matching = Matching::new(boxes.len(), |i| boxes[i], objects, Apart::Clamped)?;
+    let mut matches: Vec<i64> =
+        matching.of_boxes().map(|(object, iou)| by_quality(iou, object, low, high)).collect();
+    if rule.low_quality {
+        matching.mark_best_of_objects(|_| true, |i| matches[i] = matching.object(i) as i64);
+    }
+    Ok(matches)
+}
+
+/// What a prediction of that best quality and object matches; a NaN is of the highest quality.
+fn by_quality<T: Scalar>(quality: T, object: usize, low: T, high: T) -> i64 {
+    if quality < low {
+        BELOW
+    } else if quality >= low && quality < high {
+        BETWEEN
+    } else {
+        object as i64
+    }
 }
 
 #[cfg(test)]

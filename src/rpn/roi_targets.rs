@@ -1,6 +1,6 @@
 //! What the head should say about each proposal (ProposalTargetCreator, without its sampling).
 
-use super::matching::Matching;
+use super::matching::{Apart, Matching};
 use crate::Result;
 use crate::boxes::{BBox, Scalar, check_ground_truth};
 
@@ -48,7 +48,8 @@ pub fn roi_targets<T: Scalar>(
         positive: vec![],
         negative: Vec::with_capacity(n),
     };
-    for (i, (object, iou)) in Matching::new(rois.iter(), objects)?.of_boxes().enumerate() {
+    let matching = Matching::new(n, |i| rois[i], objects, Apart::Masked)?;
+    for (i, (object, iou)) in matching.of_boxes().enumerate() {
         targets.assignment.push(object);
         if iou >= positive {
             targets.positive.push(i);

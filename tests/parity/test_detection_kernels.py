@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 
 from box_comparison import random_boxes
+from oxidet import nn, ops
 from oxidet.models.detection import _kernels
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision")
+torchvision = pytest.importorskip("torchvision")
 
 from torchvision.models.detection import roi_heads as theirs_heads  # noqa: E402
+from torchvision.models.detection._utils import Matcher  # noqa: E402
 from torchvision.models.detection.anchor_utils import AnchorGenerator  # noqa: E402
 from torchvision.models.detection.image_list import ImageList  # noqa: E402
 from torchvision.models.detection.rpn import (  # noqa: E402
     RegionProposalNetwork,
     concat_box_prediction_layers,
 )
+from torchvision.models.detection.transform import GeneralizedRCNNTransform  # noqa: E402
+from torchvision.ops import box_iou  # noqa: E402
 
 SIZES = ((32,), (64,), (128,), (256,), (512,))
 
@@ -178,3 +182,95 @@ def test_detections_of_a_head_gone_wrong() -> None:
     (mine,) = _kernels.box_detections(logits, offsets, [proposals], [(90, 80)])
     for got, (wanted,) in zip((mine[0], mine[2], mine[1]), expected, strict=True):
         np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("low_quality", [False, True])
+@pytest.mark.parametrize(("objects", "boxes"), [(1, 1), (3, 300), (40, 5000), (100, 257)])
+def test_matches(objects: int, boxes: int, low_quality: bool) -> None:
+    rng = np.random.default_rng(objects)
+    gt = random_boxes(rng, objects, 300).round().astype(np.float32)
+    others = random_boxes(rng, boxes, 300).round().astype(np.float32)
+    for thresholds in ((0.7, 0.3), (0.5, 0.5)):
+        matcher = Matcher(*thresholds, low_quality)
+        expected = matcher(box_iou(torch.from_numpy(gt), torch.from_numpy(others)))
+        got = _kernels.match_boxes(gt, others, *thresholds, low_quality)
+        assert got.dtype == np.int64
+        assert got.tolist() == expected.tolist()
+
+
+def test_matches_of_odd_boxes() -> None:
+    """Points, inverted and infinite boxes, NaN, copies, and an object that no box reaches."""
+    rng = np.random.default_rng(0)
+    inf = np.inf
+    odd = np.array(
+        [[5, 5, 5, 5], [9, 9, 3, 3], [inf, 0, inf, 9], [-inf, 0, inf, 9], [0, 0, 1e30, 1e30]],
+        np.float32,
+    )
+    nan = np.array([[np.nan, 0, 4, 4]], np.float32)
+    plain = random_boxes(rng, 600, 50).round().astype(np.float32)
+    far = np.array([[900, 900, 910, 910]], np.float32)
+    join = np.concatenate
+    for gt in (plain[:9], join((plain[:3], far)), odd, nan, join((nan, plain[:2]))):
+        for boxes in (plain, join((plain, odd)), join((plain[:300], nan, plain))):
+            matcher = Matcher(0.7, 0.3, True)
+            expected = matcher(box_iou(torch.from_numpy(gt), torch.from_numpy(boxes)))
+            assert _kernels.match_boxes(gt, boxes, 0.7, 0.3, True).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("counts", [[40], [30, 0, 25], [0, 0]])
+@pytest.mark.parametrize("sampling", [2, 0])
+def test_pooling_from_a_pyramid(counts: list[int], sampling: int) -> None:
+    rng = np.random.default_rng(len(counts))
+    shapes = [(32, 40), (16, 20), (8, 10)]
+    maps = {
+        str(i): channels_last(rng.standard_normal((len(counts), 24, *s)).astype(np.float32))
+        for i, s in enumerate(shapes)
+    }
+    boxes = [random_boxes(rng, n, 150).astype(np.float32).reshape(-1, 4) for n in counts]
+    if counts[0]:
+        boxes[0][0] = [60, 60, 10, 80]  # negative area: no level
+        boxes[0][1] = [5, 5, 5, 9]
+        boxes[0][2] = [-40, -30, 300, 200]
+    names = list(maps)
+    mine = ops.MultiScaleRoIAlign(names, (7, 5), sampling, canonical_scale=60)
+    theirs = torchvision.ops.MultiScaleRoIAlign(names, (7, 5), sampling, canonical_scale=60)
+    inputs = {name: torch.from_numpy(value).requires_grad_() for name, value in maps.items()}
+    expected = theirs(inputs, [torch.from_numpy(b) for b in boxes], [(128, 160)])
+    tensors = {name: nn.Tensor(value, requires_grad=True) for name, value in maps.items()}
+    got: Any = mine(tensors, boxes, [(128, 160)])
+    np.testing.assert_allclose(got.numpy(), expected.detach().numpy(), atol=2e-5)
+    gradient = rng.standard_normal(got.shape).astype(np.float32)
+    expected.backward(torch.from_numpy(gradient))
+    got.backward(gradient)
+    for name, tensor in tensors.items():
+        wanted = inputs[name].grad
+        assert wanted is not None
+        np.testing.assert_allclose(tensor.grad, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "limits"),
+    [
+        ([(60, 80)], (80, 133)),
+        ([(97, 60), (60, 97), (33, 200)], (64, 100)),
+        ([(120, 90), (50, 50)], (37, 1333)),
+        ([(64, 96)], (64, 96)),
+    ],
+)
+@pytest.mark.parametrize("planes", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images(shapes: Any, limits: tuple[int, int], planes: bool, dtype: Any) -> None:
+    rng = np.random.default_rng(shapes[0][0])
+    images: list[Any] = [rng.integers(0, 256, (3, *shape)).astype(dtype) for shape in shapes]
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    transform = GeneralizedRCNNTransform(*limits, mean, std)
+    expected, _ = transform([torch.from_numpy(image / np.float32(255)) for image in images])
+    if not planes:
+        images = [np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1) for x in images]
+    got = _kernels.batch_images(images, expected.image_sizes, mean, std, unit=255.0)
+    assert got.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert got.shape == expected.tensors.shape
+    np.testing.assert_allclose(got, expected.tensors.numpy(), atol=1e-5)
+    for image, (height, width) in zip(got, expected.image_sizes, strict=True):
+        assert not image[:, height:].any()
+        assert not image[:, :, width:].any()

@@ -31,8 +31,6 @@ from oxidet.ops._roi_align import roi_align
 from oxidet.ops._roi_layer import checked_sampling_ratio
 
 Array = NDArray[Any]
-# Keeps a box of exactly a level's size in that level.
-_EPS = np.float32(1e-6)
 
 
 def _multi_scale_roi_align(
@@ -45,14 +43,20 @@ def _multi_scale_roi_align(
     sampling_ratio: int,
 ) -> Array:
     """The maps of the levels are the inputs; a region of level -1 gives zeros."""
+    ctx.levels, ctx.rois, ctx.shapes = levels, rois, [np.shape(value) for value in maps]
+    ctx.scales, ctx.sampling_ratio = scales, sampling_ratio
     pairs = [features(value) for value in maps]
     channels = np.shape(maps[0])[1]
     # In the memory order of the first map, the largest.
     first = pairs[0][1]
-    result = as_nchw(empty_result(len(rois), channels, output_size, first), first)
+    pooled = empty_result(len(rois), channels, output_size, first)
+    if not any(planes for _, planes in pairs):
+        inputs = [x for x, _ in pairs]
+        _core.roi_align_levels(inputs, rois, levels, pooled, scales, sampling_ratio)
+        return nchw(pooled)
+    # Planes are read in place where few pixels of them are wanted, which is decided map by map.
+    result = as_nchw(pooled, first)
     result[levels < 0] = 0
-    ctx.levels, ctx.rois, ctx.shapes = levels, rois, [np.shape(value) for value in maps]
-    ctx.scales, ctx.sampling_ratio = scales, sampling_ratio
     for level, ((x, planes), scale) in enumerate(zip(pairs, scales, strict=True)):
         here = np.flatnonzero(levels == level)
         part = empty_result(len(here), channels, output_size, planes)
@@ -63,14 +67,12 @@ def _multi_scale_roi_align(
 
 
 def _multi_scale_roi_align_backward(ctx: Context, grad: Array) -> tuple[Array | None, ...]:
-    def of_level(level: int) -> Array:
-        here = np.flatnonzero(ctx.levels == level)
-        n, c, h, w = ctx.shapes[level]
-        options = ((n, h, w, c), ctx.scales[level], ctx.sampling_ratio, False)
-        return nchw(_core.roi_align_backward(nhwc(grad[here], "grad"), ctx.rois[here], *options))
-
-    needs = enumerate(ctx.needs_input_grad)
-    return tuple(of_level(level) if need else None for level, need in needs)
+    shapes = [(n, h, w, c) for n, c, h, w in ctx.shapes]
+    gradients = _core.roi_align_levels_backward(
+        nhwc(grad, "grad"), ctx.rois, ctx.levels, shapes, ctx.scales, ctx.sampling_ratio
+    )
+    needs = zip(ctx.needs_input_grad, gradients, strict=True)
+    return tuple(nchw(gradient) if need else None for need, gradient in needs)
 
 
 multi_scale_roi_align_ = Primitive(
@@ -91,12 +93,8 @@ class LevelMapper:
 
     def __call__(self, boxes: Any) -> NDArray[np.int64]:
         """(R, 4) boxes to (R,) levels from ``k_min``; -1 for negative area and NaN coordinates."""
-        x1, y1, x2, y2 = np.asarray(boxes, np.float32).T
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            size = np.sqrt((x2 - x1) * (y2 - y1))
-            level = np.float32(self.lvl0) + np.log2(size / np.float32(self.s0)) + _EPS
-        level = np.clip(np.floor(level), self.k_min, self.k_max) - np.float32(self.k_min)
-        return np.where(np.isnan(level), np.float32(-1), level).astype(np.int64)
+        rows = np.ascontiguousarray(boxes, np.float32)
+        return _core.roi_levels(rows, (self.k_min, self.k_max), self.s0, self.lvl0)
 
 
 def _image_sizes(image_shapes: Any) -> list[tuple[float, float]]:

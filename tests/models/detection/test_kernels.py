@@ -10,8 +10,9 @@ import pytest
 
 import oxidet
 from box_comparison import random_boxes
+from oxidet import ops
 from oxidet.detection import loc2bbox, non_maximum_suppression
-from oxidet.models.detection import _kernels
+from oxidet.models.detection import Matcher, _kernels
 from oxidet.nn import functional as F
 
 
@@ -191,3 +192,92 @@ def test_objects_by_class_are_those_of_the_steps_one_by_one(
         np.testing.assert_array_equal(mine[0], np.array(bbox, np.float32).reshape(-1, 4))
         assert (mine[1].dtype, mine[1].tolist()) == (np.int32, label)
         assert mine[2].tolist() == score
+
+
+def test_matching_without_objects_or_boxes() -> None:
+    boxes = random_boxes(np.random.default_rng(0), 5)
+    assert _kernels.match_boxes(np.zeros((0, 4)), boxes, 0.7, 0.3, True).tolist() == [-1] * 5
+    assert _kernels.match_boxes(boxes, [], 0.7, 0.3, True).shape == (0,)
+    assert _kernels.match_boxes([], [], 0.5, 0.5).dtype == np.int64
+
+
+def test_matching_is_the_matcher_on_the_matrix_in_both_types() -> None:
+    rng = np.random.default_rng(1)
+    gt, boxes = random_boxes(rng, 30, 80), random_boxes(rng, 9000, 80)
+    boxes[100:130] = gt
+    for dtype in (np.float32, np.float64):
+        objects, others = gt.astype(dtype), boxes.astype(dtype)
+        for low_quality in (False, True):
+            expected = Matcher(0.6, 0.3, low_quality)(ops.box_iou(objects, others))
+            got = _kernels.match_boxes(objects, others, 0.6, 0.3, low_quality)
+            np.testing.assert_array_equal(got, expected)
+    same_for_any_number_of_threads(lambda: [_kernels.match_boxes(gt, boxes, 0.6, 0.3, True)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[1, 2, 3]], [], 0.5, 0.5), r"gt_boxes: expected shape \(R, 4\)"),
+        (([], [[1, 2]], 0.5, 0.5), r"boxes: expected shape \(R, 4\)"),
+        (([], [], 0.3, 0.5), "low_threshold: expected at most high_threshold"),
+    ],
+)
+def test_arguments_of_matching_are_checked(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _kernels.match_boxes(*arguments)
+
+
+def test_images_of_any_strides_types_and_channels() -> None:
+    rng = np.random.default_rng(2)
+    image = rng.integers(0, 256, (2, 30, 41)).astype(np.uint8)
+    sizes, statistics = [(45, 30)], ([0.1, 0.2], [0.5, 2.0])
+    expected = _kernels.batch_images([image], sizes, *statistics, 16)
+    assert expected.shape == (1, 2, 48, 32)
+    wide = np.zeros((2, 30, 82), np.uint8)
+    wide[:, :, ::2] = image
+    for same in (
+        wide[:, :, ::2],
+        image[:, ::-1].copy()[:, ::-1],
+        np.asfortranarray(image),
+        image.astype(np.float64),
+        image.astype(">f4"),
+        image.astype(np.int32),
+    ):
+        got = _kernels.batch_images([same], sizes, *statistics, 16)
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_the_number_of_threads_does_not_change_a_batch() -> None:
+    rng = np.random.default_rng(3)
+    images = [rng.random((3, h, w), np.float32) for h, w in ((50, 70), (90, 20), (1, 1))]
+    sizes = [(100, 140), (45, 10), (7, 9)]
+    same_for_any_number_of_threads(
+        lambda: [_kernels.batch_images(images, sizes, [0.5] * 3, [0.2] * 3)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": []}, "images: expected at least one"),
+        ({"images": [np.zeros((3, 4))]}, r"images\[0\]: expected shape \(C, H, W\)"),
+        ({"images": [np.zeros((4, 4, 4))]}, r"images\[0\]: expected 3 channels"),
+        ({"images": [np.zeros((3, 0, 4))]}, "images: expected 3 channels of at least one pixel"),
+        ({"sizes": []}, "sizes: expected 1, one for each image"),
+        ({"sizes": [(0, 5)]}, r"sizes\[0\]: expected values of at least 1"),
+        ({"sizes": [(2**31 - 1, 2**31 - 1)]}, "sizes: expected a result"),
+        ({"std": [1.0, 0.0, 1.0]}, "expected no zeros"),
+        ({"std": [1.0]}, "std: expected 3 numbers"),
+        ({"size_divisible": 0}, "size_divisible: expected an integer from 1"),
+    ],
+)
+def test_arguments_of_batches_are_checked(changes: Any, message: str) -> None:
+    arguments: Any = {
+        "images": [np.zeros((3, 4, 4))],
+        "sizes": [(8, 8)],
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+        **changes,
+    }
+    with pytest.raises((ValueError, MemoryError), match=message):
+        _kernels.batch_images(**arguments)

@@ -24,6 +24,92 @@ BBOX_XFORM_CLIP = math.log(1000.0 / 16)
 _ALL = 2**63
 
 
+def batch_images(
+    images: Sequence[Any],
+    sizes: Sequence[tuple[int, int]],
+    mean: Sequence[float],
+    std: Sequence[float],
+    size_divisible: int = 32,
+    *,
+    unit: float = 1.0,
+) -> F32:
+    """Images normalised, resized and padded to one batch, as ``GeneralizedRCNNTransform``.
+
+    Bilinear with half-pixel centres, without antialiasing, as torch's ``interpolate`` with
+    ``recompute_scale_factor``. Each image lies in the upper left corner; the rest is 0.
+
+    Parameters
+    ----------
+    images
+        (C, H, W) each, uint8 or floating, planes or channels-last in memory. At least one.
+    sizes
+        (height, width) that each is resized to.
+    mean, std
+        Of each channel, for ``image / unit``.
+    size_divisible
+        Height and width of the batch are the largest of ``sizes``, rounded up to a multiple.
+    unit
+        The value that counts as 1: 255 for images of 0 to 255 and statistics of 0 to 1.
+
+    Returns
+    -------
+    (N, C, H, W) float32, channels last in memory.
+
+    Raises
+    ------
+    ValueError
+        No images, one without pixels or of another number of channels than ``mean``, a size below
+        1, or another number of sizes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet.models.detection._kernels import batch_images
+    >>> picture = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    >>> batch_images([picture], [(2, 3)], [1.0], [0.5], 4)[0, 0]
+    array([[-2., -1.,  0.,  0.],
+           [ 2.,  3.,  4.,  0.],
+           [ 0.,  0.,  0.,  0.],
+           [ 0.,  0.,  0.,  0.]], dtype=float32)
+    """
+    pictures = [_picture(image, f"images[{i}]") for i, image in enumerate(images)]
+    if not pictures:
+        raise ValueError("images: expected at least one, got 0")
+    means = [_arrays.number(value, "mean") for value in mean]
+    deviations = [_arrays.number(value, "std") for value in std]
+    if len(means) != len(deviations):
+        raise ValueError(f"std: expected {len(means)} numbers, as mean, got {len(deviations)}")
+    if 0 in deviations or unit == 0:
+        raise ValueError(f"std, unit: expected no zeros, got {_arrays.shown(std)} and {unit}")
+    for i, (picture, planes) in enumerate(pictures):
+        channels = picture.shape[0 if planes else 2]
+        if channels != len(means):
+            raise ValueError(
+                f"images[{i}]: expected {len(means)} channels, as mean has, got {channels}"
+            )
+    batch = _core.batch_images(
+        pictures,
+        [_arrays.pair(size, f"sizes[{i}]") for i, size in enumerate(sizes)],
+        [1 / (deviation * _arrays.number(unit, "unit")) for deviation in deviations],
+        [-m / deviation for m, deviation in zip(means, deviations, strict=True)],
+        _arrays.extent(size_divisible, "size_divisible"),
+    )
+    return _arrays.nchw(batch)
+
+
+def _picture(image: Any, argument: str) -> tuple[NDArray[Any], bool]:
+    """A (C, H, W) image as it lies in memory, and whether that is plane by plane."""
+    array = _arrays.as_array(image, argument)
+    if array.ndim != 3:
+        raise ValueError(f"{argument}: expected shape (C, H, W), got {array.shape}")
+    if array.dtype != np.uint8:
+        array = _arrays.as_float32(array, argument)
+    channels_last = array.transpose(1, 2, 0)
+    if channels_last.flags.c_contiguous:
+        return channels_last, False
+    return np.ascontiguousarray(array), True
+
+
 def rpn_proposals(
     objectness: Sequence[Any],
     deltas: Sequence[Any],
@@ -222,6 +308,49 @@ def detect_per_class(
         _arrays.threshold_number(nms_thresh, "nms_thresh"),
         inclusive,
     )
+
+
+def match_boxes(
+    gt_boxes: Any,
+    boxes: Any,
+    high_threshold: float,
+    low_threshold: float,
+    allow_low_quality_matches: bool = False,
+) -> NDArray[np.int64]:
+    """What ``Matcher`` makes of the IoU of objects and boxes, without that matrix.
+
+    Parameters
+    ----------
+    gt_boxes, boxes
+        M objects and N boxes, (M, 4) and (N, 4), in either order of the axes.
+    high_threshold, low_threshold, allow_low_quality_matches
+        As of :class:`Matcher`.
+
+    Returns
+    -------
+    int64 (N,): index of the object, -1 (below ``low_threshold``) or -2 (between the thresholds).
+    Without objects all -1.
+
+    Raises
+    ------
+    ValueError
+        A shape is wrong, or ``low_threshold`` above ``high_threshold``.
+
+    Examples
+    --------
+    >>> from oxidet.models.detection._kernels import match_boxes
+    >>> match_boxes([[0, 0, 4, 4]], [[0, 0, 4, 3], [0, 0, 4, 2], [2, 2, 4, 4]], 0.7, 0.3)
+    array([ 0, -2, -1])
+    """
+    high = _arrays.number(high_threshold, "high_threshold")
+    low = _arrays.number(low_threshold, "low_threshold")
+    if not low <= high:
+        raise ValueError(f"low_threshold: expected at most high_threshold, {high}, got {low}")
+    objects, others = _arrays.boxes(gt_boxes=gt_boxes, boxes=boxes)
+    matches: NDArray[np.int64] = _arrays.kernel("match_boxes", others)(
+        objects, others, high, low, bool(allow_low_quality_matches)
+    )
+    return matches
 
 
 def _rows(value: Any, argument: str) -> F32:
