@@ -42,6 +42,7 @@ pub enum Activation {
 
 impl Activation {
     /// The function as clamping between two bounds.
+    #[inline(always)]
     pub fn bounds(self) -> Bounds {
         match self {
             Activation::Identity => Bounds::NONE,
@@ -51,6 +52,7 @@ impl Activation {
     }
 
     /// The function of one value.
+    #[inline(always)]
     pub fn apply(self, x: f32) -> f32 {
         // Comparisons that NaN fails, so that it comes through.
         let Bounds { low, high } = self.bounds();

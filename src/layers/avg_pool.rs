@@ -1,13 +1,16 @@
 //! Average pooling, sliding or adaptive.
 //!
 //! Forward, a task takes a block of output pixels and sums the pixels under each window channel by
-//! channel, in float64 so that the mean of a large plane keeps its digits. Backward, a task owns an input row
+//! channel, those of large windows in float64 so that the mean of a plane keeps its digits. Backward, a task owns an input row
 //! and collects its share from every window over it, in window order.
 
 use super::windows::{Pool2d, Taps, Window, WindowKernel, touching};
 use crate::isa;
 use crate::parallel::for_each_chunk;
 use crate::rows::{Rows, RowsMut};
+
+/// Pixels of a window up to which they are added in float32.
+const SMALL: usize = 16;
 
 /// What the sum under a window is divided by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,6 +55,15 @@ impl WindowKernel for Mean {
     #[inline(always)]
     fn window(&self, taps: &Taps<'_>, output: &mut [f32]) {
         let divisor = self.0.of(taps.rows, taps.cols);
+        if taps.rows.taps * taps.cols.taps <= SMALL {
+            let factor = (1.0 / divisor) as f32;
+            return taps.fold_channels::<f32, 32>(
+                output,
+                0.0,
+                |sum, v| sum + v,
+                |sum| sum * factor,
+            );
+        }
         let add = |sum, v| sum + f64::from(v);
         taps.fold_channels::<f64, 32>(output, 0.0, add, |sum| (sum / divisor) as f32);
     }

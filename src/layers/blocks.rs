@@ -53,6 +53,20 @@ pub(super) fn for_each_block_with<T, W>(
     });
 }
 
+/// Channels that loops take at a time, in registers: a constant number of lanes needs no check
+/// whether slices overlap before it is vectorised.
+pub(super) const WIDE: usize = 32;
+/// Of what is left, as many at a time; then one by one.
+pub(super) const NARROW: usize = 8;
+
+/// `N` values from `first` on.
+#[inline(always)]
+pub(super) fn lanes<const N: usize>(values: &[f32], first: usize) -> [f32; N] {
+    let mut lanes = [0.0; N];
+    lanes.copy_from_slice(&values[first..first + N]);
+    lanes
+}
+
 /// All elements of rows in order, if there are no gaps between them.
 pub(super) fn dense<'a>(rows: Rows<'a>) -> Option<&'a [f32]> {
     (rows.stride() == rows.channels()).then(|| rows.as_slice())

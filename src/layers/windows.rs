@@ -200,7 +200,8 @@ impl Pool2d {
     }
 
     fn windows_per_task(&self) -> usize {
-        rows_per_task(self.taps().max(1).saturating_mul(self.channels))
+        // A tap is one or two instructions for a whole vector.
+        4 * rows_per_task(self.taps().max(1).saturating_mul(self.channels))
     }
 
     /// [`for_each_window`](Self::for_each_window) with something else to write for every element of

@@ -1,6 +1,6 @@
 //! Adam and AdamW: steps scaled by running moments of the gradient.
 
-use super::{Arrays, direction, for_each_element};
+use super::{Arrays, Step, direction, for_each_element};
 
 /// The settings of a step, with the names of `torch.optim.Adam` where it has them.
 #[derive(Debug, Clone, Copy)]
@@ -28,32 +28,41 @@ pub struct Adam {
 impl Adam {
     /// Changes parameters and their first and second moments.
     pub fn step(self, arrays: Vec<Arrays<'_, 3>>) {
-        for_each_element(arrays, |[p, m, v], g| {
-            self.moments(*p, m, v, g);
-            self.change(p, *m, *v);
-        });
+        for_each_element(arrays, &self);
     }
 
     /// [`step`](Self::step) with the largest second moment so far in a fourth array (AMSGrad).
     pub fn step_with_largest(self, arrays: Vec<Arrays<'_, 4>>) {
-        for_each_element(arrays, |[p, m, v, largest], g| {
-            self.moments(*p, m, v, g);
-            *largest = if *largest >= *v { *largest } else { *v };
-            self.change(p, *m, *largest);
-        });
+        for_each_element(arrays, &self);
     }
 
     #[inline(always)]
-    fn moments(&self, p: f32, m: &mut f32, v: &mut f32, g: f32) {
+    fn moments(&self, p: f32, m: f32, v: f32, g: f32) -> (f32, f32) {
         let g = direction(g, p, self.weight_decay, self.maximize);
-        *m += self.share * (g - *m);
-        *v = *v * self.beta2 + self.square_share * (g * g);
+        (m + self.share * (g - m), v * self.beta2 + self.square_share * (g * g))
     }
 
     #[inline(always)]
-    fn change(&self, p: &mut f32, m: f32, v: f32) {
+    fn changed(&self, p: f32, m: f32, v: f32) -> f32 {
         let divisor = v.sqrt() / self.root + self.eps;
-        *p = *p * self.kept - self.step_size * (m / divisor);
+        p * self.kept - self.step_size * (m / divisor)
+    }
+}
+
+impl Step<3> for Adam {
+    #[inline(always)]
+    fn apply(&self, [p, m, v]: [f32; 3], g: f32) -> [f32; 3] {
+        let (m, v) = self.moments(p, m, v, g);
+        [self.changed(p, m, v), m, v]
+    }
+}
+
+impl Step<4> for Adam {
+    #[inline(always)]
+    fn apply(&self, [p, m, v, largest]: [f32; 4], g: f32) -> [f32; 4] {
+        let (m, v) = self.moments(p, m, v, g);
+        let largest = if largest >= v { largest } else { v };
+        [self.changed(p, m, largest), m, v, largest]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Simple changes of many arrays in place.
 
-use super::{Arrays, CHUNK, for_each_element};
+use super::{Arrays, CHUNK, Step, for_each_element};
 use crate::isa;
 use crate::parallel::for_each_chunk;
 
@@ -19,12 +19,32 @@ pub fn clamp(arrays: Vec<&mut [f32]>, limit: f32) {
 
 /// Moves the elements of each first array by `share` of the way to those of the second.
 pub fn average(arrays: Vec<Arrays<'_, 1>>, share: f32) {
-    for_each_element(arrays, |[average], value| *average += share * (value - *average));
+    for_each_element(arrays, &Average { share });
 }
 
 /// Adds the elements of each second array to those of the first.
 pub fn add(arrays: Vec<Arrays<'_, 1>>) {
-    for_each_element(arrays, |[sum], value| *sum += value);
+    for_each_element(arrays, &Add);
+}
+
+struct Average {
+    share: f32,
+}
+
+impl Step<1> for Average {
+    #[inline(always)]
+    fn apply(&self, [average]: [f32; 1], value: f32) -> [f32; 1] {
+        [average + self.share * (value - average)]
+    }
+}
+
+struct Add;
+
+impl Step<1> for Add {
+    #[inline(always)]
+    fn apply(&self, [sum]: [f32; 1], value: f32) -> [f32; 1] {
+        [sum + value]
+    }
 }
 
 fn in_place(arrays: Vec<&mut [f32]>, change: impl Fn(f32) -> f32 + Sync) {

@@ -39,15 +39,24 @@ pub struct Arrays<'a, const N: usize> {
     pub read: &'a [f32],
 }
 
-/// Calls `change(elements to change, element to read)` for every element of all arrays, compiled
-/// for the vectors of the CPU.
+/// What is done to every element of arrays.
+///
+/// Implementations mark `apply` as `#[inline(always)]`, so that it is compiled for the vectors of
+/// the CPU.
+trait Step<const N: usize>: Sync {
+    /// The elements of the arrays to change, from what they were and the one to read.
+    fn apply(&self, elements: [f32; N], read: f32) -> [f32; N];
+}
+
+/// Elements that lie between memory and registers at a time: a loop over arrays of its own needs no
+/// check whether they overlap before it is vectorised.
+const BLOCK: usize = 256;
+
+/// Takes a step for every element of all arrays.
 ///
 /// # Panics
 /// If arrays of one parameter differ in length: bindings check that.
-fn for_each_element<const N: usize>(
-    arrays: Vec<Arrays<'_, N>>,
-    change: impl Fn([&mut f32; N], f32) + Sync,
-) {
+fn for_each_element<const N: usize>(arrays: Vec<Arrays<'_, N>>, step: &impl Step<N>) {
     let mut chunks = Vec::new();
     for Arrays { changed, read } in arrays {
         assert!(changed.iter().all(|array| array.len() == read.len()), "arrays of one length");
@@ -59,20 +68,33 @@ fn for_each_element<const N: usize>(
     }
     for_each_chunk(&mut chunks, 1, |_, chunks| {
         for Arrays { changed, read } in chunks {
-            isa::vectorize(|| over(changed, read, &change));
+            isa::vectorize(|| over(changed, read, step));
         }
     });
 }
 
 #[inline(always)]
-fn over<const N: usize>(
-    changed: &mut [&mut [f32]; N],
-    read: &[f32],
-    change: &impl Fn([&mut f32; N], f32),
-) {
-    let mut changed = changed.each_mut().map(|array| &mut array[..read.len()]);
-    for (index, &value) in read.iter().enumerate() {
-        change(changed.each_mut().map(|array| &mut array[index]), value);
+fn over<const N: usize>(changed: &mut [&mut [f32]; N], read: &[f32], step: &impl Step<N>) {
+    let (mut elements, mut values) = ([[0.0; BLOCK]; N], [0.0; BLOCK]);
+    for (index, read) in read.chunks(BLOCK).enumerate() {
+        let span = index * BLOCK..index * BLOCK + read.len();
+        values[..read.len()].copy_from_slice(read);
+        for (elements, array) in elements.iter_mut().zip(&*changed) {
+            elements[..read.len()].copy_from_slice(&array[span.clone()]);
+        }
+        for i in 0..BLOCK {
+            let mut element = [0.0; N];
+            for n in 0..N {
+                element[n] = elements[n][i];
+            }
+            element = step.apply(element, values[i]);
+            for n in 0..N {
+                elements[n][i] = element[n];
+            }
+        }
+        for (elements, array) in elements.iter().zip(&mut *changed) {
+            array[span.clone()].copy_from_slice(&elements[..read.len()]);
+        }
     }
 }
 

@@ -9,50 +9,56 @@ const LANES: usize = 16;
 
 /// Sum of the squares of all elements, in float64.
 pub fn sum_of_squares(arrays: &[&[f32]]) -> f64 {
-    reduce(arrays, |chunk| {
-        let mut sums = [0.0_f64; LANES];
-        let (blocks, rest) = chunk.as_chunks::<LANES>();
-        let blocks = blocks.iter().copied();
-        let mut last = [0.0; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        for block in blocks.chain([last]) {
-            for (sum, x) in sums.iter_mut().zip(block) {
-                *sum += f64::from(x) * f64::from(x);
-            }
+    reduce(arrays, |chunk| isa::vectorize(|| squares(chunk))).into_iter().sum()
+}
+
+#[inline(always)]
+fn squares(chunk: &[f32]) -> f64 {
+    let mut sums = [0.0_f64; LANES];
+    let (blocks, rest) = chunk.as_chunks::<LANES>();
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for block in blocks.iter().chain([&last]) {
+        for i in 0..LANES {
+            sums[i] += f64::from(block[i]) * f64::from(block[i]);
         }
-        sums.iter().sum()
-    })
-    .into_iter()
-    .sum()
+    }
+    sums.iter().sum()
 }
 
 /// The largest magnitude of an element: 0 if there is none, NaN if one is NaN.
 pub fn largest(arrays: &[&[f32]]) -> f32 {
-    let worst = |a: f32, b: f32| if a > b || a.is_nan() { a } else { b };
-    let largest = reduce(arrays, |chunk| {
-        let mut largest = [0.0_f32; LANES];
-        let (blocks, rest) = chunk.as_chunks::<LANES>();
-        for block in blocks {
-            for (largest, x) in largest.iter_mut().zip(block) {
-                *largest = worst(x.abs(), *largest);
-            }
+    let largest = reduce(arrays, |chunk| isa::vectorize(|| magnitude(chunk)));
+    largest.into_iter().fold(0.0, larger)
+}
+
+#[inline(always)]
+fn magnitude(chunk: &[f32]) -> f32 {
+    let mut largest = [0.0_f32; LANES];
+    let (blocks, rest) = chunk.as_chunks::<LANES>();
+    for block in blocks {
+        for i in 0..LANES {
+            largest[i] = larger(largest[i], block[i].abs());
         }
-        let rest = rest.iter().fold(0.0, |largest, x| worst(x.abs(), largest));
-        f64::from(largest.into_iter().fold(rest, worst))
-    });
-    largest.into_iter().fold(0.0, |a, b| worst(b as f32, a))
+    }
+    let rest = rest.iter().fold(0.0, |largest, x| larger(largest, x.abs()));
+    largest.into_iter().fold(rest, larger)
+}
+
+/// The larger of two numbers; a NaN wins.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// A number for each chunk of all arrays, in order.
-fn reduce(arrays: &[&[f32]], of: impl Fn(&[f32]) -> f64 + Sync) -> Vec<f64> {
-    let mut chunks: Vec<_> =
-        arrays.iter().flat_map(|array| array.chunks(CHUNK)).map(|chunk| (chunk, 0.0)).collect();
-    for_each_chunk(&mut chunks, 1, |_, chunks| {
-        for (chunk, result) in chunks {
-            *result = isa::vectorize(|| of(chunk));
-        }
+fn reduce<T: Copy + Default + Send>(arrays: &[&[f32]], of: impl Fn(&[f32]) -> T + Sync) -> Vec<T> {
+    let chunks = || arrays.iter().flat_map(|array| array.chunks(CHUNK));
+    let mut results: Vec<_> = chunks().map(|chunk| (chunk, T::default())).collect();
+    for_each_chunk(&mut results, 1, |_, results| {
+        results.iter_mut().for_each(|(chunk, result)| *result = of(chunk));
     });
-    chunks.into_iter().map(|(_, result)| result).collect()
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]

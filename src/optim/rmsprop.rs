@@ -1,6 +1,6 @@
 //! RMSprop: steps divided by a running root mean square of the gradient.
 
-use super::{Arrays, direction, for_each_element};
+use super::{Arrays, Step, direction, for_each_element};
 
 /// The settings of a step, with the names of `torch.optim.RMSprop`.
 #[derive(Debug, Clone, Copy)]
@@ -27,66 +27,94 @@ pub struct RmsProp {
 impl RmsProp {
     /// Changes parameters and their mean squares.
     pub fn step(self, arrays: Vec<Arrays<'_, 2>>) {
-        for_each_element(arrays, |[p, s], g| {
-            let g = self.gradient(*p, s, g);
-            self.change(p, g, *s, None);
-        });
+        for_each_element(arrays, &self);
     }
 
     /// [`step`](Self::step) with the running mean of the gradient in a third array, whose square is
     /// subtracted.
     pub fn step_centered(self, arrays: Vec<Arrays<'_, 3>>) {
-        for_each_element(arrays, |[p, s, mean], g| {
-            let g = self.gradient(*p, s, g);
-            let variance = self.variance(*s, mean, g);
-            self.change(p, g, variance, None);
-        });
+        for_each_element(arrays, &Centered(self));
     }
 
     /// [`step`](Self::step) with the last step in a third array.
     pub fn step_with_momentum(self, arrays: Vec<Arrays<'_, 3>>) {
-        for_each_element(arrays, |[p, s, last], g| {
-            let g = self.gradient(*p, s, g);
-            self.change(p, g, *s, Some(last));
-        });
+        for_each_element(arrays, &self);
     }
 
     /// [`step_centered`](Self::step_centered) with the last step in a fourth array.
     pub fn step_centered_with_momentum(self, arrays: Vec<Arrays<'_, 4>>) {
-        for_each_element(arrays, |[p, s, mean, last], g| {
-            let g = self.gradient(*p, s, g);
-            let variance = self.variance(*s, mean, g);
-            self.change(p, g, variance, Some(last));
-        });
+        for_each_element(arrays, &Centered(self));
     }
 
-    /// The gradient, after it went into its mean square.
+    /// The gradient, and its mean square with it.
     #[inline(always)]
-    fn gradient(&self, p: f32, square: &mut f32, g: f32) -> f32 {
+    fn gradient(&self, p: f32, square: f32, g: f32) -> (f32, f32) {
         let g = direction(g, p, self.weight_decay, self.maximize);
-        *square = *square * self.alpha + self.share * (g * g);
-        g
+        (g, square * self.alpha + self.share * (g * g))
     }
 
+    /// The step, before momentum.
     #[inline(always)]
-    fn variance(&self, square: f32, mean: &mut f32, g: f32) -> f32 {
-        *mean += self.share * (g - *mean);
-        let variance = square - *mean * *mean;
-        // Rounding may bring it below 0, where torch goes on with NaN.
-        if variance < 0.0 { 0.0 } else { variance }
-    }
-
-    #[inline(always)]
-    fn change(&self, p: &mut f32, g: f32, square: f32, last: Option<&mut f32>) {
-        let mut change = match self.eps_inside {
+    fn scaled(&self, g: f32, square: f32) -> f32 {
+        match self.eps_inside {
             true => g / (square + self.eps).sqrt() * self.lr,
             false => g / (square.sqrt() + self.eps),
-        };
-        if let Some(last) = last {
-            *last = *last * self.momentum + change;
-            change = *last;
         }
-        *p -= if self.eps_inside { change } else { self.lr * change };
+    }
+
+    #[inline(always)]
+    fn changed(&self, p: f32, step: f32) -> f32 {
+        p - if self.eps_inside { step } else { self.lr * step }
+    }
+}
+
+impl Step<2> for RmsProp {
+    #[inline(always)]
+    fn apply(&self, [p, square]: [f32; 2], g: f32) -> [f32; 2] {
+        let (g, square) = self.gradient(p, square, g);
+        [self.changed(p, self.scaled(g, square)), square]
+    }
+}
+
+impl Step<3> for RmsProp {
+    #[inline(always)]
+    fn apply(&self, [p, square, last]: [f32; 3], g: f32) -> [f32; 3] {
+        let (g, square) = self.gradient(p, square, g);
+        let last = last * self.momentum + self.scaled(g, square);
+        [self.changed(p, last), square, last]
+    }
+}
+
+/// With the deviation as the divisor.
+struct Centered(RmsProp);
+
+impl Centered {
+    /// The running mean, and the square of the deviation.
+    #[inline(always)]
+    fn variance(&self, square: f32, mean: f32, g: f32) -> (f32, f32) {
+        let mean = mean + self.0.share * (g - mean);
+        let variance = square - mean * mean;
+        // Rounding may bring it below 0, where torch goes on with NaN.
+        (mean, if variance < 0.0 { 0.0 } else { variance })
+    }
+}
+
+impl Step<3> for Centered {
+    #[inline(always)]
+    fn apply(&self, [p, square, mean]: [f32; 3], g: f32) -> [f32; 3] {
+        let (g, square) = self.0.gradient(p, square, g);
+        let (mean, variance) = self.variance(square, mean, g);
+        [self.0.changed(p, self.0.scaled(g, variance)), square, mean]
+    }
+}
+
+impl Step<4> for Centered {
+    #[inline(always)]
+    fn apply(&self, [p, square, mean, last]: [f32; 4], g: f32) -> [f32; 4] {
+        let (g, square) = self.0.gradient(p, square, g);
+        let (mean, variance) = self.variance(square, mean, g);
+        let last = last * self.0.momentum + self.0.scaled(g, variance);
+        [self.0.changed(p, last), square, mean, last]
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum.
 
-use super::{Arrays, direction, for_each_element};
+use super::{Arrays, Step, direction, for_each_element};
 
 /// The settings of a step, with the names of `torch.optim.SGD`.
 #[derive(Debug, Clone, Copy)]
@@ -22,18 +22,34 @@ pub struct Sgd {
 impl Sgd {
     /// `p -= lr * g`.
     pub fn step(self, arrays: Vec<Arrays<'_, 1>>) {
-        for_each_element(arrays, |[p], g| {
-            *p -= self.lr * direction(g, *p, self.weight_decay, self.maximize);
-        });
+        for_each_element(arrays, &self);
     }
 
     /// The step of parameters with a velocity; `first` sets it to the gradient.
     pub fn step_with_momentum(self, arrays: Vec<Arrays<'_, 2>>, first: bool) {
-        for_each_element(arrays, |[p, v], g| {
-            let g = direction(g, *p, self.weight_decay, self.maximize);
-            *v = if first { g } else { *v * self.momentum + self.share * g };
-            *p -= self.lr * if self.nesterov { g + self.momentum * *v } else { *v };
-        });
+        for_each_element(arrays, &Rolling { sgd: self, first });
+    }
+}
+
+impl Step<1> for Sgd {
+    #[inline(always)]
+    fn apply(&self, [p]: [f32; 1], g: f32) -> [f32; 1] {
+        [p - self.lr * direction(g, p, self.weight_decay, self.maximize)]
+    }
+}
+
+struct Rolling {
+    sgd: Sgd,
+    first: bool,
+}
+
+impl Step<2> for Rolling {
+    #[inline(always)]
+    fn apply(&self, [p, v]: [f32; 2], g: f32) -> [f32; 2] {
+        let Sgd { lr, momentum, share, weight_decay, nesterov, maximize } = self.sgd;
+        let g = direction(g, p, weight_decay, maximize);
+        let v = if self.first { g } else { v * momentum + share * g };
+        [p - lr * if nesterov { g + momentum * v } else { v }, v]
     }
 }
 

@@ -7,7 +7,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
-use super::{compute, filled, slice, wrap};
+use super::{compute, overwritten, slice, wrap};
 use crate::conv::Activation;
 use crate::layers::activation::{self, Function};
 use crate::layers::batch_norm::{self as normalization, Affine, Norm, Statistics};
@@ -92,7 +92,7 @@ fn batch_norm<'py>(
     check_shape("running_mean", &[last(&input)], &[mean.len()])?;
     let (map, channels) = (Affine::new(&norm), mean.len());
     let x = Rows::dense(slice(&input, "input")?, channels);
-    filled(py, input.shape(), |output| {
+    overwritten(py, input.shape(), |output| {
         let output = RowsMut::dense(output, channels);
         lead(|| map.apply_into(Activation::Identity, x, output))
     })
@@ -117,7 +117,7 @@ fn batch_norm_backward<'py>(
     let (x, g) = (slice(&input, "input")?, slice(&grad_output, "grad_output")?);
     let statistics = if training { Statistics::Batch } else { Statistics::Running };
     let mut vectors = None;
-    let grad_input = filled(py, input.shape(), |dx| {
+    let grad_input = overwritten(py, input.shape(), |dx| {
         vectors = Some(lead(|| normalization::backward_into(&norm, statistics, x, g, dx))??);
         Ok(())
     })?;
@@ -153,7 +153,7 @@ fn apply<'py>(
     function: Function,
 ) -> PyResult<NewTensor<'py>> {
     let x = Rows::dense(slice(input, "input")?, 1);
-    filled(py, input.shape(), |y| {
+    overwritten(py, input.shape(), |y| {
         lead(|| activation::apply_into(function, x, RowsMut::dense(y, 1)))
     })
 }
@@ -167,7 +167,7 @@ fn derive<'py>(
 ) -> PyResult<NewTensor<'py>> {
     check_shape("grad_output", output.shape(), grad_output.shape())?;
     let (y, g) = (slice(output, "output")?, slice(grad_output, "grad_output")?);
-    filled(py, output.shape(), |grad_input| {
+    overwritten(py, output.shape(), |grad_input| {
         lead(|| activation::backward_into(function, y, g, grad_input))
     })
 }

@@ -8,6 +8,7 @@ use numpy::{
 };
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 mod box_losses;
 mod boxes;
@@ -94,14 +95,37 @@ fn filled<'py, T: Element, I: IntoDimension>(
     Ok(array)
 }
 
-/// Two arrays of one shape that a kernel fills, as [`filled`].
-fn filled_pair<'py, T: Element, U: Element, I: IntoDimension + Clone>(
+/// A new array whose contents are whatever was in its memory.
+fn empty<'py, T: Element, I: IntoDimension>(
+    py: Python<'py>,
+    shape: I,
+) -> PyResult<Bound<'py, PyArray<T, I::Dim>>> {
+    let shape = PyTuple::new(py, shape.into_dimension().slice())?;
+    let array = py.import("numpy")?.call_method1("empty", (shape, T::get_dtype(py)))?;
+    Ok(array.cast_into()?)
+}
+
+/// [`filled`] by a kernel that writes every element, whatever it was.
+fn overwritten<'py, T: Element, I: IntoDimension>(
+    py: Python<'py>,
+    shape: I,
+    kernel: impl FnOnce(&mut [T]) -> crate::Result<()> + Send,
+) -> PyResult<Bound<'py, PyArray<T, I::Dim>>> {
+    let array = empty(py, shape)?;
+    let mut borrow = array.try_readwrite()?;
+    let values = borrow.as_slice_mut()?;
+    py.detach(|| kernel(values))?;
+    drop(borrow);
+    Ok(array)
+}
+
+/// Two arrays of one shape, as [`overwritten`].
+fn overwritten_pair<'py, T: Element, U: Element, I: IntoDimension + Clone>(
     py: Python<'py>,
     shape: I,
     kernel: impl FnOnce(&mut [T], &mut [U]) -> crate::Result<()> + Send,
 ) -> PyResult<(Bound<'py, PyArray<T, I::Dim>>, Bound<'py, PyArray<U, I::Dim>>)> {
-    let (first, second) =
-        (PyArray::zeros(py, shape.clone(), false), PyArray::zeros(py, shape, false));
+    let (first, second) = (empty(py, shape.clone())?, empty(py, shape)?);
     let (mut borrow, mut other) = (first.try_readwrite()?, second.try_readwrite()?);
     let (values, others) = (borrow.as_slice_mut()?, other.as_slice_mut()?);
     py.detach(|| kernel(values, others))?;

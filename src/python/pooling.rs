@@ -3,7 +3,7 @@
 use numpy::{Element, PyArray4, PyArrayMethods, PyReadonlyArray4};
 use pyo3::prelude::*;
 
-use super::{compute, filled, filled_pair, shape4, slice, wrap};
+use super::{compute, overwritten, overwritten_pair, shape4, slice, wrap};
 use crate::layers::avg_pool::{self, Divisor};
 use crate::layers::max_pool::{self, Place};
 use crate::layers::windows::{Pool2d, Sliding};
@@ -60,7 +60,7 @@ enum Places<'py> {
 
 fn maximum<'py>(py: Python<'py>, pool: &Pool2d, input: &Input<'py>) -> PyResult<Output<'py>> {
     let x = Rows::dense(slice(input, "input")?, pool.channels);
-    filled(py, pool.output_shape(), |output| {
+    overwritten(py, pool.output_shape(), |output| {
         lead(|| max_pool::forward_into(pool, x, RowsMut::dense(output, pool.channels)))
     })
 }
@@ -71,7 +71,7 @@ fn maximum_and<'py, P: Place + Element>(
     input: &Input<'py>,
 ) -> PyResult<(Output<'py>, Bound<'py, PyArray4<P>>)> {
     let x = Rows::dense(slice(input, "input")?, pool.channels);
-    filled_pair(py, pool.output_shape(), |output, places| {
+    overwritten_pair(py, pool.output_shape(), |output, places| {
         let output = RowsMut::dense(output, pool.channels);
         lead(|| max_pool::train_forward_into(pool, x, output, places))
     })
@@ -110,7 +110,7 @@ fn gradient_at<'py, P: Place + Element>(
 ) -> PyResult<Output<'py>> {
     check(pool, "places", shape4(places))?;
     let (g, p) = (slice(grad_output, "grad_output")?, slice(places, "places")?);
-    filled(py, pool.input_shape(), |grad_input| {
+    overwritten(py, pool.input_shape(), |grad_input| {
         lead(|| max_pool::train_backward_into(pool, g, p, grad_input))
     })
 }
@@ -134,7 +134,7 @@ fn average<'py>(
     input: &Input<'py>,
 ) -> PyResult<Output<'py>> {
     let x = Rows::dense(slice(input, "input")?, pool.channels);
-    filled(py, pool.output_shape(), |output| {
+    overwritten(py, pool.output_shape(), |output| {
         let output = RowsMut::dense(output, pool.channels);
         lead(|| avg_pool::forward_into(pool, divisor, x, output))
     })
@@ -147,7 +147,7 @@ fn average_backward<'py>(
     grad_output: &Input<'py>,
 ) -> PyResult<Output<'py>> {
     let g = slice(grad_output, "grad_output")?;
-    filled(py, pool.input_shape(), |grad_input| {
+    overwritten(py, pool.input_shape(), |grad_input| {
         lead(|| avg_pool::backward_into(pool, divisor, g, grad_input))
     })
 }

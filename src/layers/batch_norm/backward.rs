@@ -4,7 +4,7 @@
 //! batch pass gradient too: `dx = scale * (g - mean(g) - x^ * mean(g x^))`. One pass sums `g` and
 //! `g x^`, a second one is the rest.
 
-use super::super::blocks::rows_per_task;
+use super::super::blocks::{NARROW, WIDE, lanes, rows_per_task};
 use super::super::elementwise::assert_shape;
 use super::{Gate, Norm, Statistics, sums, with_gate};
 use crate::conv::Activation;
@@ -55,7 +55,7 @@ pub fn train_backward_into(
     with_gate!(activation, input, output, |gate| run(norm, statistics, input, gate, grads))
 }
 
-/// The gradients of full size; a residual has its own only where `from` is none.
+/// The gradients of full size.
 struct Grads<'a> {
     /// That of the output, unless `grad` holds it.
     from: Option<Rows<'a>>,
@@ -167,37 +167,55 @@ impl<F: Fn(f32, f32) -> f32> isa::Kernel for Pass<'_, '_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Grads { from, grad, residual } = self.grads;
-        let channels = grad.channels();
-        let [mean, scale, slope, offset] =
-            [self.map.mean, self.map.scale, self.map.slope, self.map.offset]
-                .map(|constants| &constants[..channels]);
-        let of = |c: usize, x: f32, g: f32| scale[c] * g + slope[c] * (x - mean[c]) + offset[c];
         for index in 0..grad.count() {
-            let x = &self.input.row(index)[..channels];
-            let y = &self.gate.output.row(index)[..channels];
-            let dx = &mut grad.row_mut(index)[..channels];
-            let pass = |c: usize, g: f32| (self.gate.pass)(y[c], g);
-            match (&from, &mut *residual) {
-                (Some(from), _) => {
-                    let g = &from.row(index)[..channels];
-                    for c in 0..channels {
-                        dx[c] = of(c, x[c], pass(c, g[c]));
-                    }
-                }
-                (None, None) => {
-                    for c in 0..channels {
-                        dx[c] = of(c, x[c], pass(c, dx[c]));
-                    }
-                }
-                (None, Some(residual)) => {
-                    let dr = &mut residual.row_mut(index)[..channels];
-                    for c in 0..channels {
-                        let passed = pass(c, dx[c]);
-                        dr[c] = passed;
-                        dx[c] = of(c, x[c], passed);
-                    }
-                }
-            }
+            let mut row = Row {
+                map: self.map,
+                pass: self.gate.pass,
+                x: self.input.row(index),
+                y: self.gate.output.row(index),
+                from: from.map(|from| from.row(index)),
+                grad: grad.row_mut(index),
+                residual: residual.as_mut().map(|residual| residual.row_mut(index)),
+            };
+            let first = row.channels::<WIDE>(0);
+            let first = row.channels::<NARROW>(first);
+            row.channels::<1>(first);
         }
+    }
+}
+
+/// One pixel of all arrays.
+struct Row<'a, F> {
+    map: &'a Map<'a>,
+    pass: &'a F,
+    x: &'a [f32],
+    y: &'a [f32],
+    from: Option<&'a [f32]>,
+    grad: &'a mut [f32],
+    residual: Option<&'a mut [f32]>,
+}
+
+impl<F: Fn(f32, f32) -> f32> Row<'_, F> {
+    /// Blocks of `N` channels from `first` on, while there are such; returns the next channel.
+    #[inline(always)]
+    fn channels<const N: usize>(&mut self, mut first: usize) -> usize {
+        while first + N <= self.grad.len() {
+            let Map { mean, scale, slope, offset } = *self.map;
+            let [x, y, mean, scale, slope, offset] =
+                [self.x, self.y, mean, scale, slope, offset].map(|v| lanes::<N>(v, first));
+            let mut g = lanes::<N>(self.from.unwrap_or(self.grad), first);
+            for i in 0..N {
+                g[i] = (self.pass)(y[i], g[i]);
+            }
+            if let Some(residual) = &mut self.residual {
+                residual[first..first + N].copy_from_slice(&g);
+            }
+            for i in 0..N {
+                g[i] = scale[i] * g[i] + slope[i] * (x[i] - mean[i]) + offset[i];
+            }
+            self.grad[first..first + N].copy_from_slice(&g);
+            first += N;
+        }
+        first
     }
 }

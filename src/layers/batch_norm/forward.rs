@@ -1,6 +1,6 @@
 //! Statistics of a batch, and normalisation with what follows it: residual connection, activation.
 
-use super::super::blocks::{for_each_block, rows_per_task};
+use super::super::blocks::{NARROW, WIDE, for_each_block, lanes, rows_per_task};
 use super::super::elementwise::assert_shape;
 use super::{Norm, sums};
 use crate::Result;
@@ -142,23 +142,40 @@ impl<F: Fn(f32) -> f32> isa::Kernel for Normalize<'_, F> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
-        let Affine { mean, scale, bias } = self.map;
         for index in 0..self.output.count() {
-            let rows = self.output.row_mut(index).iter_mut().zip(self.input.row(index));
-            let constants = mean.iter().zip(scale).zip(bias);
-            let both = rows.zip(constants);
-            match self.residual {
-                None => {
-                    for ((y, &x), ((&mean, &scale), &bias)) in both {
-                        *y = (self.last)((x - mean) * scale + bias);
-                    }
-                }
-                Some(residual) => {
-                    for (((y, &x), ((&mean, &scale), &bias)), &r) in both.zip(residual.row(index)) {
-                        *y = (self.last)((x - mean) * scale + bias + r);
-                    }
-                }
-            }
+            let (x, r) = (self.input.row(index), self.residual.map(|r| r.row(index)));
+            let y = self.output.row_mut(index);
+            let first = channels::<WIDE, F>(self.map, self.last, x, r, y, 0);
+            let first = channels::<NARROW, F>(self.map, self.last, x, r, y, first);
+            channels::<1, F>(self.map, self.last, x, r, y, first);
         }
     }
+}
+
+/// Blocks of `N` channels of a row from `first` on, while there are such; returns the next channel.
+#[inline(always)]
+fn channels<const N: usize, F: Fn(f32) -> f32>(
+    Affine { mean, scale, bias }: &Affine,
+    last: &F,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+    mut first: usize,
+) -> usize {
+    while first + N <= y.len() {
+        let [mut v, mean, scale, bias] =
+            [x, mean, scale, bias].map(|values| lanes::<N>(values, first));
+        for i in 0..N {
+            v[i] = (v[i] - mean[i]) * scale[i] + bias[i];
+        }
+        if let Some(residual) = residual {
+            let r = lanes::<N>(residual, first);
+            for i in 0..N {
+                v[i] += r[i];
+            }
+        }
+        y[first..first + N].copy_from_slice(&v.map(last));
+        first += N;
+    }
+    first
 }

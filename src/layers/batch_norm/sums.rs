@@ -11,8 +11,10 @@
 //! Each pass reads its arrays once and in order. A float32 sum of 32 numbers loses nothing that
 //! matters; what might cancel is measured from nearby: the block's own first pixel, or the mean.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::super::blocks::{NARROW, WIDE, lanes};
 use super::Gate;
 use super::backward::Source;
 use crate::isa::{self, Isa, Simd};
@@ -38,14 +40,19 @@ pub(super) struct Sums {
 ///
 /// Implementations mark their methods as `#[inline(always)]`, so that they are compiled for the
 /// vectors of the CPU.
-trait Summand: Sync {
-    /// Adds `N` pixels from `pixel` on, which belong to the block that begins at `block`.
-    fn add<const N: usize>(
+trait Summand<'a>: Sync {
+    /// Some pixels of all arrays.
+    type Pixels<const N: usize>;
+
+    /// `N` pixels from `pixel` on, which belong to the block that begins at `block`.
+    fn pixels<const N: usize>(&self, block: usize, pixel: usize) -> Self::Pixels<N>;
+
+    /// Adds `W` channels of pixels, from `channel` on, to the two sums.
+    fn add<const N: usize, const W: usize>(
         &self,
-        block: usize,
-        pixel: usize,
-        first: &mut [f32],
-        second: &mut [f32],
+        pixels: &Self::Pixels<N>,
+        channel: usize,
+        sums: [&mut [f32; W]; 2],
     );
 
     /// Adds the sums of a block of `count` pixels to those of the part.
@@ -61,21 +68,27 @@ struct Moments<'a> {
     input: Rows<'a>,
 }
 
-impl Summand for Moments<'_> {
+impl<'a> Summand<'a> for Moments<'a> {
+    /// The block's first pixel, and those to add.
+    type Pixels<const N: usize> = (&'a [f32], [&'a [f32]; N]);
+
     #[inline(always)]
-    fn add<const N: usize>(
+    fn pixels<const N: usize>(&self, block: usize, pixel: usize) -> Self::Pixels<N> {
+        (self.input.row(block), std::array::from_fn(|i| self.input.row(pixel + i)))
+    }
+
+    #[inline(always)]
+    fn add<const N: usize, const W: usize>(
         &self,
-        block: usize,
-        pixel: usize,
-        first: &mut [f32],
-        second: &mut [f32],
+        (base, pixels): &Self::Pixels<N>,
+        channel: usize,
+        [first, second]: [&mut [f32; W]; 2],
     ) {
-        let base = &self.input.row(block)[..first.len()];
-        let second = &mut second[..first.len()];
-        let rows: [&[f32]; N] = std::array::from_fn(|i| &self.input.row(pixel + i)[..first.len()]);
-        for c in 0..first.len() {
-            for row in rows {
-                let d = row[c] - base[c];
+        let base = lanes::<W>(base, channel);
+        for pixel in pixels {
+            let x = lanes::<W>(pixel, channel);
+            for c in 0..W {
+                let d = x[c] - base[c];
                 first[c] += d;
                 second[c] += d * d;
             }
@@ -117,19 +130,32 @@ struct Gradients<'a, F> {
     gate: &'a Gate<'a, F>,
 }
 
-impl<F: Fn(f32, f32) -> f32 + Sync> Summand for Gradients<'_, F> {
+impl<'a, F: Fn(f32, f32) -> f32 + Sync> Summand<'a> for Gradients<'a, F> {
+    /// Input, output and gradient of each.
+    type Pixels<const N: usize> = [[&'a [f32]; 3]; N];
+
     #[inline(always)]
-    fn add<const N: usize>(&self, _: usize, pixel: usize, first: &mut [f32], second: &mut [f32]) {
-        let channels = first.len();
-        let (mean, second) = (&self.mean[..channels], &mut second[..channels]);
-        let x: [&[f32]; N] = std::array::from_fn(|i| &self.input.row(pixel + i)[..channels]);
-        let g: [&[f32]; N] = std::array::from_fn(|i| &self.grad.row(pixel + i)[..channels]);
-        let y: [&[f32]; N] = std::array::from_fn(|i| &self.gate.output.row(pixel + i)[..channels]);
-        for c in 0..channels {
-            for i in 0..N {
-                let passed = (self.gate.pass)(y[i][c], g[i][c]);
+    fn pixels<const N: usize>(&self, _: usize, pixel: usize) -> Self::Pixels<N> {
+        std::array::from_fn(|i| {
+            let at = pixel + i;
+            [self.input.row(at), self.gate.output.row(at), self.grad.row(at)]
+        })
+    }
+
+    #[inline(always)]
+    fn add<const N: usize, const W: usize>(
+        &self,
+        pixels: &Self::Pixels<N>,
+        channel: usize,
+        [first, second]: [&mut [f32; W]; 2],
+    ) {
+        let mean = lanes::<W>(self.mean, channel);
+        for pixel in pixels {
+            let [x, y, g] = pixel.map(|values| lanes::<W>(values, channel));
+            for c in 0..W {
+                let passed = (self.gate.pass)(y[c], g[c]);
                 first[c] += passed;
-                second[c] += passed * (x[i][c] - mean[c]);
+                second[c] += passed * (x[c] - mean[c]);
             }
         }
     }
@@ -142,7 +168,7 @@ impl<F: Fn(f32, f32) -> f32 + Sync> Summand for Gradients<'_, F> {
     }
 }
 
-fn channel_sums(pixels: usize, channels: usize, summand: &impl Summand) -> Sums {
+fn channel_sums<'a>(pixels: usize, channels: usize, summand: &impl Summand<'a>) -> Sums {
     if pixels == 0 || channels == 0 {
         return Sums { first: vec![0.0; channels], second: vec![0.0; channels] };
     }
@@ -150,7 +176,7 @@ fn channel_sums(pixels: usize, channels: usize, summand: &impl Summand) -> Sums 
     let mut totals = vec![0.0; pixels.div_ceil(part) * 2 * channels];
     for_each_chunk(&mut totals, 2 * channels, |index, totals| {
         let pixels = index * part..((index + 1) * part).min(pixels);
-        isa::dispatch(Isa::active(), Part { summand, pixels, totals });
+        isa::dispatch(Isa::active(), Part { summand, pixels, totals, rows: PhantomData });
     });
     let (sums, others) = totals.split_at_mut(2 * channels);
     for other in others.chunks_exact(2 * channels) {
@@ -161,13 +187,14 @@ fn channel_sums(pixels: usize, channels: usize, summand: &impl Summand) -> Sums 
 }
 
 /// One part, compiled for the vectors of the CPU.
-struct Part<'a, S> {
-    summand: &'a S,
+struct Part<'a, 'b, S> {
+    summand: &'b S,
     pixels: Range<usize>,
-    totals: &'a mut [f64],
+    totals: &'b mut [f64],
+    rows: PhantomData<&'a f32>,
 }
 
-impl<S: Summand> isa::Kernel for Part<'_, S> {
+impl<'a, S: Summand<'a>> isa::Kernel for Part<'a, '_, S> {
     type Output = ();
 
     #[inline(always)]
@@ -180,15 +207,44 @@ impl<S: Summand> isa::Kernel for Part<'_, S> {
             let (first, second) = sums.split_at_mut(channels);
             let mut pixel = block;
             while pixel + STEP <= end {
-                self.summand.add::<STEP>(block, pixel, first, second);
+                let pixels = self.summand.pixels::<STEP>(block, pixel);
+                add_channels(self.summand, &pixels, [&mut *first, &mut *second]);
                 pixel += STEP;
             }
             while pixel < end {
-                self.summand.add::<1>(block, pixel, first, second);
+                let pixels = self.summand.pixels::<1>(block, pixel);
+                add_channels(self.summand, &pixels, [&mut *first, &mut *second]);
                 pixel += 1;
             }
             let (totals, squares) = self.totals.split_at_mut(channels);
             self.summand.merge(block, end - block, [first, second], [totals, squares]);
         }
+    }
+}
+
+/// Adds all channels of some pixels.
+#[inline(always)]
+fn add_channels<'a, S: Summand<'a>, const N: usize>(
+    summand: &S,
+    pixels: &S::Pixels<N>,
+    [first, second]: [&mut [f32]; 2],
+) {
+    let (wide, first) = first.as_chunks_mut::<WIDE>();
+    let (wide_second, second) = second.as_chunks_mut::<WIDE>();
+    let (narrow, first) = first.as_chunks_mut::<NARROW>();
+    let (narrow_second, second) = second.as_chunks_mut::<NARROW>();
+    let mut channel = 0;
+    for (first, second) in wide.iter_mut().zip(wide_second) {
+        summand.add::<N, WIDE>(pixels, channel, [first, second]);
+        channel += WIDE;
+    }
+    for (first, second) in narrow.iter_mut().zip(narrow_second) {
+        summand.add::<N, NARROW>(pixels, channel, [first, second]);
+        channel += NARROW;
+    }
+    let rest = first.as_chunks_mut::<1>().0.iter_mut().zip(second.as_chunks_mut::<1>().0);
+    for (first, second) in rest {
+        summand.add::<N, 1>(pixels, channel, [first, second]);
+        channel += 1;
     }
 }
