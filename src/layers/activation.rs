@@ -36,6 +36,13 @@ pub fn apply_into(function: Function, x: Rows<'_>, output: RowsMut<'_>) {
     }
 }
 
+/// The function of each element.
+pub fn apply(function: Function, x: &[f32]) -> Vec<f32> {
+    let mut output = vec![0.0; x.len()];
+    apply_into(function, Rows::dense(x, 1), RowsMut::dense(&mut output, 1));
+    output
+}
+
 /// Writes the activation of each sum of two elements to `output`.
 pub fn add_into(activation: Activation, x: Rows<'_>, y: Rows<'_>, output: RowsMut<'_>) {
     match activation {
@@ -87,12 +94,6 @@ mod tests {
         (Function::Clamp(Activation::Clamp(-1.0, 6.0)), |x| x.clamp(-1.0, 6.0)),
         (Function::Scale(-0.5, 3.0), |x| 3.0 - 0.5 * x),
     ];
-
-    fn apply(function: Function, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![f32::NAN; x.len()];
-        apply_into(function, Rows::dense(x, 1), RowsMut::dense(&mut y, 1));
-        y
-    }
 
     fn gradient(function: Function, y: &[f32], grad_output: &[f32]) -> Vec<f32> {
         let mut grad_input = vec![f32::NAN; y.len()];

@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::conv::reference::{close, values};
 use crate::conv::{Activation, Options, Padding, Precision, Storage, forward};
-use crate::layers::activation::{Function, relu, sigmoid, tanh};
+use crate::layers::activation::{self, Function};
 use crate::layers::avg_pool::{self};
 use crate::layers::batch_norm::{self, normalize};
 use crate::layers::gather::Border;
@@ -184,9 +184,9 @@ impl Net {
                     batch_norm::Norm::new(at(norm.mean), at(norm.var), weight, bias, norm.eps);
                 normalize(&norm.unwrap(), x(0)).unwrap()
             }
-            Op::Map(Function::Clamp(Activation::Relu)) => relu(x(0)),
-            Op::Map(Function::Sigmoid) => sigmoid(x(0)),
-            Op::Map(Function::Tanh) => tanh(x(0)),
+            Op::Map(function @ (Function::Sigmoid | Function::Tanh)) => {
+                activation::apply(*function, x(0))
+            }
             Op::Map(Function::Clamp(clamp)) => x(0).iter().map(|&x| clamp.apply(x)).collect(),
             Op::Map(Function::Scale(f, o)) => x(0).iter().map(|&x| x * f + o).collect(),
             Op::Add(_) => x(0).iter().zip(x(1)).map(|(a, b)| a + b).collect(),
