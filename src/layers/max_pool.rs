@@ -163,17 +163,20 @@ pub fn train_backward_into<P: Place>(
     if grad_input.is_empty() {
         return;
     }
-    let covers = (covering(rows, height), covering(cols, width));
+    let covers = [covering(rows, height), covering(cols, width)];
     let output = RowsMut::dense(grad_input, channels);
     for_each_block(output, rows_per_task(4 * channels), |first, output| {
-        let covers = (&covers.0[..], &covers.1[..]);
+        let covers = covers.each_ref().map(|covers| &covers[..]);
         let work = Gather { pool, covers, grad_output, places, first, output };
         isa::dispatch(Isa::active(), work);
     });
 }
 
-/// For each position of an axis the windows over it, and its number among their pixels.
-fn covering(windows: &[Window], size: usize) -> Vec<Vec<(usize, usize)>> {
+/// The windows over a position of an axis, and its number among the pixels of each.
+type Covers = Vec<(usize, usize)>;
+
+/// Those of every position.
+fn covering(windows: &[Window], size: usize) -> Vec<Covers> {
     let mut covers = vec![Vec::new(); size];
     for (index, window) in windows.iter().enumerate() {
         for (tap, position) in window.positions().enumerate() {
@@ -187,7 +190,8 @@ fn covering(windows: &[Window], size: usize) -> Vec<Vec<(usize, usize)>> {
 /// CPU.
 struct Gather<'a, P> {
     pool: &'a Pool2d,
-    covers: (&'a [Vec<(usize, usize)>], &'a [Vec<(usize, usize)>]),
+    /// Of rows and of columns.
+    covers: [&'a [Covers]; 2],
     grad_output: &'a [f32],
     places: &'a [P],
     first: usize,
@@ -206,9 +210,9 @@ impl<P: Place> isa::Kernel for Gather<'_, P> {
             let pixel = self.first + index;
             let (image, y, x) = (pixel / (height * width), pixel / width % height, pixel % width);
             windows.clear();
-            for &(row, down) in &self.covers.0[y] {
+            for &(row, down) in &self.covers[0][y] {
                 let line = (image * self.pool.rows.len() + row) * self.pool.cols.len();
-                windows.extend(self.covers.1[x].iter().map(|&(col, across)| {
+                windows.extend(self.covers[1][x].iter().map(|&(col, across)| {
                     let tap = down * self.pool.cols[col].taps + across;
                     ((line + col) * self.pool.channels, P::new(tap as i32))
                 }));

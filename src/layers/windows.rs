@@ -363,13 +363,20 @@ impl<'a> Taps<'a> {
     ) {
         let (wide, rest) = output.as_chunks_mut::<WIDE>();
         let mut first = 0;
+        // Loops, as `map` of such arrays is no vector code.
         for block in wide {
-            *block = self.fold::<T, WIDE>(first, start, step).map(last);
+            let folded = self.fold::<T, WIDE>(first, start, step);
+            for (value, folded) in block.iter_mut().zip(folded) {
+                *value = last(folded);
+            }
             first += WIDE;
         }
         let (narrow, rest) = rest.as_chunks_mut::<4>();
         for block in narrow {
-            *block = self.fold::<T, 4>(first, start, step).map(last);
+            let folded = self.fold::<T, 4>(first, start, step);
+            for (value, folded) in block.iter_mut().zip(folded) {
+                *value = last(folded);
+            }
             first += 4;
         }
         for value in rest {

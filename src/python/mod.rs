@@ -119,12 +119,15 @@ fn overwritten<'py, T: Element, I: IntoDimension>(
     Ok(array)
 }
 
+/// An array made for a shape of type `I`.
+type NewArray<'py, T, I> = Bound<'py, PyArray<T, <I as IntoDimension>::Dim>>;
+
 /// Two arrays of one shape, as [`overwritten`].
 fn overwritten_pair<'py, T: Element, U: Element, I: IntoDimension + Clone>(
     py: Python<'py>,
     shape: I,
     kernel: impl FnOnce(&mut [T], &mut [U]) -> crate::Result<()> + Send,
-) -> PyResult<(Bound<'py, PyArray<T, I::Dim>>, Bound<'py, PyArray<U, I::Dim>>)> {
+) -> PyResult<(NewArray<'py, T, I>, NewArray<'py, U, I>)> {
     let (first, second) = (empty(py, shape.clone())?, empty(py, shape)?);
     let (mut borrow, mut other) = (first.try_readwrite()?, second.try_readwrite()?);
     let (values, others) = (borrow.as_slice_mut()?, other.as_slice_mut()?);

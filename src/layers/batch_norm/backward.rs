@@ -201,8 +201,9 @@ impl<F: Fn(f32, f32) -> f32> Row<'_, F> {
     fn channels<const N: usize>(&mut self, mut first: usize) -> usize {
         while first + N <= self.grad.len() {
             let Map { mean, scale, slope, offset } = *self.map;
-            let [x, y, mean, scale, slope, offset] =
-                [self.x, self.y, mean, scale, slope, offset].map(|v| lanes::<N>(v, first));
+            let (x, y) = (lanes::<N>(self.x, first), lanes::<N>(self.y, first));
+            let (mean, scale) = (lanes::<N>(mean, first), lanes::<N>(scale, first));
+            let (slope, offset) = (lanes::<N>(slope, first), lanes::<N>(offset, first));
             let mut g = lanes::<N>(self.from.unwrap_or(self.grad), first);
             for i in 0..N {
                 g[i] = (self.pass)(y[i], g[i]);

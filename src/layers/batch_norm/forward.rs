@@ -163,8 +163,8 @@ fn channels<const N: usize, F: Fn(f32) -> f32>(
     mut first: usize,
 ) -> usize {
     while first + N <= y.len() {
-        let [mut v, mean, scale, bias] =
-            [x, mean, scale, bias].map(|values| lanes::<N>(values, first));
+        let (mut v, mean) = (lanes::<N>(x, first), lanes::<N>(mean, first));
+        let (scale, bias) = (lanes::<N>(scale, first), lanes::<N>(bias, first));
         for i in 0..N {
             v[i] = (v[i] - mean[i]) * scale[i] + bias[i];
         }
@@ -174,7 +174,10 @@ fn channels<const N: usize, F: Fn(f32) -> f32>(
                 v[i] += r[i];
             }
         }
-        y[first..first + N].copy_from_slice(&v.map(last));
+        for value in &mut v {
+            *value = last(*value);
+        }
+        y[first..first + N].copy_from_slice(&v);
         first += N;
     }
     first

@@ -150,8 +150,9 @@ impl<'a, F: Fn(f32, f32) -> f32 + Sync> Summand<'a> for Gradients<'a, F> {
         [first, second]: [&mut [f32; W]; 2],
     ) {
         let mean = lanes::<W>(self.mean, channel);
-        for pixel in pixels {
-            let [x, y, g] = pixel.map(|values| lanes::<W>(values, channel));
+        for [x, y, g] in pixels {
+            let (x, y) = (lanes::<W>(x, channel), lanes::<W>(y, channel));
+            let g = lanes::<W>(g, channel);
             for c in 0..W {
                 let passed = (self.gate.pass)(y[c], g[c]);
                 first[c] += passed;
