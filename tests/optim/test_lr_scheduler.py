@@ -16,9 +16,11 @@ from oxidet.optim.lr_scheduler import (
     CosineAnnealingLR,
     ExponentialLR,
     InverseDecayLR,
+    LambdaLR,
     LinearLR,
     LRScheduler,
     MultiStepLR,
+    OneCycleLR,
     PolynomialLR,
     ReduceLROnPlateau,
     SequentialLR,
@@ -206,3 +208,55 @@ def test_refusals() -> None:
     optimizer.add_param_group({"params": [nn.Parameter([1.0])]})
     with pytest.raises(ValueError, match="the 1 groups that the schedule began with, got 2"):
         linear.step()
+
+
+def test_a_function_of_the_step_is_no_part_of_the_state() -> None:
+    optimizer = sgd(1.0, 0.5)
+    schedule = LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    assert rates(optimizer, schedule, 3) == [[1.0, 0.5], [0.5, 0.25], [1 / 3, 0.5 / 3]]
+    state = json.loads(json.dumps(schedule.state_dict()))
+    assert set(state) == {"base_lrs", "last_epoch"}
+    other = sgd(1.0, 0.5)
+    again = LambdaLR(other, lambda step: 1 / (1 + step))
+    again.load_state_dict(state)
+    assert again.get_last_lr() == [0.25, 0.125]
+    with pytest.raises(TypeError, match="lr_lambda: expected a function, got float"):
+        LambdaLR(other, 0.5)  # type: ignore[arg-type]
+
+
+def test_one_cycle_stays_where_it_ends_and_continues_exactly() -> None:
+    optimizer = optim.SGD([nn.Parameter([0.0])], lr=0.2, momentum=0.9)
+    schedule = OneCycleLR(optimizer, 0.2, 7)
+    got = rates(optimizer, schedule, 9)
+    assert got[6] == got[7] == got[8] == [pytest.approx(0.2 / 25 / 1e4)]
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.95)
+    other = optim.SGD([nn.Parameter([0.0])], lr=0.2, momentum=0.9)
+    again = OneCycleLR(other, 0.2, 7)
+    for _ in range(3):
+        again.step()
+    state = json.loads(json.dumps(again.state_dict()))
+    third = optim.SGD([nn.Parameter([0.0])], lr=0.2, momentum=0.9)
+    continued = OneCycleLR(third, 0.2, 7)
+    continued.load_state_dict(state)
+    assert rates(third, continued, 4) == got[3:7]
+    for total in (1, 2, 3):  # the top lies before the first step
+        shortest = OneCycleLR(sgd(1.0), 1.0, total, cycle_momentum=False)
+        assert 0 < shortest.get_last_lr()[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"total_steps": None, "epochs": 3}, "total_steps: expected that, or both"),
+        ({"total_steps": 0}, "total_steps: expected an integer of at least 1"),
+        ({"pct_start": 0.0}, "pct_start: expected a number between 0 and 1"),
+        ({"pct_start": 1.0}, "pct_start: expected a number between 0 and 1"),
+        ({"anneal_strategy": "sine"}, "anneal_strategy: expected one of"),
+        ({"max_lr": [0.1, 0.2, 0.3]}, "max_lr: expected a rate for each of 1 groups, got 3"),
+        ({"max_momentum": 2}, "max_momentum: expected a number from 0 to 1"),
+    ],
+)
+def test_one_cycle_refuses(settings: dict[str, Any], message: str) -> None:
+    optimizer = optim.SGD([nn.Parameter([0.0])], lr=0.2, momentum=0.9)
+    with pytest.raises(ValueError, match=message):
+        OneCycleLR(optimizer, **{"max_lr": 0.1, "total_steps": 5, **settings})

@@ -187,6 +187,20 @@ SCHEDULES = {
     "warm-up, then cosine": lambda m, o: m.SequentialLR(
         o, [m.LinearLR(o, 0.1, total_iters=4), m.CosineAnnealingLR(o, 26)], [4]
     ),
+    "a function": lambda m, o: m.LambdaLR(o, lambda step: 0.9**step / (1 + step)),
+    "one cycle": lambda m, o: m.OneCycleLR(o, 0.3, 30, cycle_momentum=False),
+    "one cycle, two rates, linear": lambda m, o: m.OneCycleLR(
+        o,
+        [0.1, 0.4],
+        None,
+        4,
+        10,
+        0.55,
+        "linear",
+        cycle_momentum=False,
+        div_factor=10,
+        final_div_factor=50,
+    ),
     "three in a row": lambda m, o: m.SequentialLR(
         o, [m.StepLR(o, 2), m.CosineAnnealingLR(o, 5), m.LinearLR(o, 0.5)], [5, 12]
     ),
@@ -207,6 +221,26 @@ def test_schedules(name: str) -> None:
         other.step()
         schedule.step()
         expected.step()
+
+
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_one_cycle_moves_the_momentum(kind: str) -> None:
+    mine, reference = pair()
+    settings = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(optim, kind)(mine, lr=0.1, **settings)
+    other = getattr(torch.optim, kind)(reference, lr=0.1, **settings)
+    options = {"total_steps": 23, "pct_start": 0.4, "base_momentum": 0.8, "max_momentum": 0.97}
+    schedule = ours.OneCycleLR(optimizer, 0.1, **options)
+    expected = theirs.OneCycleLR(other, 0.1, **options)
+    for step in range(23):
+        [got], [want] = optimizer.param_groups, other.param_groups
+        for name in ("lr", "momentum" if kind == "SGD" else "betas"):
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-9, err_msg=f"step {step}")
+        other.step()
+        if step < 22:
+            schedule.step()
+            expected.step()
 
 
 @pytest.mark.parametrize(

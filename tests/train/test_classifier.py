@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,37 @@ def test_a_detectors_checkpoint_is_refused(tmp_path: Path) -> None:
         trainer.load_state_dict({**state, "loop": "Trainer"})
     with pytest.raises(ValueError, match="dataset: expected at least one item"):
         accuracy(trainer.model, [])
+
+
+def test_the_options_of_the_loop_are_the_classifiers_too(tmp_path: Path) -> None:
+    class Holey(Stripes):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            if index in (3, 50):
+                raise ValueError(f"{index}.jpg: expected an image file, got a damaged one")
+            return super().__getitem__(index)
+
+    def start(**changes: Any) -> ClassifierTrainer:
+        options: dict[str, Any] = {
+            "optimizer": "adamw", "lr": 0.01, "schedule": "one_cycle", "epochs": 12,
+            "batch_size": 8, "accumulate": 2, "ema": 0.9, "early_stop": 3, "freeze": "0",
+            "on_error": "skip", "augment": noise, "quiet": True,
+        }  # fmt: skip
+        validation = Holey(64, seed=1)
+        return ClassifierTrainer(
+            make_model(), Holey(96), tmp_path, validation=validation, **{**options, **changes}
+        )
+
+    trainer = start()
+    before = np.array(trainer.model[0].weight.data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        best = trainer.run()
+    assert best is not None
+    assert best > 0.9
+    assert sorted(trainer.skipped) == [3, 50]
+    assert np.array_equal(trainer.model[0].weight.data, before)
+    records = read_log(tmp_path / "log.jsonl")
+    assert sum(record["event"] == "skipped" for record in records) == 2
+    assert trainer.iteration == 6 * trainer.epoch
+    with pytest.raises(ValueError, match=r"ema was 0\.9 and is None"):
+        start(ema=None, resume=True)

@@ -271,6 +271,8 @@ class OneCycleLR(LRScheduler):
         The highest rate, one for all groups or one for each.
     total_steps
         Steps of the whole cycle; the rate stays where it is after them.
+    epochs, steps_per_epoch
+        Whose product they are, if not given so.
     pct_start
         Share of the steps on the way up, above 0 and below 1.
     anneal_strategy
@@ -294,7 +296,9 @@ class OneCycleLR(LRScheduler):
         self,
         optimizer: Optimizer,
         max_lr: float | Sequence[float],
-        total_steps: int,
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         cycle_momentum: bool = True,
@@ -303,6 +307,14 @@ class OneCycleLR(LRScheduler):
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
     ) -> None:
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError(
+                    "total_steps: expected that, or both epochs and steps_per_epoch, got None"
+                )
+            total_steps = integer(epochs, "epochs", 1) * integer(
+                steps_per_epoch, "steps_per_epoch", 1
+            )
         self.total_steps = integer(total_steps, "total_steps", 1)
         self.pct_start = number(pct_start, "pct_start", 0, 1)
         if pct_start in (0, 1):

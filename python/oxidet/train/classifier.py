@@ -112,7 +112,13 @@ class ClassifierTrainer(TrainingLoop):
         """Accuracy on the validation data."""
         if self.validation is None:
             return None
-        value = accuracy(self.judged, self.validation, on_error=self.on_error)
+        value = accuracy(
+            self.judged,
+            self.validation,
+            on_error=self.on_error,
+            report=self._new_problems.append,
+        )
+        self._report_problems()
         return Score(value, {"accuracy": value})
 
     def save_best(self, path: Path) -> None:
@@ -125,11 +131,13 @@ def accuracy(
     dataset: Any,
     batch_size: int = 256,
     on_error: Literal["raise", "skip"] = "raise",
+    report: Callable[[str], Any] | None = None,
 ) -> float:
     """Share of a data set's items ``(img, label)`` whose highest logit is their label's.
 
     The model computes in evaluation mode and is left in the mode it was in. With
-    ``on_error="skip"``, items that cannot be read do not count; NaN if none can.
+    ``on_error="skip"``, items that cannot be read do not count (NaN if none can), and ``report`` is
+    called with a line on each instead of a warning.
 
     Examples
     --------
@@ -146,7 +154,7 @@ def accuracy(
     right = seen = 0
     with (
         nn.evaluating(model),
-        DataLoader(dataset, batch_size=batch_size, on_error=on_error) as loader,
+        DataLoader(dataset, batch_size=batch_size, on_error=on_error, report=report) as loader,
     ):
         for batch in filter(None, loader):
             images, labels = _pairs(batch)

@@ -162,8 +162,8 @@ class Trainer(TrainingLoop):
             on_error=self.on_error,
             quiet=self.quiet,
         )
-        for message in result.skipped:
-            self._report_skipped(message)
+        self._new_problems.extend(result.skipped)
+        self._report_problems()
         return Score(*figures(result, self.metric))
 
     def save_best(self, path: Path) -> None:
