@@ -661,6 +661,46 @@ class GraphBuilder:
     def compile(
         self, outputs: Sequence[int], precision: str, storage: str, packed: PackedWeights
     ) -> Plan: ...
+    def train_norm(
+        self,
+        input: int,
+        running: tuple[F32, F32] | None,
+        weight: F32 | None,
+        bias: F32 | None,
+        eps: float,
+        number: int,
+        name: str,
+    ) -> int: ...
+    def random_drop(self, input: int, p: float, number: int, channels: bool, name: str) -> int: ...
+    def constants(self) -> list[F32]: ...
+    def compile_training(
+        self,
+        outputs: Sequence[int],
+        trained: Sequence[bool],
+        inputs: Sequence[bool],
+        precision: str,
+        packed: PackedWeights,
+    ) -> TrainingPlan: ...
+
+@final
+class TrainingPlan:
+    def forward(
+        self, inputs: Sequence[F32], constants: Sequence[F32], masks: Sequence[tuple[int, int]]
+    ) -> tuple[list[F32], TrainingPass, list[tuple[int, list[float], list[float]]]]: ...
+    def memory(self, batch: int) -> int: ...
+    def steps(self) -> list[tuple[str, str, list[str]]]: ...
+
+@final
+class TrainingPass:
+    def backward(
+        self,
+        inputs: Sequence[F32],
+        constants: Sequence[F32],
+        gradients: Sequence[F32 | None],
+        grad_inputs: Sequence[F32 | None],
+        grad_constants: Sequence[F32 | None],
+        keep: bool,
+    ) -> None: ...
 
 @final
 class Plan:

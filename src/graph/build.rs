@@ -1,7 +1,7 @@
 //! Adding operations to a graph: each is checked and its shape computed by the geometry that the
 //! eager operation uses, so that both accept the same arguments and refuse with the same words.
 
-use super::ir::{Constant, Graph, Key, Layer, Node, Norm, Op, Shape, Value};
+use super::ir::{Constant, Graph, Key, Layer, Node, Norm, Op, RandomDrop, Shape, TrainNorm, Value};
 use crate::conv::{Activation, Conv2d, Padding};
 use crate::layers::activation::Function;
 use crate::layers::avg_pool::Divisor;
@@ -135,6 +135,29 @@ impl Graph {
             }
         }
         Ok(self.push(Op::BatchNorm(norm, Activation::Identity), vec![input], shape, name))
+    }
+
+    /// A batch norm in training, or one with factors that are trained; for training plans only.
+    pub fn train_norm(&mut self, input: Value, norm: TrainNorm, name: &str) -> Result<Value> {
+        let shape = self.shape(input)?;
+        let (mean, var) = norm.running.unzip();
+        for (argument, constant) in [
+            ("running_mean", mean),
+            ("running_var", var),
+            ("weight", norm.weight),
+            ("bias", norm.bias),
+        ] {
+            if let Some(constant) = constant {
+                self.check_constant(constant, argument, shape.channels())?;
+            }
+        }
+        Ok(self.push(Op::TrainNorm(Box::new(norm)), vec![input], shape, name))
+    }
+
+    /// Dropout in training; for training plans only.
+    pub fn random_drop(&mut self, input: Value, drop: RandomDrop, name: &str) -> Result<Value> {
+        let shape = self.shape(input)?;
+        Ok(self.push(Op::RandomDrop(drop), vec![input], shape, name))
     }
 
     /// A function of single elements.

@@ -141,6 +141,10 @@ pub enum Op {
     },
     /// Nothing, in evaluation.
     Dropout,
+    /// A batch norm in training, or one whose factors are trained; in training plans only.
+    TrainNorm(Box<TrainNorm>),
+    /// Dropout in training; in training plans only.
+    RandomDrop(RandomDrop),
     /// A copy: an output that no step writes by itself.
     Copy,
     /// Nothing any more: a pass took it away.
@@ -190,6 +194,37 @@ pub struct Norm {
     pub affine: bool,
 }
 
+/// A batch norm of which something is learned: by the statistics of the batch, or by fixed ones but
+/// with factors that are trained.
+#[derive(Debug, Clone)]
+pub struct TrainNorm {
+    /// Which of the graph's batch norms it is.
+    pub number: usize,
+    /// Factor of each channel.
+    pub weight: Option<Constant>,
+    /// Summand of each channel.
+    pub bias: Option<Constant>,
+    /// Fixed mean and variance; `None` for those of the batch.
+    pub running: Option<(Constant, Constant)>,
+    /// Added to the variances.
+    pub eps: f64,
+    /// Whether the node's second input is added.
+    pub residual: bool,
+    /// The function applied last.
+    pub activation: Activation,
+}
+
+/// A dropout, whose masks are numbered in the order of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RandomDrop {
+    /// Probability of 0.
+    pub p: f64,
+    /// Which of the run's masks.
+    pub number: usize,
+    /// Whether whole channels of an image are dropped.
+    pub channels: bool,
+}
+
 impl Norm {
     /// The name that plans show.
     pub(super) fn name(&self) -> &'static str {
@@ -198,6 +233,11 @@ impl Norm {
 }
 
 impl Op {
+    /// Whether only training plans know it.
+    pub(super) fn is_training(&self) -> bool {
+        matches!(self, Op::TrainNorm(_) | Op::RandomDrop(_))
+    }
+
     /// The name that plans show.
     pub fn name(&self) -> &'static str {
         match self {
@@ -221,7 +261,8 @@ impl Op {
             Op::Flatten => "flatten",
             Op::Softmax { log: false } => "softmax",
             Op::Softmax { log: true } => "log_softmax",
-            Op::Dropout => "dropout",
+            Op::Dropout | Op::RandomDrop(_) => "dropout",
+            Op::TrainNorm(_) => "batch_norm",
             Op::Copy => "copy",
             Op::Gone => "gone",
         }

@@ -40,15 +40,28 @@ impl Graph {
     }
 
     fn check(&self, outputs: &[Value], constants: &[&[f32]]) -> Result<()> {
-        outputs.iter().try_for_each(|&output| self.shape(output).map(drop))?;
-        let got: Vec<usize> = constants.iter().map(|c| c.len()).collect();
-        match got == self.constants {
-            true => Ok(()),
-            false => {
-                let expected = format!("arrays of {:?} elements", self.constants);
-                Err(Error::shape("constants", expected, format!("{got:?}")))
-            }
+        if let Some(node) = self.nodes.iter().find(|node| node.op.is_training()) {
+            let (expected, got) =
+                ("operations of evaluation", format!("{} in training", node.name));
+            return Err(Error::value("outputs", expected, got));
         }
+        self.check_outputs(outputs, constants)
+    }
+
+    /// Whether outputs and constants belong to this graph.
+    pub(super) fn check_outputs(&self, outputs: &[Value], constants: &[&[f32]]) -> Result<()> {
+        outputs.iter().try_for_each(|&output| self.shape(output).map(drop))?;
+        self.check_constants(constants)
+    }
+
+    /// Whether constants have the lengths that were announced.
+    pub(super) fn check_constants(&self, constants: &[&[f32]]) -> Result<()> {
+        if constants.iter().map(|c| c.len()).eq(self.constants.iter().copied()) {
+            return Ok(());
+        }
+        let got: Vec<usize> = constants.iter().map(|c| c.len()).collect();
+        let expected = format!("arrays of {:?} elements", self.constants);
+        Err(Error::shape("constants", expected, format!("{got:?}")))
     }
 
     /// Makes each output a value that a step can write an array of its own for: what is an input, a
@@ -230,5 +243,6 @@ fn kernel(
         Op::Input(_) | Op::Channels(_) | Op::Concat | Op::Gone => {
             unreachable!("these are places of values, not steps")
         }
+        Op::TrainNorm(_) | Op::RandomDrop(_) => unreachable!("refused by check"),
     })
 }

@@ -217,6 +217,14 @@ impl AlignedBuffer {
         }
     }
 
+    /// Another one with the same contents.
+    pub(super) fn copy(&self) -> Self {
+        let mut copy = AlignedBuffer::default();
+        copy.reserve(self.as_slice().len());
+        copy.as_mut_slice().copy_from_slice(self.as_slice());
+        copy
+    }
+
     pub(super) fn as_slice(&self) -> &[f32] {
         let slack = self.data.len().min(64 / size_of::<f32>());
         &self.data[self.start..self.data.len() - slack + self.start]

@@ -24,6 +24,7 @@
 //! | `lower` | from a rewritten graph to steps |
 //! | `steps` | one step: kernel, views of its operands, what is said about it |
 //! | `executable` | running the steps over an arena |
+//! | `training` | plans that go forward and back |
 
 mod build;
 mod executable;
@@ -36,9 +37,11 @@ mod placement;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod training;
 
 pub use build::ConvArgs;
 pub use executable::{Plan, PlanMemory};
-pub use ir::{Constant, Graph, Key, Layer, Node, Norm, Op, Shape, Value};
+pub use ir::{Constant, Graph, Key, Layer, Node, Norm, Op, RandomDrop, Shape, TrainNorm, Value};
 pub use packed::PackedWeights;
 pub use steps::StepInfo;
+pub use training::{Pass, TrainingPlan};

@@ -184,7 +184,7 @@ impl Kernel {
 }
 
 /// Writes each image, (H * W, C), as one row in C, H, W order.
-fn flatten_into(images: usize, input: Rows<'_>, output: RowsMut<'_>) {
+pub(super) fn flatten_into(images: usize, input: Rows<'_>, output: RowsMut<'_>) {
     let pixels = input.count() / images.max(1);
     if output.channels() == 0 {
         return;

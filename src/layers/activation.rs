@@ -3,10 +3,15 @@
 //! All gradients are functions of the *output*, so training keeps one array a layer: ReLU's is `g`
 //! where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
 
+use rayon::prelude::*;
+
 use super::elementwise::{map_into, zip_into};
 use super::exponential;
 use crate::conv::Activation;
 use crate::rows::{Rows, RowsMut};
+
+/// Elements of one task of what works in place.
+const CHUNK: usize = 1 << 16;
 
 /// A function of single elements, as a step of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +81,28 @@ pub fn backward_into(function: Function, y: &[f32], grad_output: &[f32], grad_in
         Function::Tanh => zip_into(y, g, output, |y, g| g * (1.0 - y * y)),
         Function::Scale(factor, _) => map_into(g, output, |g| g * factor),
     }
+}
+
+/// Sets a gradient to zero where the activation, which gave `y`, was at one of its limits.
+pub fn mask(activation: Activation, y: &[f32], gradient: &mut [f32]) {
+    match activation {
+        Activation::Identity => {}
+        Activation::Relu => zip_assign(gradient, y, |g, y| if y <= 0.0 { 0.0 } else { g }),
+        Activation::Clamp(low, high) => {
+            zip_assign(gradient, y, |g, y| if y <= low || y >= high { 0.0 } else { g })
+        }
+    }
+}
+
+/// `to += from`.
+pub fn add_assign(to: &mut [f32], from: &[f32]) {
+    zip_assign(to, from, |to, from| to + from);
+}
+
+fn zip_assign(to: &mut [f32], from: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(*to, from));
+    });
 }
 
 #[cfg(test)]

@@ -25,6 +25,11 @@ pub fn dropout(x: &[f32], p: f64, seed: u64, mask: u64) -> Vec<f32> {
     })
 }
 
+/// [`dropout`] into given memory.
+pub fn dropout_into(x: &[f32], p: f64, seed: u64, mask: u64, output: &mut [f32]) {
+    output.copy_from_slice(&dropout(x, p, seed, mask));
+}
+
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), a bijection whose every output bit
 /// depends on every input bit.
 fn mix(mut z: u64) -> u64 {

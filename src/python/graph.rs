@@ -10,11 +10,16 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use std::sync::Arc;
+
 use super::pooling::divisor;
 use super::resampling::{Scales, to_border};
+use super::training::TrainingPlan;
 use super::{compute, shape4, slice, wrap};
 use crate::conv::{Activation, Options, Padding, Precision, Storage};
-use crate::graph::{self, Constant, ConvArgs, Graph, Key, Norm, Shape, StepInfo, Value};
+use crate::graph::{
+    self, Constant, ConvArgs, Graph, Key, Norm, RandomDrop, Shape, StepInfo, TrainNorm, Value,
+};
 use crate::layers::activation::Function;
 use crate::layers::gather::Every;
 use crate::layers::response_norm::ResponseNorm;
@@ -61,6 +66,10 @@ impl GraphBuilder {
         let array: &Bound<'_, PyArray<f32, D>> = array;
         self.constants.push(array.to_dyn().clone().unbind());
         self.graph.constant(array.len())
+    }
+
+    fn arrays<'py>(&self, py: Python<'py>) -> PyResult<Vec<PyReadonlyArrayDyn<'py, f32>>> {
+        self.constants.iter().map(|array| Ok(array.bind(py).try_readonly()?)).collect()
     }
 
     fn keep_optional(&mut self, array: &Option<Vector<'_>>) -> Option<Constant> {
@@ -342,6 +351,64 @@ impl GraphBuilder {
         Ok(self.graph.dropout(input, name)?)
     }
 
+    /// A batch norm by the statistics of the batch (without `running`), or by fixed ones with
+    /// factors that are trained; `number` tells it from others.
+    fn train_norm(
+        &mut self,
+        input: Value,
+        running: Option<(Vector<'_>, Vector<'_>)>,
+        weight: Option<Vector<'_>>,
+        bias: Option<Vector<'_>>,
+        eps: f64,
+        number: usize,
+        name: &str,
+    ) -> PyResult<Value> {
+        let running = running.map(|(mean, var)| (self.keep(&mean), self.keep(&var)));
+        let (weight, bias) = (self.keep_optional(&weight), self.keep_optional(&bias));
+        let (residual, activation) = (false, Activation::Identity);
+        let norm = TrainNorm { number, weight, bias, running, eps, residual, activation };
+        Ok(self.graph.train_norm(input, norm, name)?)
+    }
+
+    /// Dropout in training, of elements or whole channels.
+    fn random_drop(
+        &mut self,
+        input: Value,
+        p: f64,
+        number: usize,
+        channels: bool,
+        name: &str,
+    ) -> PyResult<Value> {
+        Ok(self.graph.random_drop(input, RandomDrop { p, number, channels }, name)?)
+    }
+
+    /// The arrays that operations refer to, by number.
+    fn constants(&self, py: Python<'_>) -> Vec<Py<PyArrayDyn<f32>>> {
+        self.constants.iter().map(|array| array.clone_ref(py)).collect()
+    }
+
+    /// The training plan that computes `outputs` and the gradients of the inputs and constants that
+    /// are marked.
+    fn compile_training(
+        &self,
+        py: Python<'_>,
+        outputs: Vec<Value>,
+        trained: Vec<bool>,
+        inputs: Vec<bool>,
+        precision: &str,
+        packed: &Bound<'_, PackedWeights>,
+    ) -> PyResult<TrainingPlan> {
+        let precision = to_precision(precision)?;
+        let arrays = self.arrays(py)?;
+        let constants: Vec<&[f32]> =
+            arrays.iter().map(|array| slice(array, "weight")).collect::<Result<_>>()?;
+        let (graph, cache) = (&self.graph, &packed.get().0);
+        let wanted = (&trained[..], &inputs[..]);
+        let plan =
+            compute(py, || graph.compile_training(&outputs, wanted, &constants, precision, cache))?;
+        Ok(TrainingPlan(Arc::new(plan)))
+    }
+
     /// The plan that computes `outputs`.
     fn compile(
         &self,
@@ -353,11 +420,7 @@ impl GraphBuilder {
     ) -> PyResult<Plan> {
         let options =
             Options { precision: to_precision(precision)?, storage: to_storage(storage)? };
-        let arrays: Vec<PyReadonlyArrayDyn<'_, f32>> = self
-            .constants
-            .iter()
-            .map(|array| Ok(array.bind(py).try_readonly()?))
-            .collect::<PyResult<_>>()?;
+        let arrays = self.arrays(py)?;
         let constants: Vec<&[f32]> =
             arrays.iter().map(|array| slice(array, "weight")).collect::<Result<_>>()?;
         let (graph, cache) = (&self.graph, &packed.get().0);
@@ -455,7 +518,7 @@ fn extents(py: Python<'_>, shape: Shape) -> PyResult<Bound<'_, PyAny>> {
 }
 
 /// The shape of the array that holds a batch.
-fn array_shape(batch: usize, shape: Shape) -> Vec<usize> {
+pub(super) fn array_shape(batch: usize, shape: Shape) -> Vec<usize> {
     match shape {
         Shape::Image { channels, height, width } => vec![batch, height, width, channels],
         Shape::Vector(features) => vec![batch, features],

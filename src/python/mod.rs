@@ -24,6 +24,7 @@ mod resampling;
 mod roi;
 mod rpn;
 mod runtime;
+mod training;
 
 impl From<crate::Error> for PyErr {
     fn from(error: crate::Error) -> PyErr {
@@ -165,5 +166,6 @@ fn core_module(m: &Bound<'_, PyModule>) -> PyResult<()> {
     layers::register(m)?;
     optim::register(m)?;
     graph::register(m)?;
+    training::register(m)?;
     Ok(())
 }

@@ -190,6 +190,6 @@ def test_other_things_that_are_refused(net: nn.Sequential) -> None:
     with pytest.raises(ValueError, match="repeats: expected an integer of at least 1"):
         net.profile(X, repeats=0)
     detector = FasterRCNNSmall()
-    with pytest.raises(nn.TraceError, match=r"rpn\.py, line"):
+    with pytest.raises(nn.TraceError, match=r"region_proposal_network\.py, line"):
         detector.plan((1, 3, 64, 64))
     assert len(detector.extractor.plan((1, 3, 64, 64))) > 0

@@ -394,7 +394,7 @@ FAILS: dict[str, tuple[Callable[..., Any], str]] = {
         lambda net, x: net.channels / x,
         "a division by something other than a number",
     ),
-    "drops": (lambda net, x: F.dropout(x), "'dropout' has no graph form"),
+    "drops": (lambda net, x: F.dropout(x), "dropout in training, which differs"),
     "batch statistics": (
         lambda net, x: F.batch_norm(x, None, None, training=True),
         "statistics of the batch",

@@ -79,6 +79,14 @@ def _dropout_backward(ctx: Context, grad: Array) -> tuple[Array]:
     return (from_memory(_core.dropout(to_memory(grad, "grad"), *ctx.mask)),)
 
 
+def _dropout_graph(trace: Trace, input: Any, *, p: float) -> Symbol:
+    return trace.random_drop(input, p, channels=False)
+
+
+def _dropout2d_graph(trace: Trace, input: Any, *, p: float) -> Symbol:
+    return trace.random_drop(input, p, channels=True)
+
+
 def _dropout2d(ctx: Context, input: Any, *, p: float) -> Array:
     x = as_float32(input, "input", ndim=4, form="(N, C, H, W)")
     # The factor of each channel: what dropout makes of a 1.
@@ -96,8 +104,8 @@ tanh_ = _elementwise("tanh", _core.tanh, _core.tanh_backward)
 sigmoid_ = _elementwise("sigmoid", _core.sigmoid, _core.sigmoid_backward)
 softmax_ = _rowwise("softmax", _core.softmax, _core.softmax_backward)
 log_softmax_ = _rowwise("log_softmax", _core.log_softmax, _core.log_softmax_backward)
-dropout_ = Primitive("dropout", _dropout, _dropout_backward)
-dropout2d_ = Primitive("dropout2d", _dropout2d, _dropout2d_backward)
+dropout_ = Primitive("dropout", _dropout, _dropout_backward, _dropout_graph)
+dropout2d_ = Primitive("dropout2d", _dropout2d, _dropout2d_backward, _dropout2d_graph)
 
 
 def relu(input: Any, inplace: bool = False) -> Any:

@@ -91,7 +91,7 @@ batch_norm_ = Primitive(
 )
 
 
-def _average(running: Any, statistic: Array, momentum: float) -> None:
+def average(running: Any, statistic: Array, momentum: float) -> None:
     """Move ``running`` towards ``statistic``; both (C,). None stays None."""
     if running is None:
         return
@@ -174,8 +174,8 @@ def batch_norm(
     output = batch_norm_(input, weight, bias, mean=mean, var=var, eps=eps, training=True)
     # Last, so that a call that fails changes nothing.
     if count:
-        _average(running_mean, mean, momentum)
-        _average(running_var, var * (count / max(count - 1, 1)), momentum)
+        average(running_mean, mean, momentum)
+        average(running_var, var * (count / max(count - 1, 1)), momentum)
     return output
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_array
-from oxidet.nn import _changes, _where, plans, tape
+from oxidet.nn import _changes, _where, plans, tape, training_plans
 from oxidet.nn._repr import assemble
 from oxidet.nn.report import PlanReport, ProfileReport
 from oxidet.nn.symbol import current_trace
@@ -110,7 +110,8 @@ class Module:
             cls._plans_forward = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_plan_cache"}
+        caches = ("_plan_cache", "_training_plan_cache")
+        return {name: value for name, value in self.__dict__.items() if name not in caches}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -165,6 +166,10 @@ class Module:
         if boundary and self.compiled:
             if self.training:
                 plans.forget(self)  # the weights are about to change; give back the packed ones
+                if tape.is_grad_enabled() and plans.enabled() and current_watcher.get() is None:
+                    result = training_plans.run(self, name, function, inputs, options)
+                    if result is not training_plans.NOT_PLANNED:
+                        return result
             elif not (inside and tape.is_grad_enabled()) and plans.enabled():
                 result = plans.run(self, name, function, inputs, options)
                 if result is not plans.NOT_PLANNED:

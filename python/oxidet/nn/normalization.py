@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from oxidet._arrays import integer, number
-from oxidet.nn._normalization import batch_norm, local_response_norm
+from oxidet.nn._normalization import average, batch_norm, local_response_norm
 from oxidet.nn._repr import get_repr_style
 from oxidet.nn.module import Module
+from oxidet.nn.symbol import Symbol
 from oxidet.nn.tensor import Buffer, Parameter
 
 
@@ -83,6 +84,11 @@ class BatchNorm2d(Module):
         if shape[1] != self.num_features:
             raise ValueError(f"input: expected {self.num_features} channels, got shape {shape}")
         use_batch = self.training or self.running_mean is None or self.running_var is None
+        if isinstance(input, Symbol):
+            trace = input._trace
+            traced = (trace.batch_statistics if use_batch else trace.fixed_statistics)(self, input)
+            if traced is not None:
+                return traced
         keep = self.training and self.track_running_stats
         return batch_norm(
             input,
@@ -94,6 +100,13 @@ class BatchNorm2d(Module):
             self._next_momentum() if keep else 0.0,
             self.eps,
         )
+
+    def _track(self, mean: Any, var: Any, count: int) -> None:
+        """Move the running statistics towards those of a batch with ``count`` values a channel."""
+        if self.training and self.track_running_stats:
+            momentum = self._next_momentum()
+            average(self.running_mean, mean, momentum)
+            average(self.running_var, var * (count / max(count - 1, 1)), momentum)
 
     def _next_momentum(self) -> float:
         """Count a batch; the weight it has in the running statistics."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 current_trace: contextvars.ContextVar[Trace | None] = contextvars.ContextVar("trace", default=None)
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_MODELS = os.path.join(_PACKAGE, "models") + os.sep
+_MODELS = tuple(os.path.join(_PACKAGE, name) + os.sep for name in ("models", "simple_faster_rcnn"))
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 
 ADVICE = "compute it outside of the compiled module, or set compiled = False on the module"

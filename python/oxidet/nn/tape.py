@@ -56,20 +56,29 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
 
 
 class Node:
-    """One recorded operation: the primitive, what it saved, and the tensors it was given."""
+    """One recorded operation: the primitive, what it saved, and the tensors it was given.
 
-    __slots__ = ("context", "number", "parents", "primitive")
+    An operation with several results has ``outputs`` of them; its gradients are computed from a
+    list with the gradient of each, or None for those that nothing was computed from.
+    """
+
+    __slots__ = ("context", "number", "outputs", "parents", "primitive")
 
     def __init__(
-        self, primitive: Primitive, context: Context, parents: tuple[Tensor | None, ...]
+        self,
+        primitive: Primitive,
+        context: Context,
+        parents: tuple[Tensor | None, ...],
+        outputs: int | None = None,
     ) -> None:
         self.number = next(_numbers)
         self.primitive = primitive
         self.context: Context | None = context
         self.parents = parents
+        self.outputs = outputs
 
-    def gradients(self, grad: NDArray[Any]) -> tuple[NDArray[Any] | None, ...]:
-        """Gradients of the parents from the gradient of the result."""
+    def gradients(self, grad: Any) -> tuple[NDArray[Any] | None, ...]:
+        """Gradients of the parents from the gradient of the result, or of each of the results."""
         if self.context is None:
             raise RuntimeError(
                 f"backward: the tape behind this {self.primitive.name} was already used and "
@@ -139,14 +148,13 @@ def _walk(
     if root._node is None:
         deliver(root, grad, False)
         return
-    pending: dict[int, NDArray[Any]] = {root._node.number: grad}
-    # Those of the pending that nobody else has.
-    ours: set[int] = set()
-    heap: list[tuple[int, Node]] = [(-root._node.number, root._node)]
-    while heap:
-        _, node = heapq.heappop(heap)
+    pending = _Pending()
+    pending.add(root, grad, fresh=False)
+    while (node := pending.next()) is not None:
+        if node.context is not None:
+            node.context.keep = retain_graph
         fresh = node.primitive.fresh_gradients and gradients is Node.gradients
-        passed = gradients(node, pending.pop(node.number))
+        passed = gradients(node, pending.pop(node))
         for parent, gradient in zip(node.parents, passed, strict=True):
             if parent is None or not parent.requires_grad or gradient is None:
                 continue
@@ -157,17 +165,45 @@ def _walk(
                 )
             if parent._node is None:
                 deliver(parent, gradient, fresh)
-                continue
-            number = parent._node.number
-            if number not in pending:
-                pending[number] = gradient
-                heapq.heappush(heap, (-number, parent._node))
-                if fresh:
-                    ours.add(number)
-            elif number in ours:
-                add_to(pending[number], gradient)
             else:
-                pending[number] = np.asarray(pending[number] + gradient)
-                ours.add(number)
+                pending.add(parent, gradient, fresh)
         if not retain_graph:
             node.free()
+
+
+class _Pending:
+    """Gradients that have arrived at nodes, and the order in which to go through these."""
+
+    def __init__(self) -> None:
+        self._gradients: dict[int, list[NDArray[Any] | None]] = {}
+        # Which of them nobody else has, as node and output.
+        self._ours: set[tuple[int, int]] = set()
+        self._heap: list[tuple[int, Node]] = []
+
+    def add(self, tensor: Tensor, gradient: NDArray[Any], fresh: bool) -> None:
+        """Add to the gradient of a node's result; ``fresh`` if nobody else has the array."""
+        node, output = tensor._node, tensor._output
+        assert node is not None
+        arrived = self._gradients.get(node.number)
+        if arrived is None:
+            arrived = self._gradients[node.number] = [None] * (node.outputs or 1)
+            heapq.heappush(self._heap, (-node.number, node))
+        before, place = arrived[output], (node.number, output)
+        if before is None:
+            arrived[output] = gradient
+            if fresh:
+                self._ours.add(place)
+        elif place in self._ours:
+            add_to(before, gradient)
+        else:
+            arrived[output] = np.asarray(before + gradient)
+            self._ours.add(place)
+
+    def next(self) -> Node | None:
+        """The latest node reached so far; None at the end."""
+        return heapq.heappop(self._heap)[1] if self._heap else None
+
+    def pop(self, node: Node) -> Any:
+        """What arrived at a node, as its ``gradients`` takes it."""
+        arrived = self._gradients.pop(node.number)
+        return arrived[0] if node.outputs is None else arrived

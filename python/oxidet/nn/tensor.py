@@ -42,7 +42,8 @@ class Tensor:
     array([2., 4., 6.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_array", "_grad", "_node", "requires_grad")
+    # `_output` is which of its node's results a tensor is, and set with the node.
+    __slots__ = ("__weakref__", "_array", "_grad", "_node", "_output", "requires_grad")
 
     # Arithmetic between an array and a tensor is ours, not NumPy's.
     __array_ufunc__ = None
@@ -56,6 +57,7 @@ class Tensor:
         self._array: Array = array
         self._grad: Array | None = None
         self._node: tape.Node | None = None
+        self._output: int = 0
         self.requires_grad = bool(requires_grad)
 
     @classmethod
@@ -64,13 +66,15 @@ class Tensor:
         tensor._array = np.asarray(array)
         tensor._grad = None
         tensor._node = None
+        tensor._output = 0
         tensor.requires_grad = False
         return tensor
 
     @classmethod
-    def _from_node(cls, array: Array, node: tape.Node) -> Tensor:
+    def _from_node(cls, array: Array, node: tape.Node, output: int = 0) -> Tensor:
         tensor = cls._wrap(array)
         tensor._node = node
+        tensor._output = output
         tensor.requires_grad = True
         return tensor
 
@@ -269,7 +273,7 @@ class Stored(Tensor):
         self._array = read_only(array)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("_array", "_grad", "_node", "requires_grad", "_version")
+        names = ("_array", "_grad", "_node", "_output", "requires_grad", "_version")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from oxidet.nn.tensor import Stored
 
 if TYPE_CHECKING:
     from oxidet.nn.module import Module
+    from oxidet.nn.normalization import BatchNorm2d
 
 
 class Trace:
@@ -160,6 +161,20 @@ class Trace:
             )
         array, key = self.constant(value, "other")
         return np.ascontiguousarray(array, np.float32).reshape(-1), key
+
+    # --- what differs in training; see oxidet.nn.training_plans
+
+    def batch_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol:
+        """Batch norm by the statistics of the batch."""
+        raise trace_error("batch norm by the statistics of the batch, which mixes its images")
+
+    def fixed_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol | None:
+        """Batch norm by running statistics, if its factors are trained; None if not."""
+        return None
+
+    def random_drop(self, input: Any, p: float, channels: bool) -> Symbol:
+        """Dropout of elements, or of whole channels."""
+        raise trace_error("dropout in training, which differs from call to call")
 
     def refuse_constant(self, value: Any, argument: str) -> NoReturn:
         """Raise for something that a graph cannot hold because nobody could tell it changed."""

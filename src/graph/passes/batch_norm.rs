@@ -3,7 +3,7 @@
 use super::super::ir::{Graph, Layer, Op, Value};
 use crate::layers::activation::Function;
 
-pub(super) fn run(graph: &mut Graph, outputs: &[Value]) {
+pub(in super::super) fn run(graph: &mut Graph, outputs: &[Value]) {
     let readers = graph.readers(outputs);
     for value in 0..graph.nodes.len() {
         let Op::BatchNorm(norm, _) = &graph.nodes[value].op else { continue };

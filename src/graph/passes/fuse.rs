@@ -5,7 +5,7 @@ use crate::conv::Activation;
 use crate::layers::activation::Function;
 
 /// `layer(x) + y`: of two layers the one that runs last takes the sum.
-pub(super) fn add(graph: &mut Graph, outputs: &[Value]) {
+pub(in super::super) fn add(graph: &mut Graph, outputs: &[Value]) {
     let readers = graph.readers(outputs);
     for value in 0..graph.nodes.len() {
         let Op::Add(_) = graph.nodes[value].op else { continue };
@@ -26,7 +26,7 @@ pub(super) fn add(graph: &mut Graph, outputs: &[Value]) {
 }
 
 /// ReLU or clamp of a layer, a batch norm or a sum.
-pub(super) fn activation(graph: &mut Graph, outputs: &[Value]) {
+pub(in super::super) fn activation(graph: &mut Graph, outputs: &[Value]) {
     let readers = graph.readers(outputs);
     for value in 0..graph.nodes.len() {
         let Op::Map(Function::Clamp(function)) = graph.nodes[value].op else { continue };

@@ -42,6 +42,17 @@ pub(super) fn run(graph: &mut Graph, outputs: &mut [Value]) {
     fuse::activation(graph, outputs);
 }
 
+pub(super) use batch_norm::run as fold_batch_norm;
+pub(super) use fuse::{activation as fuse_activation, add as fuse_add};
+
+/// The passes before layers grow, as far as training can go back through their results.
+pub(super) fn simplify_for_training(graph: &mut Graph, outputs: &mut [Value]) {
+    graph.remove_unread(outputs);
+    identities::run(graph, outputs);
+    padding::run(graph);
+    graph.remove_unread(outputs);
+}
+
 impl Graph {
     /// Takes away what no output needs. Inputs stay.
     pub(super) fn remove_unread(&mut self, outputs: &[Value]) {
@@ -61,7 +72,7 @@ impl Graph {
     }
 
     /// How often each value is read, by operations and as an output.
-    fn readers(&self, outputs: &[Value]) -> Vec<usize> {
+    pub(super) fn readers(&self, outputs: &[Value]) -> Vec<usize> {
         let mut readers = vec![0; self.nodes.len()];
         let inputs = self.nodes.iter().flat_map(|node| &node.inputs);
         inputs.chain(outputs).for_each(|&value| readers[value] += 1);
@@ -89,7 +100,7 @@ impl Graph {
 
     /// Makes the operation of `from` compute `into`, reading what it read; `fused` says what it has
     /// taken over.
-    fn absorb(&mut self, from: Value, into: Value, fused: &'static str) {
+    pub(super) fn absorb(&mut self, from: Value, into: Value, fused: &'static str) {
         let gone = &mut self.nodes[from];
         let op = std::mem::replace(&mut gone.op, Op::Gone);
         let inputs = std::mem::take(&mut gone.inputs);

@@ -85,7 +85,7 @@ impl<'a> Norm<'a> {
     }
 
     /// `weight / sqrt(var + eps)` of each channel.
-    pub(super) fn scale(&self) -> Vec<f64> {
+    pub(crate) fn scale(&self) -> Vec<f64> {
         let weight = |c: usize| self.weight.map_or(1.0, |w| f64::from(w[c]));
         self.inv_std().into_iter().enumerate().map(|(c, inv_std)| weight(c) * inv_std).collect()
     }

@@ -1,0 +1,373 @@
+"""Training plans: a compiled module in training runs as one operation on the tape.
+
+The module is traced as for evaluation, with batch norms that use the batch and dropouts that drop;
+the plan goes forward keeping what its way back needs, and its node on the tape has one output for
+every array that ``forward`` returns. Weights are read in each call, so that an update of a trained
+parameter leaves the plan right; those of frozen layers are packed once.
+
+What cannot be traced runs layer by layer on the tape, which is always right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oxidet import _core, _random
+from oxidet._arrays import F32, nchw, nhwc
+from oxidet._precision import get_precision
+from oxidet.nn import tape
+from oxidet.nn._nested import Form, NotPlainError, put_back, take_out
+from oxidet.nn.primitive import Context, Primitive
+from oxidet.nn.symbol import Symbol, TraceError
+from oxidet.nn.tensor import Stored, Tensor
+from oxidet.nn.trace import Trace
+
+if TYPE_CHECKING:
+    from oxidet.nn.module import Module
+    from oxidet.nn.normalization import BatchNorm2d
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+#: Plans that a module keeps, of which the oldest gives way to a new one.
+MOST_PLANS = 8
+
+#: What :func:`run` returns if the call has to run layer by layer.
+NOT_PLANNED = object()
+
+
+class _Role(NamedTuple):
+    """How a constant of the graph is made of a parameter or buffer, and back."""
+
+    stored: Stored
+    kernel: bool
+    """Whether it is a convolution's, (O, C / groups, kh, kw), which kernels read as
+    (kh, kw, C / groups, O)."""
+
+    def array(self) -> Array:
+        """The values as the plan reads them."""
+        values = self.stored._array
+        if self.kernel:
+            values = values.transpose(2, 3, 1, 0)
+        return np.ascontiguousarray(values, np.float32)
+
+    def new_gradient(self) -> Array:
+        """Zeros to add the gradient to, as the plan writes them."""
+        shape = self.stored.shape
+        return np.zeros([shape[i] for i in (2, 3, 1, 0)] if self.kernel else shape, np.float32)
+
+    def gradient(self, sums: Array) -> Array:
+        """The gradient in the parameter's shape."""
+        return sums.transpose(3, 2, 0, 1) if self.kernel else sums
+
+
+class TrainingTrace(Trace):
+    """A trace that knows batch norms by the batch, dropouts, and whose constants are trained."""
+
+    def __init__(self, owner: Module) -> None:
+        super().__init__(owner)
+        self.builder: Any = _Builder(self)
+        self.norms: list[tuple[BatchNorm2d, int]] = []
+        self.drops = 0
+        self.by_serial: dict[int, Stored] = {}
+
+    def constant(self, value: Any, argument: str) -> tuple[Any, tuple[int, int]]:
+        found = super().constant(value, argument)
+        if value is not None:
+            self.by_serial[value.serial] = value
+        return found
+
+    def channels(self, value: Any, symbol: Any) -> tuple[Any, tuple[int, int]] | None:
+        if isinstance(value, Stored) and value.requires_grad:
+            raise TraceError("a parameter that is trained beside a symbol")
+        return super().channels(value, symbol)
+
+    def number(self, value: Any) -> float | None:
+        if isinstance(value, Stored) and value.requires_grad:
+            raise TraceError("a parameter that is trained as a number")
+        return super().number(value)
+
+    def batch_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol:
+        x = self.value(input, "input")
+        self.norms.append((layer, int(np.prod(input.shape[2:]))))
+        return self._train_norm(x, None, layer, len(self.norms) - 1)
+
+    def fixed_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol | None:
+        trained = [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
+        if not trained:
+            return None
+        x, channels = self.value(input, "input"), layer.num_features
+        mean, mean_key = self.vector(layer.running_mean, "running_mean", channels)
+        var, var_key = self.vector(layer.running_var, "running_var", channels)
+        return self._train_norm(x, ((mean, var), (mean_key, var_key)), layer, 0)
+
+    def _train_norm(self, x: int, running: Any, layer: BatchNorm2d, number: int) -> Symbol:
+        weight, weight_key = self.vector(layer.weight, "weight", layer.num_features)
+        bias, bias_key = self.vector(layer.bias, "bias", layer.num_features)
+        arrays, keys = running or (None, ())
+        return self.symbol(
+            self.builder.train_norm(
+                x,
+                arrays,
+                weight,
+                bias,
+                layer.eps,
+                number,
+                self.name("batch_norm"),
+                key=(*keys, weight_key, bias_key),
+            )
+        )
+
+    def random_drop(self, input: Any, p: float, channels: bool) -> Symbol:
+        x, number = self.value(input, "input"), self.drops
+        self.drops += 1
+        return self.symbol(self.builder.random_drop(x, p, number, channels, self.name("dropout")))
+
+
+class _Builder:
+    """A graph builder that remembers what each constant was made of."""
+
+    def __init__(self, trace: TrainingTrace) -> None:
+        self._trace = trace
+        self.core = _core.GraphBuilder()
+        self.roles: list[_Role | None] = []
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        method = getattr(self.core, op)
+
+        def call(*args: Any, **options: Any) -> Any:
+            keys = options.get("key") if op == "train_norm" else None
+            if op == "train_norm":
+                del options["key"]
+            elif op in ("conv2d", "linear", "batch_norm"):
+                keys = args[-2]
+            value = method(*args, **options)
+            if keys is not None:
+                stored = [self._trace.by_serial[s] for s, v in keys if (s, v) != (0, 0)]
+                self.roles += [
+                    _Role(entry, op == "conv2d" and place == 0)
+                    for place, entry in enumerate(stored)
+                ]
+            if op == "channelwise":
+                # Computed from others, which nobody trains.
+                self.roles += [None] * (len(self.core.constants()) - len(self.roles))
+            return value
+
+        return call
+
+
+class _Plan:
+    """A training plan of a module, and what a call needs besides."""
+
+    def __init__(self, owner: Module) -> None:
+        self.plan: _core.TrainingPlan | None = None
+        self.form: Form = ()
+        self.order: tuple[int, ...] = ()
+        self.roles: list[_Role | None] = []
+        self.fixed: list[Array] = []
+        self.trained: list[int] = []
+        self.norms: list[tuple[BatchNorm2d, int]] = []
+        self.drops: list[float] = []
+        self._modules = [(m, m._structure, m.training) for m in owner.modules()]
+        self._frozen: list[tuple[Stored, int]] = []
+
+    def depend(self, trace: TrainingTrace) -> None:
+        """Depend also on modules outside of the owner, and on the values of what is not trained."""
+        self._modules += [(module, *state) for module, state in trace.modules.items()]
+        self._frozen = [
+            (entry, version) for entry, version in trace.stored.items() if not entry.requires_grad
+        ]
+
+    def is_right(self) -> bool:
+        """Whether nothing has changed that the plan depends on."""
+        return all(m._structure == s and m.training == t for m, s, t in self._modules) and all(
+            entry.version == version and not entry.requires_grad for entry, version in self._frozen
+        )
+
+    def constants(self) -> list[Array]:
+        """The graph's constants with the values of now."""
+        return [
+            fixed if role is None or not role.stored.requires_grad else role.array()
+            for role, fixed in zip(self.roles, self.fixed, strict=True)
+        ]
+
+
+class TrainingPlanCache:
+    """The training plans of one module."""
+
+    def __init__(self) -> None:
+        self.plans: dict[Any, _Plan] = {}
+        self.packed = _core.PackedWeights()
+
+
+def run(
+    owner: Module,
+    name: str,
+    function: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
+    """Call a method in training by its plan; :data:`NOT_PLANNED` to run it layer by layer."""
+    leaves: list[Any] = []
+    try:
+        form = take_out((inputs, options), _is_input, leaves)
+    except NotPlainError:
+        return NOT_PLANNED
+    arrays = [leaf._array if isinstance(leaf, Tensor) else np.asarray(leaf) for leaf in leaves]
+    batch = arrays[0].shape[:1] if arrays else ()
+    for array in arrays:
+        wrong = array.ndim not in (2, 4) or array.shape[:1] != batch or 0 in array.shape
+        if wrong or array.dtype.kind not in "fiub":
+            return NOT_PLANNED
+    if not arrays:
+        return NOT_PLANNED
+    wanted = tuple([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves])
+    trained = tuple([p.requires_grad for p in owner.parameters()])
+    if not any(trained) and not any(wanted):
+        return NOT_PLANNED
+    shapes = tuple([array.shape[1:] for array in arrays])
+    key = (name, form, shapes, wanted, trained, get_precision())
+    plan = _find(owner, key, function, form, shapes, wanted)
+    if plan.plan is None:
+        return NOT_PLANNED
+    if any(batch[0] * pixels == 1 for _, pixels in plan.norms):
+        return NOT_PLANNED  # which raises the error of the layer
+    given = [nhwc(a, "input") if a.ndim == 4 else _contiguous(a) for a in arrays]
+    return _call(plan, leaves, given)
+
+
+def _contiguous(array: Array) -> F32:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, Tensor)) or (
+        not isinstance(value, (type, Symbol)) and hasattr(value, "__array__")
+    )
+
+
+def _find(
+    owner: Module,
+    key: Any,
+    function: Callable[..., Any],
+    form: Form,
+    shapes: tuple[Shape, ...],
+    wanted: tuple[bool, ...],
+) -> _Plan:
+    cache = owner.__dict__.get("_training_plan_cache")
+    if cache is None:
+        cache = owner.__dict__.setdefault("_training_plan_cache", TrainingPlanCache())
+    plan: _Plan | None = cache.plans.get(key)
+    if plan is None or not plan.is_right():
+        plan = _make(owner, function, form, shapes, wanted, cache.packed)
+        kept = {k: p for k, p in cache.plans.items() if p.is_right()}
+        while len(kept) >= MOST_PLANS:
+            del kept[next(iter(kept))]
+        cache.plans = {**kept, key: plan}
+    return plan
+
+
+def _make(
+    owner: Module,
+    function: Callable[..., Any],
+    form: Form,
+    shapes: tuple[Shape, ...],
+    wanted: tuple[bool, ...],
+    packed: _core.PackedWeights,
+) -> _Plan:
+    made = _Plan(owner)
+    trace = TrainingTrace(owner)
+    symbols = [trace.input(shape) for shape in shapes]
+    inputs, options = put_back(form, iter(symbols))
+    leaves: list[Symbol] = []
+    try:
+        result = trace.run(function, inputs, options)
+        made.form = take_out(result, lambda value: type(value) is Symbol, leaves)
+    except (TraceError, NotPlainError):
+        return made
+    if not leaves:
+        return made
+    builder: _Builder = trace.builder
+    outputs = list(dict.fromkeys(leaf._value for leaf in leaves))
+    made.order = tuple([outputs.index(leaf._value) for leaf in leaves])
+    made.depend(trace)
+    made.roles, made.fixed = builder.roles, builder.core.constants()
+    trained = [role is not None and role.stored.requires_grad for role in made.roles]
+    made.trained = [number for number, is_trained in enumerate(trained) if is_trained]
+    made.norms, made.drops = trace.norms, [0.0] * trace.drops
+    made.plan = builder.core.compile_training(
+        outputs, trained, list(wanted), get_precision(), packed
+    )
+    return made
+
+
+def _call(plan: _Plan, leaves: list[Any], given: list[Array]) -> Any:
+    assert plan.plan is not None
+    constants = plan.constants()
+    masks = [_random.default.next_mask() for _ in plan.drops]
+    outputs, kept, statistics = plan.plan.forward(given, constants, masks)
+    for number, mean, var in statistics:
+        layer, pixels = plan.norms[number]
+        layer._track(np.asarray(mean, "f4"), np.asarray(var, "f4"), len(given[0]) * pixels)
+    roles = [role for role in plan.roles if role is not None]
+    parameters = {id(role.stored): role.stored for role in roles if role.stored.requires_grad}
+    parents: list[Tensor] = [
+        leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad
+    ]
+    places = {id(leaf): place for place, leaf in enumerate(parents)}
+    for identity, parameter in parameters.items():
+        places[identity] = len(parents)
+        parents.append(parameter)
+    context = Context((True,) * len(parents))
+    context.plan, context.kept, context.constants, context.given = plan, kept, constants, given
+    context.leaves, context.places, context.outputs = leaves, places, len(outputs)
+    node = tape.Node(plan_, context, tuple(parents), outputs=len(outputs))
+    tensors = [
+        Tensor._from_node(nchw(array) if array.ndim == 4 else array, node, index)
+        for index, array in enumerate(outputs)
+    ]
+    return put_back(plan.form, iter([tensors[i] for i in plan.order]))
+
+
+def _forward(ctx: Context, *arrays: Array) -> Array:
+    raise RuntimeError("this is a bug in oxidet: plans are run by training_plans.run")
+
+
+def _backward(ctx: Context, gradients: list[Array | None]) -> tuple[Array | None, ...]:
+    plan: _Plan = ctx.plan
+    given = [
+        None if g is None else (nhwc(g, "grad") if g.ndim == 4 else _contiguous(g))
+        for g in gradients
+    ]
+    results: list[Any] = [None] * len(ctx.places)
+    into_inputs: list[Array | None] = []
+    for leaf, array in zip(ctx.leaves, ctx.given, strict=True):
+        wanted = isinstance(leaf, Tensor) and leaf.requires_grad
+        into_inputs.append(np.zeros(array.shape, np.float32) if wanted else None)
+    sums: list[Array | None] = [None] * len(plan.roles)
+    for number in plan.trained:
+        role = plan.roles[number]
+        assert role is not None
+        sums[number] = role.new_gradient()
+    ctx.kept.backward(ctx.given, ctx.constants, given, into_inputs, sums, ctx.keep)
+    for leaf, array in zip(ctx.leaves, into_inputs, strict=True):
+        if array is not None:
+            _add(results, ctx.places[id(leaf)], nchw(array) if array.ndim == 4 else array)
+    for number in plan.trained:
+        role, array = plan.roles[number], sums[number]
+        assert role is not None
+        assert array is not None
+        _add(results, ctx.places[id(role.stored)], role.gradient(array))
+    return tuple(results)
+
+
+def _add(results: list[Any], place: int, gradient: Array) -> None:
+    """A parameter may be several constants of a graph."""
+    results[place] = gradient if results[place] is None else results[place] + gradient
+
+
+plan_ = Primitive("plan", _forward, _backward)  # type: ignore[arg-type]
