@@ -18,6 +18,9 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from parity.torch_weights import random_image
 
+#: Last batch norms of bottlenecks, all of whose blocks torchvision's v1 and v2 have.
+LAST = ("bn3",)
+
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A (3, H, W) float32 picture in 0..1 of coarse to fine blobs."""
@@ -25,32 +28,21 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(image, 0, 1).astype(np.float32)
 
 
-def frozen_to_trainable(model: nn.Module) -> None:
-    """Batch norms with the values of frozen ones in their place."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, FrozenBatchNorm2d):
-                norm = nn.BatchNorm2d(len(child.weight), eps=child.eps)
-                norm.load_state_dict(child.state_dict(), strict=False)
-                setattr(module, name, norm)
-
-
 @contextmanager
-def _scaled(layer: nn.Module, spread: float, mean: float) -> Iterator[None]:
+def _scaled(layer: nn.Module, spread: float, means: torch.Tensor | float) -> Iterator[None]:
     """While running: the first outputs of a layer set its scale and offset, channel by channel."""
     done = False
 
     def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         nonlocal done
         if done:
-            return module.forward(*inputs)
+            return output
         done = True
         axes = [axis for axis in range(output.ndim) if axis != 1]
         std, centre = torch.std_mean(output, dim=axes)
         factor = spread / std.clamp(min=1e-3 * float(std.max()) + 1e-12)
         module.weight.mul_(factor.reshape(-1, *[1] * (module.weight.ndim - 1)))
-        if module.bias is not None:
-            module.bias.copy_(mean + (module.bias - centre) * factor)
+        module.bias.copy_(means + (module.bias - centre) * factor)
         return module.forward(*inputs)
 
     handle = layer.register_forward_hook(hook)
@@ -60,36 +52,53 @@ def _scaled(layer: nn.Module, spread: float, mean: float) -> Iterator[None]:
         handle.remove()
 
 
-def spread_out(model: Any, images: Sequence[np.ndarray], seed: int = 0, score: float = 2.0) -> Any:
-    """Random weights for a torchvision Faster R-CNN; ``images`` are what they are made for."""
+def spread_out(
+    model: Any, images: Sequence[np.ndarray], seed: int = 0, *, smooth: bool = False
+) -> Any:
+    """Random weights for a torchvision Faster R-CNN; ``images`` are what they are made for.
+
+    Most units are in the linear part of their ReLU, so rounding errors grow little on their way.
+    With ``smooth`` all of them are far from its kink: one channel in four is blocked, the others
+    let everything through. Where one unit in 1e5 sits on the kink, rounding decides, and gradients
+    of 1e-3 and more hang on it.
+    """
     generator = torch.Generator().manual_seed(seed)
+
+    def means(count: int) -> torch.Tensor | float:
+        if not smooth:
+            return 0.3
+        return torch.where(torch.rand(count, generator=generator) < 0.25, -2.0, 2.0)
+
+    spread = 0.4 if smooth else 1.0
     tensors = [torch.from_numpy(image) for image in images]
     model.eval()
     with torch.no_grad():
-        for module in model.modules():
+        for name, module in model.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.weight.normal_(generator=generator)
                 module.weight.div_(module.weight[0].numel() ** 0.5)
                 if module.bias is not None:
                     module.bias.normal_(0, 0.1, generator=generator)
             elif isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-                module.weight.uniform_(0.5, 1.0, generator=generator)
-                module.bias.normal_(0, 0.3, generator=generator)
+                module.weight.uniform_(0.3, 0.7, generator=generator)
+                module.bias.normal_(0.8, 0.2, generator=generator)
+                if smooth:
+                    module.weight.mul_(0.5)
+                    # What is added to a shortcut stays positive.
+                    adds = name.endswith((*LAST, "downsample.1"))
+                    module.bias.copy_(2.0 if adds else means(len(module.bias)))
         batch, _ = model.transform(tensors)
         _set_statistics(model.backbone, batch.tensors)
         features = model.backbone(batch.tensors)
-        first = list(features.values())
-        for layer, spread, mean in (
-            *(
-                (layer, 1.0, 0.3)
-                for layer in model.rpn.head.conv.modules()
-                if isinstance(layer, nn.Conv2d)
-            ),
-            (model.rpn.head.cls_logits, 1.5, 0.0),
-            (model.rpn.head.bbox_pred, 0.2, 0.0),
-        ):
-            with _scaled(layer, spread, mean):
-                model.rpn.head(first)
+        levels = list(features.values())
+        head = model.rpn.head
+        for layer in head.conv.modules():
+            if isinstance(layer, nn.Conv2d):
+                with _scaled(layer, spread, means(len(layer.bias))):
+                    head(levels[:1])
+        for layer, width in ((head.cls_logits, 1.5), (head.bbox_pred, 0.2)):
+            with _scaled(layer, width, 0.0):
+                head(levels[:1])
         proposals, _ = model.rpn(batch, features)
         heads = model.roi_heads
         pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
@@ -97,15 +106,13 @@ def spread_out(model: Any, images: Sequence[np.ndarray], seed: int = 0, score: f
         _set_statistics(heads.box_head, pooled)
         for layer in heads.box_head.modules():
             if isinstance(layer, nn.Linear):
-                with _scaled(layer, 1.0, 0.3):
+                with _scaled(layer, spread, means(len(layer.bias))):
                     heads.box_head(pooled)
         hidden = heads.box_head(pooled)
-        for layer, spread, mean in (
-            (heads.box_predictor.cls_score, score, 0.0),
-            (heads.box_predictor.bbox_pred, 0.7, 0.0),
-        ):
-            with _scaled(layer, spread, mean):
-                heads.box_predictor(hidden)
+        predictor = heads.box_predictor
+        for layer, width in ((predictor.cls_score, 2.0), (predictor.bbox_pred, 0.7)):
+            with _scaled(layer, width, 0.0):
+                predictor(hidden)
     return model
 
 

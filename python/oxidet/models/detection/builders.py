@@ -29,20 +29,38 @@ COCO_CLASSES = 91  # with background, and with the numbers that no class has
 PREDICTOR = "roi_heads.box_predictor."
 
 
-def fasterrcnn_resnet50_fpn(n_fg_class: int | None = None, **options: Any) -> FasterRCNN:
+def fasterrcnn_resnet50_fpn(
+    n_fg_class: int | None = None,
+    *,
+    weights: Weights | None = None,
+    num_classes: int | None = None,
+    weights_backbone: Weights | None = None,
+    trainable_backbone_layers: int | None = None,
+    **options: Any,
+) -> FasterRCNN:
     """Faster R-CNN over a ResNet-50 with a feature pyramid, as torchvision's function of that name.
 
-    ``weights="COCO_V1"`` (or ``"DEFAULT"``) are torchvision's; other options are those of
-    :func:`fasterrcnn_resnet_fpn`, with ``backbone="resnet50"``.
+    ``weights="COCO_V1"`` (or ``"DEFAULT"``) are torchvision's; all options are those of
+    :func:`fasterrcnn_resnet_fpn`.
 
     >>> from oxidet.models.detection import fasterrcnn_resnet50_fpn
     >>> model = fasterrcnn_resnet50_fpn(weights="COCO_V1")                # doctest: +SKIP
     >>> model.predict("street.jpg")                                       # doctest: +SKIP
     """
-    return _Plan("fasterrcnn_resnet50_fpn", "resnet50", n_fg_class, options).build()
+    order = _Order("fasterrcnn_resnet50_fpn", "resnet50", weights, weights_backbone, options)
+    order.classes(n_fg_class, num_classes)
+    return order.build(trainable_backbone_layers)
 
 
-def fasterrcnn_resnet50_fpn_v2(n_fg_class: int | None = None, **options: Any) -> FasterRCNN:
+def fasterrcnn_resnet50_fpn_v2(
+    n_fg_class: int | None = None,
+    *,
+    weights: Weights | None = None,
+    num_classes: int | None = None,
+    weights_backbone: Weights | None = None,
+    trainable_backbone_layers: int | None = None,
+    **options: Any,
+) -> FasterRCNN:
     """The better trained successor of :func:`fasterrcnn_resnet50_fpn`, as torchvision's.
 
     There are batch norms in the pyramid and in the head, which begins with four convolutions, and a
@@ -54,11 +72,20 @@ def fasterrcnn_resnet50_fpn_v2(n_fg_class: int | None = None, **options: Any) ->
     >>> sum(parameter.numel() for parameter in model.parameters())
     43261278
     """
-    return _Plan("fasterrcnn_resnet50_fpn_v2", "resnet50", n_fg_class, options, v2=True).build()
+    order = _Order("fasterrcnn_resnet50_fpn_v2", "resnet50", weights, weights_backbone, options)
+    order.classes(n_fg_class, num_classes)
+    return order.build(trainable_backbone_layers)
 
 
 def fasterrcnn_resnet_fpn(
-    n_fg_class: int | None = None, backbone: str = "resnet18", **options: Any
+    n_fg_class: int | None = None,
+    backbone: str = "resnet18",
+    *,
+    weights: Weights | None = None,
+    num_classes: int | None = None,
+    weights_backbone: Weights | None = None,
+    trainable_backbone_layers: int | None = None,
+    **options: Any,
 ) -> FasterRCNN:
     """Faster R-CNN over a ResNet with a feature pyramid.
 
@@ -104,7 +131,9 @@ def fasterrcnn_resnet_fpn(
     """
     if backbone not in RESNETS:
         raise ValueError(f"backbone: expected one of {RESNETS}, got {backbone!r}")
-    return _Plan("fasterrcnn_resnet_fpn", backbone, n_fg_class, options).build()
+    order = _Order("fasterrcnn_resnet_fpn", backbone, weights, weights_backbone, options)
+    order.classes(n_fg_class, num_classes)
+    return order.build(trainable_backbone_layers)
 
 
 def faster_rcnn(
@@ -218,38 +247,40 @@ def freeze_batch_norms(network: nn.Module, eps: float | None = None) -> None:
                 module.add_module(name, frozen)
 
 
-class _Plan:
-    """The options of a detector over a ResNet, as they were given, and what follows from them."""
+class _Order:
+    """What was asked for in a detector over a ResNet, and what follows from it."""
 
     def __init__(
         self,
         model: str,
         backbone: str,
-        n_fg_class: int | None,
+        weights: Weights | None,
+        weights_backbone: Weights | None,
         options: dict[str, Any],
-        v2: bool = False,
     ) -> None:
-        self.model, self.backbone, self.v2 = model, backbone, v2
+        self.model, self.backbone = model, backbone
+        self.v2 = model.endswith("_v2")
+        self.weights, self.weights_backbone = weights, weights_backbone
         options = dict(options)
-        self.weights: Weights | None = options.pop("weights", None)
         self.new_classifier: bool = options.pop("new_classifier", False)
-        self.weights_backbone: Weights | None = options.pop("weights_backbone", None)
-        self.trainable: int | None = options.pop("trainable_backbone_layers", None)
         self.norm_layer: Norm = options.pop("norm_layer", None)
         self.norm_eps: float | None = options.pop("norm_eps", None)
         self.anchor_sizes = options.pop("anchor_sizes", ANCHOR_SIZES)
         self.aspect_ratios = options.pop("aspect_ratios", None)
         self.class_names: Sequence[str] | None = options.pop("class_names", None)
-        self.num_classes = _count(n_fg_class, options.pop("num_classes", None), self.class_names)
+        self.num_classes: int | None = None
         self.options = options
 
-    def build(self) -> FasterRCNN:
+    def classes(self, n_fg_class: int | None, num_classes: int | None) -> None:
+        """How many classes were asked for."""
+        self.num_classes = _count(n_fg_class, num_classes, self.class_names)
+
+    def build(self, trainable: int | None) -> FasterRCNN:
         """The detector, with its weights."""
         if self.new_classifier and self.weights is None:
             raise ValueError("new_classifier: expected together with weights")
         state = None if self.weights is None else self._read(self.weights)
         trained = state is not None or self.weights_backbone is not None
-        trainable = self.trainable
         if trainable is None:
             trainable = 3 if trained else len(STAGES)
         if self.norm_layer is None:

@@ -22,6 +22,7 @@ from oxidet.models.detection.builders import (
     fasterrcnn_resnet_fpn,
 )
 from oxidet.models.detection.detector import Detector
+from oxidet.models.detection.recognition import recognise_torchvision
 from oxidet.simple_faster_rcnn.checkpoints import (
     describe,
     fit_classifier,
@@ -33,6 +34,8 @@ from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet, faster_rcnn_res
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
+# Those whose builders read files of torchvision, and know what goes with them.
+TORCHVISION = ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet_fpn")
 # Of simple-faster-rcnn's structure: a row for each class, background included.
 CLASSES = "head.score.weight"
 
@@ -97,8 +100,9 @@ def load_detector(
     """A detector with the weights of a file, in evaluation mode.
 
     A file of :func:`save_detector` says what it is. So do, by the names in them, checkpoints of
-    Faster R-CNN over VGG-16 from simple-faster-rcnn (``.pth``) and from chainercv (``.npz``), and
-    what ``FasterRCNNTrainer.save`` writes. Other weights, which fit a network but do not tell it,
+    torchvision's Faster R-CNN over a ResNet with a feature pyramid, of Faster R-CNN over VGG-16
+    from simple-faster-rcnn (``.pth``) and from chainercv (``.npz``), and what
+    ``FasterRCNNTrainer.save`` writes. Other weights, which fit a network but do not tell it,
     need its name.
 
     Parameters
@@ -125,6 +129,8 @@ def load_detector(
     state: Mapping[str, Any] = checkpoint.state_dict
     if model is None and checkpoint.recipe is not None:
         detector = _from_recipe(checkpoint.recipe, path, options)
+    elif (known := _torchvision(state, model)) is not None:
+        return build_detector(**{**known, **options}, weights=os.fspath(path)).eval()
     else:
         found = recognise(checkpoint, options.get("flavour"), options.get("use_drop"))
         if model is None and found is None:
@@ -141,6 +147,13 @@ def load_detector(
         detector = build_detector(model, **options)
     detector.load_state_dict(fit_classifier(state, detector.state_dict()))
     return detector.eval()
+
+
+def _torchvision(state: Mapping[str, Any], model: str | None) -> dict[str, Any] | None:
+    """What to call the builder of a detector of torchvision's with; None for another."""
+    if model is None:
+        return recognise_torchvision(state)
+    return {"model": model} if model in TORCHVISION else None
 
 
 def _from_recipe(

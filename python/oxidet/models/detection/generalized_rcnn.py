@@ -158,7 +158,15 @@ class GeneralizedRCNN(Detector):
         targets = _arrays.listed(targets, "targets", "dicts")
         if len(targets) != len(images):
             raise ValueError(f"targets: expected {len(images)}, one per image, got {len(targets)}")
-        checked = [_checked(target, f"targets[{i}]") for i, target in enumerate(targets)]
+        checked = []
+        for i, target in enumerate(targets):
+            if not isinstance(target, Mapping):
+                raise TypeError(f"targets[{i}]: expected a dict, got {type(target).__name__}")
+            for key in ("boxes", "labels"):
+                if key not in target:
+                    raise ValueError(f"targets[{i}]: expected boxes and labels, got no {key!r}")
+            names = f"targets[{i}]['boxes']", f"targets[{i}]['labels']"
+            checked.append(self._checked(target["boxes"], target["labels"], names, 1))
         batch, scaled = self.transform(images, checked, rng=rng)
         return self._losses(batch, scaled, rng)
 
@@ -202,6 +210,28 @@ class GeneralizedRCNN(Detector):
             **self.roi_heads.losses(levels, region_sample, batch.image_sizes),
             **self.rpn.losses(logits, deltas, anchor_sample),
         }
+
+    def _checked(
+        self, boxes: Any, labels: Any, names: tuple[str, str], first: int
+    ) -> dict[str, Any]:
+        """Boxes as float32 (R, 4), and labels as int64 (R,) from 1, which were from ``first``."""
+        boxes = _arrays.as_array(boxes, names[0])
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{names[0]}: expected shape (R, 4), got {boxes.shape}")
+        if boxes.dtype.kind != "f":
+            raise TypeError(f"{names[0]}: expected floats, got dtype {boxes.dtype}")
+        _check_areas(boxes, names[0])
+        labels = _arrays.numbers(labels, names[1], len(boxes))
+        if labels.dtype != np.int64:
+            raise TypeError(f"{names[1]}: expected int64, got dtype {labels.dtype}")
+        last = self.num_classes - 2 + first
+        wrong = (labels < first) | (labels > last)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                f"{names[1]}: expected {first} to {last}, got {labels[row]} in row {row}"
+            )
+        return {"boxes": _arrays.as_float32(boxes, names[0]), "labels": labels + (1 - first)}
 
     # --- as a Detector
 
@@ -249,7 +279,8 @@ class GeneralizedRCNN(Detector):
         batch = self.transform.batch(arrays, sizes, 1 / FULL)
         targets = []
         for i, (found, known) in enumerate(zip(boxes, labels, strict=True)):
-            target = _checked({"boxes": found, "labels": np.asarray(known, np.int64) + 1}, str(i))
+            names = f"boxes[{i}]", f"labels[{i}]"
+            target = self._checked(found, np.asarray(known, np.int64), names, 0)
             scaled = resize_boxes(target["boxes"], arrays[i].shape[1:], sizes[i])
             targets.append({**target, "boxes": scaled})
         return self._losses(batch, targets, rng)
@@ -260,31 +291,6 @@ def _image(image: Any, argument: str) -> F32:
     if len(array) != 3 or 0 in array.shape:
         raise ValueError(f"{argument}: expected 3 channels of a pixel or more, got {array.shape}")
     return array
-
-
-def _checked(target: Mapping[str, Any], argument: str) -> dict[str, Any]:
-    """Boxes as float32 (R, 4), and labels as int64 (R,) from 1."""
-    if not isinstance(target, Mapping):
-        raise TypeError(f"{argument}: expected a dict, got {type(target).__name__}")
-    for key in ("boxes", "labels"):
-        if key not in target:
-            raise ValueError(f"{argument}: expected boxes and labels, got no {key!r}")
-    boxes = _arrays.as_array(target["boxes"], f"{argument}['boxes']")
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{argument}['boxes']: expected shape (R, 4), got {boxes.shape}")
-    if boxes.dtype.kind != "f":
-        raise TypeError(f"{argument}['boxes']: expected floats, got dtype {boxes.dtype}")
-    _check_areas(boxes, f"{argument}['boxes']")
-    labels = _arrays.numbers(target["labels"], f"{argument}['labels']", len(boxes))
-    if labels.dtype != np.int64:
-        raise TypeError(f"{argument}['labels']: expected int64, got dtype {labels.dtype}")
-    if len(labels) and labels.min() < 1:
-        row = int(np.argmax(labels < 1))
-        raise ValueError(
-            f"{argument}['labels']: expected at least 1 (0 is background), got {labels[row]} in "
-            f"row {row}"
-        )
-    return {**target, "boxes": _arrays.as_float32(boxes, "boxes"), "labels": labels}
 
 
 def _check_areas(boxes: F32, argument: str) -> None:
