@@ -221,20 +221,20 @@ def test_sizes_of_training() -> None:
     seen: list[Any] = []
     batch = model.transform.batch
 
-    def record(arrays: Any, sizes: Sequence[Any], scale: float = 1.0) -> Any:
-        seen.append([min(size) for size in sizes])
-        return batch(arrays, sizes, scale)
+    def record(arrays: Any, sizes: Sequence[Any], unit: float = 1.0) -> Any:
+        seen.extend(min(size) for size in sizes)
+        return batch(arrays, sizes, unit)
 
     object.__setattr__(model.transform, "batch", record)
     square = images((50, 50)) * 12
     model(square, targets(*[1] * 12), rng=np.random.RandomState(0))
-    assert set(seen.pop()) == {32, 64}
+    assert set(seen) == {32, 64}
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     rng = np.random.RandomState(0)
     model.training_losses(square[:1], boxes, labels, rng=rng, min_size=48)
-    assert seen.pop() == [48]
+    assert seen.pop() == 48
     model.eval()(square[:1])
-    assert seen.pop() == [64]
+    assert seen.pop() == 64
 
 
 def test_labels_that_are_no_numbers_of_classes_and_other_bad_targets() -> None:

@@ -17,7 +17,7 @@ from oxidet.models.detection.roi_heads import RoIHeads
 from oxidet.models.detection.rpn import RegionProposalNetwork, named_maps
 from oxidet.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 
-FULL = 255.0  # brightness of white in the images of a Detector; 1 in those of torchvision
+WHITE = 255.0  # in the images of a Detector; 1 in those of torchvision
 
 
 class GeneralizedRCNN(Detector):
@@ -257,7 +257,7 @@ class GeneralizedRCNN(Detector):
         with nn.evaluating(self), nn.no_grad():
             for members in groups.values():
                 batch = self.transform.batch(
-                    [arrays[i] for i in members], [sizes[i] for i in members], 1 / FULL
+                    [arrays[i] for i in members], [sizes[i] for i in members], WHITE
                 )
                 for i, found in zip(members, self._detect(batch, score, nms), strict=True):
                     boxes = resize_boxes(found["boxes"], sizes[i], arrays[i].shape[1:])
@@ -276,7 +276,7 @@ class GeneralizedRCNN(Detector):
         """See :meth:`Detector.training_losses`; losses are named as in :meth:`forward`."""
         arrays = [_image(image, f"images[{i}]") for i, image in enumerate(images)]
         sizes = [self.transform.training_size(array.shape[1:], rng, min_size) for array in arrays]
-        batch = self.transform.batch(arrays, sizes, 1 / FULL)
+        batch = self.transform.batch(arrays, sizes, WHITE)
         targets = []
         for i, (found, known) in enumerate(zip(boxes, labels, strict=True)):
             names = f"boxes[{i}]", f"labels[{i}]"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from oxidet import _arrays, nn
 from oxidet._arrays import F32
 from oxidet.detection._sampling import Rng
-from oxidet.models.detection import _kernels, _steps
+from oxidet.models.detection import _kernels
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
 from oxidet.models.detection.matcher import Matcher
@@ -216,9 +216,8 @@ class RoIHeads(nn.Module):
 
     def match(self, boxes: F32, regions: F32) -> I64:
         """For each region the index of its object, or one of the matcher's negative numbers."""
-        if len(boxes) == 0 or len(regions) == 0:
-            return np.full(len(regions), Matcher.BELOW_LOW_THRESHOLD, np.int64)
-        return _steps.match(boxes, regions, self.proposal_matcher)
+        matcher = self.proposal_matcher
+        return _kernels.match_boxes(boxes, regions, matcher.high_threshold, matcher.low_threshold)
 
     def losses(
         self,

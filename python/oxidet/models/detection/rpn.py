@@ -15,7 +15,7 @@ import numpy as np
 from oxidet import nn
 from oxidet._arrays import F32, integer
 from oxidet.detection._sampling import Rng
-from oxidet.models.detection import _kernels, _steps
+from oxidet.models.detection import _kernels
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
@@ -239,9 +239,10 @@ class RegionProposalNetwork(nn.Module):
 
     def match(self, boxes: F32, anchors: F32) -> Any:
         """For each anchor the index of its object, or one of the matcher's negative numbers."""
-        if len(boxes) == 0:
-            return np.full(len(anchors), Matcher.BELOW_LOW_THRESHOLD)
-        return _steps.match(boxes, anchors, self.proposal_matcher)
+        matcher = self.proposal_matcher
+        return _kernels.match_boxes(
+            boxes, anchors, matcher.high_threshold, matcher.low_threshold, True
+        )
 
     def losses(
         self, logits: Sequence[Any], deltas: Sequence[Any], sample: AnchorSample

@@ -11,7 +11,7 @@ import numpy as np
 from oxidet import _arrays, nn
 from oxidet._arrays import F32
 from oxidet.detection._sampling import Rng
-from oxidet.models.detection import _steps
+from oxidet.models.detection import _kernels
 from oxidet.models.detection.image_list import ImageList
 
 Size = tuple[int, int]
@@ -134,11 +134,11 @@ class GeneralizedRCNNTransform(nn.Module):
             scaled.append({**target, "boxes": boxes})
         return batch, scaled
 
-    def batch(self, images: Sequence[F32], sizes: Sequence[Size], scale: float = 1.0) -> ImageList:
-        """Images (C, H, W), multiplied by ``scale``, as a batch in which they have these sizes."""
-        mean = np.array(self.image_mean) / scale
-        std = np.array(self.image_std) / scale
-        tensors = _steps.batch_images(images, mean, std, sizes, self.padded_size(sizes))
+    def batch(self, images: Sequence[F32], sizes: Sequence[Size], unit: float = 1.0) -> ImageList:
+        """Images (C, H, W) with white at ``unit``, as a batch in which they have these sizes."""
+        tensors = _kernels.batch_images(
+            images, sizes, self.image_mean, self.image_std, self.size_divisible, unit=unit
+        )
         return ImageList(tensors, list(sizes))
 
     def padded_size(self, sizes: Sequence[Size]) -> Size:
