@@ -306,6 +306,7 @@ def test_the_same_classes_keep_their_order_and_predictor(
     ("model", "classifier"),
     [
         ("faster_rcnn_resnet", "resnet50"),
+        pytest.param("faster_rcnn_resnet101", "resnet101", marks=pytest.mark.slow),
         pytest.param("faster_rcnn_vgg16", "vgg16", marks=pytest.mark.slow),
     ],
 )

@@ -47,21 +47,23 @@ MAX_GRAD_NORM = 10.0
 WARMUP_STEPS = 300
 FINAL = "final.npz"  # what takes the place of BEST without validation
 
-WITH_BACKBONE = ("fasterrcnn_resnet_fpn", "faster_rcnn")
+WITH_BACKBONE = ("fasterrcnn_resnet_fpn", "faster_rcnn", "faster_rcnn_resnet")
 PREDICTOR = "roi_heads.box_predictor.cls_score.weight"
 
 # Where the detectors keep what torchvision's classifiers call otherwise.
+_RESNET = {
+    **{f"{part}.": f"extractor.{part}." for part in ("conv1", "bn1")},
+    **{f"layer{stage}.": f"extractor.layer{stage}." for stage in (1, 2, 3)},
+    "layer4.": "head.classifier.layer4.",
+}
 FROM_CLASSIFIER = {
     "faster_rcnn_vgg16": {
         "features.": "extractor.",
         "classifier.0.": "head.classifier.0.",
         "classifier.3.": "head.classifier.2.",
     },
-    "faster_rcnn_resnet": {
-        **{f"{part}.": f"extractor.{part}." for part in ("conv1", "bn1")},
-        **{f"layer{stage}.": f"extractor.layer{stage}." for stage in (1, 2, 3)},
-        "layer4.": "head.classifier.layer4.",
-    },
+    "faster_rcnn_resnet": _RESNET,
+    "faster_rcnn_resnet101": _RESNET,
 }
 # The layers that tell classes apart, by the beginnings of their names.
 PREDICTORS = ("head.cls_loc.", "head.score.", "roi_heads.box_predictor.")
@@ -144,7 +146,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Network under fasterrcnn_resnet_fpn (default resnet18) or faster_rcnn.",
+            help="Network under fasterrcnn_resnet_fpn (default resnet18), faster_rcnn or "
+            "faster_rcnn_resnet.",
         ),
     ] = None,
     weights: Annotated[
