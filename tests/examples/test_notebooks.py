@@ -18,6 +18,7 @@ nbclient = pytest.importorskip("nbclient")
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NEEDS = {
+    "alternating_training": ["sklearn", "matplotlib"],
     "degradation": ["sklearn", "matplotlib"],
     "convolution_explained": ["matplotlib", "PIL", "sklearn"],
     "replacing_utilities": ["torch", "torchvision", "matplotlib"],
