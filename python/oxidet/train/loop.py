@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from oxidet import _random, nn
+from oxidet import _random, nn, weights
 from oxidet._arrays import choice, integer
 from oxidet._text import printable
 from oxidet.data import DataLoader, ItemError
@@ -134,6 +134,10 @@ class TrainingLoop(ABC):
         Epochs between evaluations; the last epoch always has one.
     early_stop
         End the run after so many evaluations in a row that did not better the best; None to go on.
+    reload_best
+        Epochs (from 1) after which training goes on from the best weights so far, the optimiser's
+        memory as it is. simple-faster-rcnn's schedule is ``reload_best=[10]`` with
+        ``schedule="step"`` at the same epoch.
     checkpoint_every
         Steps between checkpoints inside an epoch (None: none). Every epoch ends with one.
     log_every
@@ -202,6 +206,7 @@ class TrainingLoop(ABC):
         seed: int = 0,
         evaluate_every: int = 1,
         early_stop: int | None = None,
+        reload_best: Sequence[int] = (),
         checkpoint_every: int | None = 500,
         log_every: int = 1,
         on_error: Literal["raise", "skip"] = "raise",
@@ -231,6 +236,8 @@ class TrainingLoop(ABC):
             raise ValueError("validation: expected at least one item, or None, got none")
         if early_stop is not None and validation is None:
             raise ValueError("early_stop: expected validation data to stop by, got none")
+        if reload_best and validation is None:
+            raise ValueError("reload_best: expected validation data to choose by, got none")
         self._new_problems: deque[str] = deque()
         self.loader = DataLoader(
             dataset,
@@ -277,6 +284,7 @@ class TrainingLoop(ABC):
             "freeze": [freeze] if isinstance(freeze, str) else list(freeze),
             "freeze_batch_norm": freeze_batch_norm,
             "on_error": on_error,
+            "reload_best": sorted(reload_best),
             **optimizer_settings(self.optimizer),
         }
         self.schedule = make_schedule(
@@ -305,6 +313,7 @@ class TrainingLoop(ABC):
         self.average = None if ema is None else AveragedModel(model, ema)
         self.evaluate_every = evaluate_every
         self.early_stop = early_stop
+        self.reload_best = frozenset(integer(epoch, "reload_best", 1) for epoch in reload_best)
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
         self.on_error = on_error
@@ -507,6 +516,8 @@ class TrainingLoop(ABC):
                 self._take_score(score)
             self.epoch += 1
             self.batch = 0
+            if self.epoch in self.reload_best and self.best is not None:
+                self.model.load_state_dict(weights.load(self.out / BEST))
             self.save()
             if self.stopped_early and self.epoch < self.epochs:
                 self._progress.note(
