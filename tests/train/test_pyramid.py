@@ -49,9 +49,7 @@ def start(out: Path, seed: int = 0, **options: Any) -> Trainer:
         warmup=1,
         checkpoint_every=1,
         multi_scale=(56, 64),
-        augment=Compose(
-            [RandomFlip(0.5, 0.5), ScaleJitter((0.8, 1.2)), RandomPhotometricDistort()]
-        ),
+        augment=augment,
         quiet=True,
         **options,
     )
