@@ -176,6 +176,11 @@ impl<'a> RowsMut<'a> {
         unsafe { std::slice::from_raw_parts(self.data.add(index * self.stride), self.channels) }
     }
 
+    /// Calls `write` with the number and the values of each row.
+    pub fn for_each_row(mut self, mut write: impl FnMut(usize, &mut [f32])) {
+        (0..self.count).for_each(|index| write(index, self.row_mut(index)));
+    }
+
     /// The same rows, borrowed for a shorter time.
     pub fn reborrow(&mut self) -> RowsMut<'_> {
         RowsMut { owner: PhantomData, ..*self }

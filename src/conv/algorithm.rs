@@ -23,6 +23,11 @@ const TRANSFORMS: f64 = 8.0;
 /// Floats of weights per nanosecond, from memory. A network's weights do not fit a cache together,
 /// so that a layer finds its own there only in a benchmark of one layer.
 const WEIGHTS: f64 = 10.0;
+/// Passes of packed weights through memory where a call packs them: written, which reads what was
+/// there, and read.
+const PACKING: f64 = 3.0;
+/// Sums of fewer channels do not fill the tiles of a product.
+const NARROW: usize = 16;
 /// Nanoseconds that a second pass over the image costs, beyond its bytes.
 const PASS: f64 = 5_000.0;
 
@@ -76,7 +81,32 @@ impl Algorithm {
         if options.precision == Precision::Direct || rounded {
             return Algorithm::Direct;
         }
-        let cheaper = |a: &Algorithm, b: &Algorithm| a.cost(conv).total_cmp(&b.cost(conv));
+        let image = Conv2d { batch: 1, ..*conv };
+        Self::cheapest(conv, |algorithm| algorithm.cost(&image, 1.0))
+    }
+
+    /// The one to use for one call on a batch, which has to pack the weights as well.
+    pub fn for_one_call(conv: &Conv2d, precision: Precision) -> Algorithm {
+        if grouped::applies(conv) {
+            return Algorithm::Grouped;
+        }
+        match precision {
+            Precision::Direct => Algorithm::Direct,
+            _ => Self::cheapest(conv, |algorithm| algorithm.cost(conv, PACKING)),
+        }
+    }
+
+    /// The one to use for the gradient of the weights.
+    pub fn of_weight_gradient(conv: &Conv2d, precision: Precision) -> Algorithm {
+        let narrow = conv.in_channels.min(conv.out_channels) < NARROW;
+        if precision == Precision::Direct || narrow || !winograd::applies(conv) {
+            return Algorithm::Direct;
+        }
+        Self::cheapest(conv, |algorithm| algorithm.cost(conv, 1.0))
+    }
+
+    fn cheapest(conv: &Conv2d, cost: impl Fn(Algorithm) -> f64) -> Algorithm {
+        let cheaper = |a: &Algorithm, b: &Algorithm| cost(*a).total_cmp(&cost(*b));
         Self::candidates(conv).into_iter().min_by(cheaper).unwrap_or(Algorithm::Direct)
     }
 
@@ -86,20 +116,20 @@ impl Algorithm {
         if few { options.storage } else { Storage::F32 }
     }
 
-    /// Estimated nanoseconds for one image on two cores.
-    fn cost(self, conv: &Conv2d) -> f64 {
+    /// Estimated nanoseconds on two cores, weights going through memory `passes` times.
+    fn cost(self, conv: &Conv2d, passes: f64) -> f64 {
         let (c, o) = (conv.in_channels as f64, conv.out_channels as f64);
         match self {
             Algorithm::Direct | Algorithm::Grouped => {
-                let macs = Conv2d { batch: 1, ..*conv }.macs() as f64;
-                macs / PRODUCTS + conv.weight_len() as f64 / WEIGHTS
+                conv.macs() as f64 / PRODUCTS + passes * conv.weight_len() as f64 / WEIGHTS
             }
             Algorithm::Winograd(size) => {
                 let (rows, cols) = size.tiles(conv.output);
-                let (tiles, positions) = ((rows * cols) as f64, size.positions() as f64);
+                let tiles = (conv.batch * rows * cols) as f64;
+                let positions = size.positions() as f64;
                 let products = tiles * positions * c * o / PRODUCTS;
                 let transforms = tiles * positions * (c + o) / TRANSFORMS + PASS;
-                products + transforms + positions * c * o / WEIGHTS
+                products + transforms + passes * positions * c * o / WEIGHTS
             }
         }
     }

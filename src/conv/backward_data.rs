@@ -14,17 +14,17 @@
 //! So this file only finds the phases and turns the weights around; the forward pass does the rest.
 
 use super::backward_depthwise;
-use super::forward::forward_into;
+use super::forward::forward_from;
 use super::geometry::{Axis, Conv2d, Padding};
 use super::prepared::{Epilogue, Precision};
+use crate::gemm::{Source, transpose};
+use crate::isa::Isa;
 use crate::memory::Scratch;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
 /// Floats of a task that copies.
 const LINES: usize = 64 * 1024;
-/// Side of the square blocks in which weights are transposed.
-const BLOCK: usize = 16;
 
 /// Gradient of the input from the gradient of the output, both channels-last.
 pub fn backward_data(
@@ -151,10 +151,44 @@ fn gradient(
         groups: conv.groups,
         output: (row.count, col.count),
     };
-    let weight = turned(conv, (row, col), weight);
+    let taps: Vec<usize> =
+        row.taps.iter().flat_map(|u| col.taps.iter().map(move |v| u * conv.kernel.1 + v)).collect();
+    let source = |k: usize, c: usize, rows: RowsMut<'_>| turn(conv, &taps, weight, (k, c), rows);
     let grad_output = Rows::dense(grad_output, conv.out_channels);
     let to = RowsMut::dense(to, conv.in_channels);
-    forward_into(&around, grad_output, &weight, None, Epilogue::NONE, precision, to);
+    let weight = (weight, &source as &Source<'_>);
+    forward_from(&around, grad_output, weight, None, Epilogue::NONE, precision, to);
+}
+
+/// The weights of the convolution that leads back, which has the given taps, `O / groups` input
+/// channels a group and C output channels: terms `first..` of the channels `channel..`.
+fn turn(
+    conv: &Conv2d,
+    taps: &[usize],
+    weight: &[f32],
+    (first, mut channel): (usize, usize),
+    mut rows: RowsMut<'_>,
+) {
+    let (isa, out) = (Isa::active(), conv.out_channels);
+    let (group_in, group_out) = (conv.group_in(), conv.group_out());
+    // One group after the other, and in it one tap.
+    while rows.channels() > 0 {
+        let (group, c) = (channel / group_in, channel % group_in);
+        let (mut part, rest) = {
+            let count = rows.channels().min(group_in - c);
+            rows.split_columns(count)
+        };
+        let (mut term, count) = (first, part.channels());
+        while part.count() > 0 {
+            let (tap, o) = (taps[term / group_out], term % group_out);
+            let terms = part.count().min(group_out - o);
+            let (to, below) = part.split_rows(terms);
+            let from = &weight[(tap * group_in + c) * out + group * group_out + o..];
+            transpose(isa, Rows::new(from, count, terms, out), to);
+            (part, term) = (below, term + terms);
+        }
+        (rows, channel) = (rest, channel + count);
+    }
 }
 
 /// The part of `read` that exists among `len` rows.
@@ -185,46 +219,6 @@ fn crop(
     cropped
 }
 
-/// The weights `(taps, taps, O / groups, C)` of the convolution that leads back.
-fn turned(conv: &Conv2d, (row, col): (&Phase, &Phase), weight: &[f32]) -> Vec<f32> {
-    let (group_in, group_out) = (conv.group_in(), conv.group_out());
-    let len = group_in * conv.out_channels;
-    let mut turned = vec![0.0; row.taps.len() * col.taps.len() * len];
-    parallel::assemble(|| {
-        parallel::for_each_chunk(&mut turned, len.max(1), |index, to| {
-            let (u, v) = (row.taps[index / col.taps.len()], col.taps[index % col.taps.len()]);
-            let from = &weight[(u * conv.kernel.1 + v) * len..][..len];
-            for group in 0..conv.groups {
-                transpose(
-                    (&from[group * group_out..], conv.out_channels),
-                    (&mut to[group * group_in..], conv.in_channels),
-                    (group_in, group_out),
-                );
-            }
-        });
-    });
-    turned
-}
-
-/// `to[j][i] = from[i][j]` for `rows` rows of `from`; each matrix comes with the length of its rows.
-fn transpose(
-    (from, from_stride): (&[f32], usize),
-    (to, to_stride): (&mut [f32], usize),
-    (rows, cols): (usize, usize),
-) {
-    for i in (0..rows).step_by(BLOCK) {
-        for j in (0..cols).step_by(BLOCK) {
-            let width = BLOCK.min(rows - i);
-            for j in j..(j + BLOCK).min(cols) {
-                let line = &mut to[j * to_stride + i..][..width];
-                for (value, i) in line.iter_mut().zip(i..) {
-                    *value = from[i * from_stride + j];
-                }
-            }
-        }
-    }
-}
-
 /// Writes the gradient of two phases to their places.
 fn spread(conv: &Conv2d, (row, col): (&Phase, &Phase), part: &[f32], grad_input: &mut [f32]) {
     let channels = conv.in_channels;
@@ -247,7 +241,7 @@ fn spread(conv: &Conv2d, (row, col): (&Phase, &Phase), part: &[f32], grad_input:
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::{self, cases, close, values};
+    use super::super::reference::{self, cases, close, values, winograd_cases};
     use super::*;
 
     #[test]
@@ -277,6 +271,26 @@ mod tests {
             let expected = reference::backward_data(&conv, &grad, &weight);
             let got = backward_data(&conv, &grad, &weight, Precision::Direct);
             assert!(close(&got, &expected, 1e-5), "{conv:?}");
+        }
+    }
+
+    #[test]
+    fn in_either_precision_and_with_any_number_of_threads() {
+        for conv in cases().into_iter().chain(winograd_cases()) {
+            let grad = values(conv.output_len(), 1);
+            let weight = values(conv.weight_len(), 2);
+            let expected = reference::backward_data(&conv, &grad, &weight);
+            for precision in [Precision::Direct, Precision::Winograd] {
+                let run = |threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    pool.unwrap().install(|| backward_data(&conv, &grad, &weight, precision))
+                };
+                let one = run(1);
+                assert!(close(&one, &expected, 5e-5), "{precision:?} {conv:?}");
+                for threads in [2, 3, 8] {
+                    assert!(one == run(threads), "{threads} threads, {precision:?} {conv:?}");
+                }
+            }
         }
     }
 }

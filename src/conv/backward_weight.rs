@@ -17,10 +17,12 @@
 //! Shares have sums of their own, which are added in their order. Their number follows from the
 //! geometry, so no bit depends on the number of threads.
 
+use super::algorithm::Algorithm;
 use super::backward_depthwise;
 use super::geometry::{Axis, Conv2d, Padding};
 use super::prepared::Precision;
-use crate::gemm::{PackedRows, Pixels, add_product};
+use super::winograd::weight_gradient;
+use crate::gemm::{MatRef, PackedRows, Pixels, add_product, multiply_once, transpose};
 use crate::isa::Isa;
 use crate::memory::Scratch;
 use crate::parallel;
@@ -35,6 +37,10 @@ const CHANNELS: usize = 128;
 const TASKS: usize = 16;
 /// Floats of the sums of all shares together: 4 MiB.
 const SHARES: usize = 1 << 20;
+/// Weights of a 1 x 1 kernel whose sums make enough tasks without shares of the pixels.
+const MANY_WEIGHTS: usize = 1 << 19;
+/// Output channels of a group that fill a tile of the product.
+const WIDE: usize = 32;
 /// Fewer channels than this are taken together with those of the neighbouring taps.
 const FEW_CHANNELS: usize = 8;
 
@@ -55,7 +61,7 @@ pub fn backward_weight_into(
     conv: &Conv2d,
     input: &[f32],
     grad_output: &[f32],
-    _precision: Precision,
+    precision: Precision,
     grad_weight: &mut [f32],
 ) {
     conv.assert_lengths(input.len(), grad_weight.len(), grad_output.len());
@@ -66,6 +72,22 @@ pub fn backward_weight_into(
         if backward_depthwise::applies(conv) {
             return backward_depthwise::weight(conv, input, grad_output, grad_weight);
         }
+        if let Algorithm::Winograd(size) = Algorithm::of_weight_gradient(conv, precision) {
+            let (isa, factors) = (Isa::active(), (input, grad_output));
+            // Infinity and NaN belong to some taps only, which direct sums tell.
+            if weight_gradient(conv, size, isa, factors, grad_weight) {
+                return;
+            }
+        }
+        if conv.groups > 1 && conv.group_out() < WIDE {
+            return of_merged_groups(conv, input, grad_output, grad_weight);
+        }
+        if conv.is_pointwise() && conv.groups == 1 && conv.weight_len() >= MANY_WEIGHTS {
+            return of_pixels(conv, input, grad_output, grad_weight);
+        }
+        if conv.is_pointwise() && conv.groups == 1 && conv.out_channels > 2 * conv.in_channels {
+            return turned(conv, input, grad_output, grad_weight);
+        }
         if conv.in_channels < FEW_CHANNELS && conv.groups == 1 && conv.dilation.1 == 1 {
             let padded = pad(conv, input);
             Sum::of_kernel_rows(conv, &padded, grad_output).run(grad_weight);
@@ -73,6 +95,52 @@ pub fn backward_weight_into(
             Sum::of_taps(conv, input, grad_output).run(grad_weight);
         }
     });
+}
+
+/// The gradient of a 1 x 1 kernel of so many weights that there is a task for each block of them.
+fn of_pixels(conv: &Conv2d, input: &[f32], grad_output: &[f32], grad_weight: &mut [f32]) {
+    let (pixels, channels, out) = (conv.output_pixels(), conv.in_channels, conv.out_channels);
+    let lhs = MatRef::new(input, pixels, channels, channels).t();
+    let source = |pixel: usize, o: usize, mut rows: RowsMut<'_>| {
+        let from = Rows::new(&grad_output[pixel * out + o..], rows.count(), rows.channels(), out);
+        (0..rows.count()).for_each(|i| rows.row_mut(i).copy_from_slice(from.row(i)));
+    };
+    multiply_once(Isa::active(), lhs, &source, RowsMut::dense(grad_weight, out));
+}
+
+/// The gradient of a 1 x 1 kernel with many more output channels than input channels: the roles of
+/// input and gradient exchanged, so that the smaller one is packed.
+fn turned(conv: &Conv2d, input: &[f32], grad_output: &[f32], grad_weight: &mut [f32]) {
+    let (channels, out) = (conv.in_channels, conv.out_channels);
+    let exchanged = Conv2d { in_channels: out, out_channels: channels, ..*conv };
+    let mut turned = Scratch::new(grad_weight.len());
+    Sum::of_taps(&exchanged, grad_output, input).run(&mut turned);
+    let tiling = Tiling { group: usize::MAX, rows: CHANNELS, channels: CHANNELS };
+    RowsMut::dense(grad_weight, out).for_each_tile(tiling, |tile| {
+        let from = Rows::dense(&turned, channels);
+        let from = from.rows(tile.first_channel, tile.rows.channels());
+        let from = from.columns(tile.first_row, tile.rows.count());
+        transpose(Isa::active(), from, tile.rows);
+    });
+}
+
+/// The gradient of a convolution of few channels a group, as that of one of fewer and wider groups:
+/// products of channels that do not belong together are dropped, but tiles are filled.
+fn of_merged_groups(conv: &Conv2d, input: &[f32], grad_output: &[f32], grad_weight: &mut [f32]) {
+    let (group_in, group_out) = (conv.group_in(), conv.group_out());
+    let fitting = |m: &usize| conv.groups.is_multiple_of(*m) && m * group_out <= WIDE;
+    let merged = (1..=conv.groups).rev().find(fitting).unwrap_or(1);
+    let wider = Conv2d { groups: conv.groups / merged, ..*conv };
+    let mut sums = Scratch::new(wider.weight_len());
+    Sum::of_taps(&wider, input, grad_output).run(&mut sums);
+    let out = conv.out_channels;
+    for (index, row) in grad_weight.chunks_exact_mut(out).enumerate() {
+        let (tap, c) = (index / group_in, index % group_in);
+        for (group, to) in row.chunks_exact_mut(group_out).enumerate() {
+            let from = tap * wider.group_in() + group % merged * group_in + c;
+            to.copy_from_slice(&sums[from * out + group * group_out..][..group_out]);
+        }
+    }
 }
 
 /// The images with their padding, dense.
@@ -318,6 +386,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fewer_multiplications_agree_with_the_naive_sum() {
+        let one = Padding::symmetric(1, 1);
+        for (x, out) in [((2, 29, 30, 64), 48), ((3, 17, 18, 33), 70)] {
+            let conv = Conv2d::new(x, (3, 3, x.3, out), (1, 1), one, (1, 1), 1).unwrap();
+            let fast = Algorithm::of_weight_gradient(&conv, Precision::Winograd);
+            assert!(matches!(fast, Algorithm::Winograd(_)), "{conv:?}");
+            let mut input = values(conv.input_len(), 1);
+            let grad = values(conv.output_len(), 2);
+            let (expected, _) = reference::backward_weight(&conv, &input, &grad);
+            let got = backward_weight(&conv, &input, &grad, Precision::Winograd);
+            assert!(close(&got, &expected, 5e-5), "{conv:?}");
+            // In a corner only some taps see it.
+            input[0] = f32::INFINITY;
+            let (expected, _) = reference::backward_weight(&conv, &input, &grad);
+            let got = backward_weight(&conv, &input, &grad, Precision::Winograd);
+            assert!(got.iter().any(|x| x.is_finite()));
+            assert!(got.iter().zip(&expected).all(|(a, b)| a.is_finite() == b.is_finite()));
+        }
+    }
+
     /// Many pixels: several shares and blocks, which end inside an image and at a ragged end; taps one
     /// by one, kernel rows at once, pixels without lines, groups.
     fn many_pixels() -> Vec<Conv2d> {
@@ -329,6 +418,12 @@ mod tests {
             conv((2, 97, 96, 3), (7, 7, 3, 17), 2, 3, 1),
             conv((3, 41, 43, 16), (1, 1, 16, 140), 1, 0, 1),
             conv((2, 50, 47, 12), (3, 3, 6, 8), 1, 1, 2),
+            // More output channels than twice the input's; groups merged, some and all of them.
+            conv((2, 41, 43, 9), (1, 1, 9, 140), 1, 0, 1),
+            conv((1, 12, 9, 700), (1, 1, 700, 800), 1, 0, 1),
+            conv((2, 21, 20, 36), (3, 3, 3, 60), 1, 1, 12),
+            conv((1, 21, 20, 20), (3, 3, 4, 20), 2, 1, 5),
+            conv((1, 11, 10, 70), (3, 3, 35, 70), 1, 1, 2),
         ]
     }
 

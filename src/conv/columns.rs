@@ -1,4 +1,4 @@
-//! Gathering the input values under output pixels ("im2col"), one block of pixels at a time.
+//! Gathering the input values under output pixels ("im2col"), some pixels at a time.
 //!
 //! In N, H, W, C order the channels of one tap are contiguous, and with dilation 1 so are the taps
 //! of one kernel row: a row of columns is at most `kh` copies when the window lies inside.
@@ -6,38 +6,23 @@
 use std::ops::Range;
 
 use super::geometry::{Axis, Conv2d};
-use crate::rows::Rows;
+use crate::rows::{Rows, RowsMut};
 
-/// Floats of the column buffer: 256 KiB, a quarter of the smallest L2 cache in use today, so that
-/// the block, the packed weights and the output block stay there together.
-const BUFFER: usize = 64 * 1024;
-
-/// Output pixels of one block. Depends on the geometry alone.
-pub(super) fn pixels_per_block(conv: &Conv2d) -> usize {
-    let fitting = BUFFER / conv.depth().max(1);
-    // At least 64 rows keep a product efficient; at most 512, and about an eighth of the pixels,
-    // so that small layers still make work for several threads.
-    let shared = conv.output_pixels().div_ceil(8).next_multiple_of(16);
-    fitting.clamp(64, 512).min(shared).max(1)
-}
-
-/// Writes the `depth` input values under each output pixel of `pixels` as one row of `columns`.
+/// Writes the `depth` input values under each output pixel of `pixels` as one row of `columns`. For
+/// convolutions of one group.
 pub(super) fn gather(
     conv: &Conv2d,
-    group: usize,
     input: Rows<'_>,
     pixels: Range<usize>,
-    columns: &mut [f32],
+    mut columns: RowsMut<'_>,
 ) {
-    let channels = conv.group_in();
+    let (channels, (kh, kw)) = (conv.in_channels, conv.kernel);
     if channels == 0 {
         return;
     }
-    let (kh, kw) = conv.kernel;
-    let contiguous_taps =
-        conv.dilation.1 == 1 && conv.groups == 1 && input.stride() == input.channels();
-    let rows = columns.chunks_exact_mut(conv.depth());
-    for (pixel, row) in pixels.zip(rows) {
+    let contiguous_taps = conv.dilation.1 == 1 && input.stride() == input.channels();
+    for (index, pixel) in pixels.enumerate() {
+        let row = columns.row_mut(index);
         let (image, out_row, out_col) = conv.output_position(pixel);
         for u in 0..kh {
             let target = &mut row[u * kw * channels..(u + 1) * kw * channels];
@@ -53,25 +38,11 @@ pub(super) fn gather(
                 continue;
             }
             for (v, tap) in target.chunks_exact_mut(channels).enumerate() {
-                copy_pixel(conv, group, input, line, (out_col, v), tap);
+                match conv.input_coordinate(Axis::Cols, out_col, v) {
+                    Some(x) => tap.copy_from_slice(input.row(line + x)),
+                    None => tap.fill(0.0),
+                }
             }
         }
-    }
-}
-
-fn copy_pixel(
-    conv: &Conv2d,
-    group: usize,
-    input: Rows<'_>,
-    line: usize,
-    (out_col, v): (usize, usize),
-    target: &mut [f32],
-) {
-    match conv.input_coordinate(Axis::Cols, out_col, v) {
-        Some(x) => {
-            let pixel = input.row(line + x);
-            target.copy_from_slice(&pixel[group * target.len()..][..target.len()]);
-        }
-        None => target.fill(0.0),
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use super::geometry::{Axis, Conv2d, Padding};
 use super::prepared::Epilogue;
-use crate::gemm::{Finish, Lhs, PackedMatrix, Source as Weights, Storage};
+use crate::gemm::{Finish, Keep, Lhs, PackedMatrix, Source as Weights};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, Tile, Tiling, conflicting, roomy_stride};
@@ -72,17 +72,11 @@ pub(super) struct Direct {
 impl Direct {
     /// Packs the weights: row `k` of the matrix that `weight` gives holds term `k` of every output
     /// channel's sum, which is made of parts of `sum` terms.
-    pub fn new(
-        conv: &Conv2d,
-        isa: Isa,
-        storage: Storage,
-        sum: usize,
-        weight: &Weights<'_>,
-    ) -> Self {
+    pub fn new(conv: &Conv2d, isa: Isa, keep: Keep, sum: usize, weight: &Weights<'_>) -> Self {
         let shape = (conv.depth(), conv.group_out());
         let pack = |group| {
             let first = group * shape.1;
-            PackedMatrix::pack(isa, shape, storage, &|k, o, row| weight(k, first + o, row))
+            PackedMatrix::pack(isa, shape, keep, &|k, o, rows| weight(k, first + o, rows))
                 .with_parts_of(sum)
         };
         let mut direct = Direct {

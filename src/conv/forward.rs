@@ -1,27 +1,31 @@
 //! The forward pass of training: a layer prepared for one call.
 //!
-//! Weights change between the calls of training, so packing them is part of each call. That reads and
-//! writes every weight once, which pays where each is then used for many pixels. Where there are few
-//! (the last layers of a network, one image at a time) the input under each pixel is gathered
-//! instead, and multiplied by the weights as they lie.
+//! Weights change between the calls of training, so packing them is part of each call. That writes
+//! every weight to memory once, which pays where each is then used for many pixels. Where there are
+//! few (the last layers of a network, one image at a time, and fully connected ones) the input under
+//! each pixel is gathered instead, and the weights are packed a block at a time, which never leaves
+//! the cache.
 
 use std::ops::Range;
 
-use super::columns::{gather, pixels_per_block};
+use super::columns::gather;
 use super::geometry::Conv2d;
-use super::prepared::{Activation, Epilogue, Options, Precision, PreparedConv};
-use crate::gemm::{MatRef, Storage, gemm};
+use super::prepared::{Activation, Epilogue, Precision, PreparedConv, in_order};
+use crate::gemm::{MatRef, Source, multiply_once};
+use crate::isa::Isa;
 use crate::memory::Scratch;
 use crate::parallel;
-use crate::rows::{Rows, RowsMut, Tiling};
+use crate::rows::{Rows, RowsMut, Tiling, roomy_stride};
 
 /// Floats of scratch memory above which a batch is computed in parts: 32 MiB.
 const SCRATCH: usize = 8 << 20;
-/// Output pixels of a batch from which on it pays to pack the weights. Measured on layers of ResNet,
-/// VGG and Inception, one thread and two: at 49 pixels packing costs up to 0.7 times the layer more
-/// than it saves, at 200 to 400 nothing to an eighth, at 800 both are equal, beyond it saves up to an
-/// eighth.
-const MANY_PIXELS: usize = 512;
+/// Floats of the weights of a pointwise layer from which on they are packed block by block: as a
+/// whole they would not fit the last-level cache.
+const LARGE: usize = 4 << 20;
+/// Pixels that one task gathers.
+const GATHERED: usize = 16;
+/// Output pixels of a batch from which on the weights are packed as a whole.
+const MANY_PIXELS: usize = 128;
 
 /// Convolution of a batch. `input` is `(N, H, W, C)`, `weight` `(kh, kw, C / groups, O)`, `bias`
 /// `(O,)`; returns `(N, H_out, W_out, O)`.
@@ -55,70 +59,87 @@ pub fn forward_into(
     if written == 0 {
         return;
     }
-    if conv.groups == 1 && conv.output_pixels() < MANY_PIXELS {
-        multiply_columns(conv, input, weight, bias, epilogue, output);
-    } else {
-        run_prepared(conv, input, weight, bias, epilogue, precision, output);
-    }
+    let source = in_order(conv, weight);
+    forward_from(conv, input, (weight, &source), bias, epilogue, precision, output);
+}
+
+/// [`forward_into`] with weights whose elements `source` gives, in whatever order they lie.
+pub(super) fn forward_from(
+    conv: &Conv2d,
+    input: Rows<'_>,
+    (weight, source): (&[f32], &Source<'_>),
+    bias: Option<&[f32]>,
+    epilogue: Epilogue<'_>,
+    precision: Precision,
+    output: RowsMut<'_>,
+) {
+    let few = conv.output_pixels() < MANY_PIXELS;
+    let large = conv.is_pointwise() && conv.weight_len() > LARGE;
+    parallel::assemble(|| match conv.groups == 1 && (few || large) {
+        true => multiply_columns(conv, input, source, bias, epilogue, output),
+        false => run_prepared(conv, input, (weight, source), bias, epilogue, precision, output),
+    });
 }
 
 /// Prepares the layer and runs it.
 fn run_prepared(
     conv: &Conv2d,
     input: Rows<'_>,
-    weight: &[f32],
+    (weight, source): (&[f32], &Source<'_>),
     bias: Option<&[f32]>,
     epilogue: Epilogue<'_>,
     precision: Precision,
     mut output: RowsMut<'_>,
 ) {
-    parallel::assemble(|| {
-        let options = Options { precision, storage: Storage::F32 };
-        let layer = PreparedConv::new(conv, weight, bias, options);
-        let (pixels, out_pixels) = (conv.input.0 * conv.input.1, conv.output.0 * conv.output.1);
-        let images = (SCRATCH / layer.scratch_len(1).max(1)).clamp(1, conv.batch);
-        let mut scratch = Scratch::new(layer.scratch_len(images));
-        for first in (0..conv.batch).step_by(images) {
-            let count = images.min(conv.batch - first);
-            let (part, after) = output.split_rows(count * out_pixels);
-            let epilogue = Epilogue {
-                residual: epilogue.residual.map(|r| r.rows(first * out_pixels, part.count())),
-                ..epilogue
-            };
-            let images = input.rows(first * pixels, count * pixels);
-            layer.run(count, images, part, epilogue, &mut scratch);
-            output = after;
-        }
-    });
+    let layer = PreparedConv::for_one_call(conv, weight, source, bias, precision);
+    let (pixels, out_pixels) = (conv.input.0 * conv.input.1, conv.output.0 * conv.output.1);
+    let images = (SCRATCH / layer.scratch_len(1).max(1)).clamp(1, conv.batch);
+    let mut scratch = Scratch::new(layer.scratch_len(images));
+    for first in (0..conv.batch).step_by(images) {
+        let count = images.min(conv.batch - first);
+        let (part, after) = output.split_rows(count * out_pixels);
+        let epilogue = Epilogue {
+            residual: epilogue.residual.map(|r| r.rows(first * out_pixels, part.count())),
+            ..epilogue
+        };
+        let images = input.rows(first * pixels, count * pixels);
+        layer.run(count, images, part, epilogue, &mut scratch);
+        output = after;
+    }
 }
 
-/// Multiplies gathered blocks of pixels by the weights.
+/// Multiplies pixels, or the input gathered under each, by the weights.
 fn multiply_columns(
     conv: &Conv2d,
     input: Rows<'_>,
-    weight: &[f32],
+    source: &Source<'_>,
     bias: Option<&[f32]>,
     epilogue: Epilogue<'_>,
-    output: RowsMut<'_>,
+    mut output: RowsMut<'_>,
 ) {
-    let (block, depth, width) = (pixels_per_block(conv), conv.depth(), conv.out_channels);
-    let len = if conv.is_pointwise() { 0 } else { block * depth };
-    parallel::assemble(|| {
-        let mut scratch = Scratch::new(len * parallel::workers());
-        output.for_each_tile_with(Tiling::rows(block), &mut scratch, len, |columns, mut tile| {
-            let pixels = tile.first_row..tile.first_row + tile.rows.count();
-            let lhs = if conv.is_pointwise() {
-                // The input rows are the columns already.
-                let rows = input.rows(pixels.start, pixels.len());
-                MatRef::new(rows.as_slice(), rows.count(), depth, rows.stride())
-            } else {
-                gather(conv, 0, input, pixels.clone(), columns);
-                MatRef::new(columns, pixels.len(), depth, depth)
-            };
-            let weight = MatRef::new(weight, depth, width, width);
-            gemm(tile.rows.reborrow(), false, lhs, weight);
-            finish(bias, epilogue, pixels, tile.rows);
+    let (isa, depth, pixels) = (Isa::active(), conv.depth(), conv.output_pixels());
+    if conv.is_pointwise() {
+        let lhs = MatRef::new(input.as_slice(), pixels, depth, input.stride());
+        multiply_once(isa, lhs, source, output.reborrow());
+    } else {
+        let stride = roomy_stride(depth);
+        let mut columns = Scratch::new(pixels * stride);
+        RowsMut::new(&mut columns, pixels, depth, stride).for_each_tile(Tiling::rows(GATHERED), {
+            |tile| {
+                let pixels = tile.first_row..tile.first_row + tile.rows.count();
+                gather(conv, input, pixels, tile.rows);
+            }
         });
+        let lhs = MatRef::new(&columns, pixels, depth, stride);
+        multiply_once(isa, lhs, source, output.reborrow());
+    }
+    if bias.is_none() && epilogue.residual.is_none() && epilogue.activation == Activation::Identity
+    {
+        return;
+    }
+    output.for_each_tile(Tiling::rows(GATHERED), |tile| {
+        let pixels = tile.first_row..tile.first_row + tile.rows.count();
+        finish(bias, epilogue, pixels, tile.rows);
     });
 }
 
@@ -143,7 +164,7 @@ fn finish(
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::{self, cases, close, values};
+    use super::super::reference::{self, cases, close, values, winograd_cases};
     use super::*;
 
     const DIRECT: Precision = Precision::Direct;
@@ -163,17 +184,46 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_threads_does_not_change_a_bit() {
-        for conv in cases() {
-            let input = values(conv.input_len(), 1);
+    fn epilogues_and_gaps_in_either_precision_with_any_number_of_threads() {
+        for conv in cases().into_iter().chain(winograd_cases()) {
+            let (out, channels) = (conv.out_channels, conv.in_channels);
             let weight = values(conv.weight_len(), 2);
-            let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                pool.unwrap().install(|| forward(&conv, &input, &weight, None, DIRECT))
+            let bias = values(out, 3);
+            // Rows with gaps around the input, the residual and the output.
+            let (pixels, results) =
+                (conv.batch * conv.input.0 * conv.input.1, conv.output_pixels());
+            let spread = values(pixels * (channels + 3), 1);
+            let dense = |stride: usize| {
+                spread.chunks_exact(stride).flat_map(|row| row[..channels].to_vec()).collect()
             };
-            let one = run(1);
-            for threads in [2, 3, 8] {
-                assert_eq!(one, run(threads), "{threads} threads, {conv:?}");
+            let input: Vec<f32> = dense(channels + 3);
+            let residual = values(results * (out + 1), 4);
+            let mut expected = reference::forward(&conv, &input, &weight, Some(&bias));
+            for (index, value) in expected.iter_mut().enumerate() {
+                *value = (*value + residual[index / out * (out + 1) + index % out]).max(0.0);
+            }
+            for precision in [Precision::Direct, Precision::Winograd] {
+                let run = |threads| {
+                    let mut output = vec![f32::NAN; results * (out + 2)];
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                    pool.unwrap().install(|| {
+                        let input = Rows::new(&spread, pixels, channels, channels + 3);
+                        let residual = Some(Rows::new(&residual, results, out, out + 1));
+                        let epilogue = Epilogue { residual, activation: Activation::Relu };
+                        let rows = RowsMut::new(&mut output, results, out, out + 2);
+                        forward_into(&conv, input, &weight, Some(&bias), epilogue, precision, rows);
+                    });
+                    assert!(
+                        output.chunks(out + 2).all(|row| row[out..].iter().all(|x| x.is_nan()))
+                    );
+                    let rows = output.chunks(out + 2);
+                    rows.flat_map(|row| row[..out].to_vec()).collect::<Vec<f32>>()
+                };
+                let one = run(1);
+                assert!(close(&one, &expected, 5e-5), "{precision:?} {conv:?}");
+                for threads in [2, 3, 8] {
+                    assert_eq!(one, run(threads), "{threads} threads, {precision:?} {conv:?}");
+                }
             }
         }
     }

@@ -94,10 +94,10 @@ impl Grouped {
     pub fn new(conv: &Conv2d, isa: Isa, weight: &Weights<'_>) -> Self {
         let (lanes, depth) = (lanes(isa), conv.depth());
         let mut weights = vec![0.0; conv.out_channels.div_ceil(lanes) * depth * lanes];
-        for (index, row) in weights.chunks_exact_mut(lanes).enumerate() {
-            let (first, k) = (index / depth * lanes, index % depth);
+        for (index, rows) in weights.chunks_exact_mut((depth * lanes).max(1)).enumerate() {
+            let first = index * lanes;
             let count = lanes.min(conv.out_channels - first);
-            weight(k, first, &mut row[..count]);
+            weight(0, first, RowsMut::new(rows, depth, count, lanes));
         }
         Self::with_weights(conv, isa, weights.into())
     }

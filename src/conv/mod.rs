@@ -12,7 +12,7 @@
 //! | `algorithm` | which algorithm, from the geometry |
 //! | `direct` | direct sums as an implicit matrix product |
 //! | `grouped` | direct sums of few channels a group: vectors over channels of several groups |
-//! | `winograd` | 3 x 3 kernels in fewer multiplications |
+//! | `winograd` | 3 x 3 kernels in fewer multiplications, and the gradient of their weights |
 //! | `forward` | a layer prepared for one call of training |
 //! | `backward_data` | gradient of the input, as convolutions of the gradient of the output |
 //! | `backward_weight` | gradients of the weights and the bias, as sums over pixels |

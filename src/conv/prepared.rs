@@ -4,14 +4,16 @@
 //! with the whole input as its window.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::algorithm::Algorithm;
 use super::direct::Direct;
 use super::geometry::{Conv2d, Padding};
 use super::grouped::Grouped;
 use super::winograd::Winograd;
-use crate::gemm::{Bounds, LONG_SUM, SHORT_SUM, Source, Storage, tile_shape};
-use crate::isa::Isa;
+use crate::gemm::{Bounds, Keep, LONG_SUM, SHORT_SUM, Source, Storage, tile_shape};
+use crate::isa::{Isa, vectorize};
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
@@ -125,20 +127,32 @@ impl PreparedConv {
     /// Chooses the algorithm for `conv` (whose batch does not matter) and packs `weight`
     /// (kh, kw, C / groups, O) for it.
     pub fn new(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>, options: Options) -> Self {
-        assert_eq!(weight.len(), conv.weight_len(), "weight length does not match the geometry");
-        let out = conv.out_channels;
-        let source = |k: usize, o: usize, row: &mut [f32]| {
-            row.copy_from_slice(&weight[k * out + o..][..row.len()]);
-        };
-        // Transformed, an infinite weight (or one near the largest number) would spread over the
-        // nine taps of its kernel.
-        let tame = |w: &f32| w.abs() <= f32::MAX / 4.0;
+        let source = in_order(conv, weight);
         let winograd = matches!(Algorithm::choose(conv, options), Algorithm::Winograd(_));
-        let precision = match winograd && !weight.iter().all(tame) {
+        let precision = match winograd && !all_tame(weight) {
             true => Precision::Direct,
             false => options.precision,
         };
         Self::with_weights(conv, &source, bias, Options { precision, ..options })
+    }
+
+    /// A layer for one call on the batch of `conv`: `source` gives the weights' elements as [`new`]
+    /// has them, term by term; they are those of `weight`, in whatever order.
+    ///
+    /// [`new`]: Self::new
+    pub(super) fn for_one_call(
+        conv: &Conv2d,
+        weight: &[f32],
+        source: &Source<'_>,
+        bias: Option<&[f32]>,
+        precision: Precision,
+    ) -> Self {
+        let algorithm = match Algorithm::for_one_call(conv, precision) {
+            Algorithm::Winograd(_) if !all_tame(weight) => Algorithm::Direct,
+            algorithm => algorithm,
+        };
+        let conv = Conv2d { batch: 1, ..*conv };
+        Self::assemble(algorithm, &conv, Isa::active(), source, bias, precision, Keep::Once)
     }
 
     /// A fully connected layer over images of (H, W, C), flattened in C, H, W order: `weight` is
@@ -162,11 +176,14 @@ impl PreparedConv {
         )?;
         let pixels = height * width;
         // Term `k` in memory is channel `k % C` of pixel `k / C`.
-        let source = |k: usize, o: usize, row: &mut [f32]| {
-            let term = k % channels * pixels + k / channels;
-            for (value, weights) in row.iter_mut().zip(weight[o * inputs..].chunks(inputs)) {
-                *value = weights[term];
-            }
+        let source = |first: usize, o: usize, rows: RowsMut<'_>| {
+            rows.for_each_row(|index, row| {
+                let k = first + index;
+                let term = k % channels * pixels + k / channels;
+                for (value, weights) in row.iter_mut().zip(weight[o * inputs..].chunks(inputs)) {
+                    *value = weights[term];
+                }
+            });
         };
         Ok(Self::with_weights(&conv, &source, bias, options))
     }
@@ -189,14 +206,27 @@ impl PreparedConv {
         bias: Option<&[f32]>,
         options: Options,
     ) -> Self {
-        let (conv, storage) = (*conv, Algorithm::storage(conv, options));
+        let keep = Keep::Stored(Algorithm::storage(conv, options));
+        Self::assemble(algorithm, conv, isa, weight, bias, options.precision, keep)
+    }
+
+    fn assemble(
+        algorithm: Algorithm,
+        conv: &Conv2d,
+        isa: Isa,
+        weight: &Source<'_>,
+        bias: Option<&[f32]>,
+        precision: Precision,
+        keep: Keep,
+    ) -> Self {
+        let conv = *conv;
         let layer = match algorithm {
             Algorithm::Winograd(size) => {
-                Layer::Winograd(Winograd::new(&conv, size, isa, storage, weight))
+                Layer::Winograd(Winograd::new(&conv, size, isa, keep == Keep::Once, weight))
             }
             Algorithm::Grouped => Layer::Grouped(Grouped::new(&conv, isa, weight)),
             Algorithm::Direct => {
-                Layer::Direct(Direct::new(&conv, isa, storage, options.precision.sum(), weight))
+                Layer::Direct(Direct::new(&conv, isa, keep, precision.sum(), weight))
             }
         };
         let width = tile_shape(isa).1;
@@ -333,9 +363,46 @@ impl PreparedConv {
     }
 }
 
+/// Whether all weights may be transformed: an infinite one (or one near the largest number) would
+/// spread over the nine taps of its kernel.
+fn all_tame(weight: &[f32]) -> bool {
+    const CHUNK: usize = 64 * 1024;
+    let wild = AtomicBool::new(false);
+    parallel::for_each(weight.len().div_ceil(CHUNK), |_, index| {
+        let chunk = &weight[index * CHUNK..weight.len().min((index + 1) * CHUNK)];
+        let tame = vectorize(
+            #[inline(always)]
+            || chunk.iter().fold(true, |tame, w| tame & (w.abs() <= f32::MAX / 4.0)),
+        );
+        if !tame {
+            wild.store(true, Relaxed);
+        }
+    });
+    !wild.into_inner()
+}
+
+/// The elements of weights `(kh, kw, C / groups, O)`.
+pub(super) fn in_order(conv: &Conv2d, weight: &[f32]) -> impl Fn(usize, usize, RowsMut<'_>) + Sync {
+    assert_eq!(weight.len(), conv.weight_len(), "weight length does not match the geometry");
+    let out = conv.out_channels;
+    move |k, o, rows| {
+        let from = &weight[(k * out + o).min(weight.len())..];
+        copy_rows(Rows::new(from, rows.count(), rows.channels(), out), rows);
+    }
+}
+
+/// Copies rows of equal extents.
+fn copy_rows(from: Rows<'_>, to: RowsMut<'_>) {
+    // Most are as wide as a panel: then the compiler knows the length.
+    match to.channels() {
+        32 => to.for_each_row(|i, row| row[..32].copy_from_slice(&from.row(i)[..32])),
+        _ => to.for_each_row(|i, row| row.copy_from_slice(from.row(i))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::reference::{self, cases, close, values};
+    use super::super::reference::{self, cases, close, values, winograd_cases};
     use super::*;
 
     const DIRECT: Options = Options { precision: Precision::Direct, storage: Storage::F32 };
@@ -373,8 +440,10 @@ mod tests {
     /// Every algorithm that can compute `conv`, for every instruction set of this CPU.
     fn layers(conv: &Conv2d, weight: &[f32], bias: Option<&[f32]>) -> Vec<(PreparedConv, f32)> {
         let out = conv.out_channels;
-        let source = |k: usize, o: usize, row: &mut [f32]| {
-            row.copy_from_slice(&weight[k * out + o..][..row.len()]);
+        let source = |k: usize, o: usize, rows: RowsMut<'_>| {
+            rows.for_each_row(|i, row| {
+                row.copy_from_slice(&weight[(k + i) * out + o..][..row.len()]);
+            });
         };
         let conv = Conv2d { batch: 1, ..*conv };
         let mut layers = Vec::new();
@@ -390,30 +459,6 @@ mod tests {
             }
         }
         layers
-    }
-
-    /// Geometries beyond those of `cases`: ragged tiles and channels around the vectors' lengths,
-    /// several chunks, several blocks of output channels.
-    fn winograd_cases() -> Vec<Conv2d> {
-        let conv = |batch, (h, w), c, o, padding| {
-            let sizes = ((batch, h, w, c), (3, 3, c, o));
-            Conv2d::new(sizes.0, sizes.1, (1, 1), padding, (1, 1), 1).unwrap()
-        };
-        let one = Padding::symmetric(1, 1);
-        let ragged = Padding { top: 2, bottom: 0, left: 0, right: 3 };
-        let mut cases = vec![
-            conv(1, (1, 1), 1, 1, one),
-            conv(2, (13, 12), 17, 33, one),
-            conv(1, (6, 7), 16, 32, Padding::default()),
-            conv(3, (9, 8), 5, 31, ragged),
-            conv(1, (3, 30), 4, 64, one),
-            conv(1, (40, 41), 160, 70, one),
-            conv(5, (20, 21), 70, 96, one),
-        ];
-        for channels in [3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33] {
-            cases.push(conv(1, (7, 6), channels, 64 - channels, one));
-        }
-        cases
     }
 
     /// Few channels a group: channels around the vectors' lengths, multipliers, lanes of one group and

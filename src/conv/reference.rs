@@ -136,3 +136,29 @@ pub(super) fn cases() -> Vec<Conv2d> {
         .map(|&(x, w, s, p, d, g)| Conv2d::new(x, w, s, p, d, g).expect("legal test geometry"))
         .collect()
 }
+
+/// Geometries beyond those of `cases`: ragged tiles and channels around the vectors' lengths,
+/// several chunks, several blocks of output channels.
+#[cfg(test)]
+pub(super) fn winograd_cases() -> Vec<Conv2d> {
+    use super::geometry::Padding;
+    let conv = |batch, (h, w), c, o, padding| {
+        let sizes = ((batch, h, w, c), (3, 3, c, o));
+        Conv2d::new(sizes.0, sizes.1, (1, 1), padding, (1, 1), 1).unwrap()
+    };
+    let one = Padding::symmetric(1, 1);
+    let ragged = Padding { top: 2, bottom: 0, left: 0, right: 3 };
+    let mut cases = vec![
+        conv(1, (1, 1), 1, 1, one),
+        conv(2, (13, 12), 17, 33, one),
+        conv(1, (6, 7), 16, 32, Padding::default()),
+        conv(3, (9, 8), 5, 31, ragged),
+        conv(1, (3, 30), 4, 64, one),
+        conv(1, (40, 41), 160, 70, one),
+        conv(5, (20, 21), 70, 96, one),
+    ];
+    for channels in [3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33] {
+        cases.push(conv(1, (7, 6), channels, 64 - channels, one));
+    }
+    cases
+}

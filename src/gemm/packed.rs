@@ -11,12 +11,11 @@
 //! Columns beyond N are zero. The left-hand matrix is read in place: its rows are pixels of a
 //! channels-last image, or of a copy of it with padding around.
 
-use std::sync::{Mutex, PoisonError};
-
 use half::{bf16, f16};
 
 use super::tile::{self, Bounds, Call};
 use crate::isa::{Element, Isa};
+use crate::memory::Scratch;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
@@ -77,13 +76,23 @@ pub struct PackedMatrix {
     sum: usize,
 }
 
-/// Where the elements of a matrix come from: `source(k, j, row)` writes those in row `k` and columns
-/// `j..` into `row`, which is no longer than a panel is wide.
-pub type Source<'a> = dyn Fn(usize, usize, &mut [f32]) + Sync + 'a;
+/// Where the elements of a matrix come from: `source(k, j, rows)` writes those in rows `k..` and
+/// columns `j..` into `rows`, which are no longer than a panel is wide.
+pub type Source<'a> = dyn Fn(usize, usize, RowsMut<'_>) + Sync + 'a;
+
+/// How a matrix is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// For long, in memory of its own.
+    Stored(Storage),
+    /// For one call, as it is, in memory that the next call has for its own.
+    Once,
+}
 
 #[derive(Debug)]
 enum Panels {
     F32(Vec<f32>),
+    Once(Scratch),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
 }
@@ -161,14 +170,52 @@ impl PackedMatrix {
     pub fn pack(
         isa: Isa,
         (depth, columns): (usize, usize),
-        storage: Storage,
+        keep: Keep,
         source: &Source<'_>,
     ) -> Self {
         let shape = (depth, columns);
-        let panels = match storage {
-            Storage::F32 => Panels::F32(pack_panels(isa, shape, source)),
-            Storage::F16 => Panels::F16(pack_panels(isa, shape, source)),
-            Storage::Bf16 => Panels::Bf16(pack_panels(isa, shape, source)),
+        let panels = match keep {
+            Keep::Stored(Storage::F16) => Panels::F16(rounded_panels(isa, shape, source)),
+            Keep::Stored(Storage::Bf16) => Panels::Bf16(rounded_panels(isa, shape, source)),
+            _ => {
+                let once = keep == Keep::Once;
+                return Self::pack_panels(isa, shape, once, &|j, panel| source(0, j, panel));
+            }
+        };
+        PackedMatrix { isa, depth, columns, panels, sum: LONG_SUM }
+    }
+
+    /// [`pack`](Self::pack) for elements that cannot be had row by row: `write(j, rows)` writes all
+    /// rows of columns `j..`, those of one panel.
+    pub fn pack_panels(
+        isa: Isa,
+        (depth, columns): (usize, usize),
+        once: bool,
+        write: &(dyn Fn(usize, RowsMut<'_>) + Sync),
+    ) -> Self {
+        let width = tile::shape(isa).1;
+        let len = columns.div_ceil(width) * depth * width;
+        let fill = |panels: &mut [f32]| {
+            parallel::for_each_chunk(panels, (depth * width).max(1), |index, panel| {
+                let first = index * width;
+                let count = width.min(columns - first);
+                if count < width {
+                    panel.fill(0.0);
+                }
+                write(first, RowsMut::new(panel, depth, count, width));
+            });
+        };
+        let panels = match once {
+            true => {
+                let mut panels = Scratch::new(len);
+                fill(&mut panels);
+                Panels::Once(panels)
+            }
+            false => {
+                let mut panels = vec![0.0; len];
+                fill(&mut panels);
+                Panels::F32(panels)
+            }
         };
         PackedMatrix { isa, depth, columns, panels, sum: LONG_SUM }
     }
@@ -199,6 +246,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> usize {
         match &self.panels {
             Panels::F32(panels) => size_of_val(&panels[..]),
+            Panels::Once(panels) => size_of_val(&panels[..]),
             Panels::F16(panels) => size_of_val(&panels[..]),
             Panels::Bf16(panels) => size_of_val(&panels[..]),
         }
@@ -211,6 +259,7 @@ impl PackedMatrix {
         let at = (j / width * self.depth + k) * width + j % width;
         match &self.panels {
             Panels::F32(panels) => panels[at],
+            Panels::Once(panels) => panels[at],
             Panels::F16(panels) => panels[at].to_f32(),
             Panels::Bf16(panels) => panels[at].to_f32(),
         }
@@ -231,7 +280,8 @@ impl PackedMatrix {
     ) {
         let corner = (first_row, first_column);
         match &self.panels {
-            Panels::F32(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
+            Panels::F32(panels) => self.multiply_panels(&panels[..], lhs, corner, out, finish),
+            Panels::Once(panels) => self.multiply_panels(&panels[..], lhs, corner, out, finish),
             Panels::F16(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
             Panels::Bf16(panels) => self.multiply_panels(panels, lhs, corner, out, finish),
         }
@@ -325,9 +375,21 @@ pub struct PackedRows<'a> {
     rows: usize,
     columns: usize,
     panels: &'a [f32],
+    /// Floats from a panel to the next.
+    stride: usize,
 }
 
 impl<'a> PackedRows<'a> {
+    /// Panels that somebody else has written, `stride` floats apart.
+    pub fn from_panels(
+        isa: Isa,
+        (rows, columns): (usize, usize),
+        panels: &'a [f32],
+        stride: usize,
+    ) -> Self {
+        PackedRows { isa, rows, columns, panels, stride }
+    }
+
     /// Floats of memory that it takes.
     pub fn len(isa: Isa, rows: usize, columns: usize) -> usize {
         columns.next_multiple_of(tile::shape(isa).1) * rows
@@ -347,7 +409,7 @@ impl<'a> PackedRows<'a> {
                 }
             }
         }
-        PackedRows { isa, rows: count, columns, panels }
+        PackedRows { isa, rows: count, columns, panels, stride: count * width }
     }
 
     /// What it is packed for.
@@ -368,7 +430,7 @@ impl<'a> PackedRows<'a> {
     /// Panel `index`: a row of NR floats for each row.
     pub fn panel(&self, index: usize) -> &[f32] {
         let len = self.rows * tile::shape(self.isa).1;
-        &self.panels[index * len..][..len]
+        &self.panels[index * self.stride..][..len]
     }
 }
 
@@ -393,23 +455,26 @@ fn fetch<E>((tile, tiles): (usize, usize), panel_len: usize, used: usize) -> (us
 /// used, one being fetched and the rows they are multiplied with.
 const FETCHED_PANEL: usize = 256 * 1024;
 
-fn pack_panels<E: Element>(
+/// Panels of a type with less precision.
+fn rounded_panels<E: Element>(
     isa: Isa,
     (depth, columns): (usize, usize),
     source: &Source<'_>,
 ) -> Vec<E> {
+    /// Rows that are rounded at a time.
+    const ROWS: usize = 64;
     let width = tile::shape(isa).1;
     let mut panels = vec![E::default(); columns.div_ceil(width) * depth * width];
-    // A panel is one task's alone, so its lock is free. (No loop of rayon's: a plan that has to pack
-    // while it runs does so on a thread outside our pool, from where rayon would start its own.)
-    let parts: Vec<_> = panels.chunks_mut((depth * width).max(1)).map(Mutex::new).collect();
-    parallel::for_each(parts.len(), |_, index| {
-        let mut panel = parts[index].lock().unwrap_or_else(PoisonError::into_inner);
+    // (No loop of rayon's: a plan that has to pack while it runs does so on a thread outside our pool,
+    // from where rayon would start its own.)
+    parallel::for_each_chunk(&mut panels, (depth * width).max(1), |index, panel| {
         let first = index * width;
-        let mut values = vec![0.0; width.min(columns - first)];
-        for (k, row) in panel.chunks_exact_mut(width).enumerate() {
-            source(k, first, &mut values);
-            for (element, &value) in row.iter_mut().zip(&values) {
+        let mut values = vec![0.0; ROWS * width];
+        for (block, rows) in panel.chunks_mut(ROWS * width).enumerate() {
+            let values = &mut values[..rows.len()];
+            let count = width.min(columns - first);
+            source(block * ROWS, first, RowsMut::new(values, rows.len() / width, count, width));
+            for (element, &value) in rows.iter_mut().zip(&*values) {
                 *element = E::from_f32(value);
             }
         }
@@ -425,16 +490,20 @@ mod tests {
         (0..count).map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0).collect()
     }
 
+    const F32: Keep = Keep::Stored(Storage::F32);
+
     /// Sizes around every edge of a tile of `n`.
     fn around(n: usize) -> [usize; 6] {
         [0, 1, n - 1, n, n + 1, 2 * n + 3]
     }
 
-    fn check(isa: Isa, storage: Storage, (rows, depth, columns): (usize, usize, usize)) {
+    fn check(isa: Isa, keep: Keep, (rows, depth, columns): (usize, usize, usize)) {
         let (a_stride, c_stride) = (depth + 3, columns + 2);
         let (a, b) = (values(rows * a_stride, 1), values(depth * columns, 2));
-        let packed = PackedMatrix::pack(isa, (depth, columns), storage, &|k, j, row| {
-            row.copy_from_slice(&b[k * columns + j..][..row.len()]);
+        let packed = PackedMatrix::pack(isa, (depth, columns), keep, &|k, j, rows| {
+            rows.for_each_row(|i, row| {
+                row.copy_from_slice(&b[(k + i) * columns + j..][..row.len()]);
+            });
         });
         let width = packed.tile().1;
         let bias = values(columns.next_multiple_of(width), 3);
@@ -478,19 +547,20 @@ mod tests {
             for rows in around(height) {
                 for columns in around(width) {
                     for depth in [1, 5, 600] {
-                        check(isa, Storage::F32, (rows, depth, columns));
+                        check(isa, F32, (rows, depth, columns));
                     }
                 }
             }
             // Sums of one part, of several, and of parts that are not even.
             for depth in [511, 512, 513, 1024, 1600] {
-                check(isa, Storage::F32, (height, depth, width));
+                check(isa, F32, (height, depth, width));
             }
             // Every number of rows a micro-kernel has, and an empty sum.
-            (1..=height).for_each(|rows| check(isa, Storage::F32, (rows, 7, width)));
-            check(isa, Storage::F32, (3, 0, width + 1));
+            (1..=height).for_each(|rows| check(isa, F32, (rows, 7, width)));
+            check(isa, F32, (3, 0, width + 1));
+            check(isa, Keep::Once, (height + 1, 30, width + 1));
             for storage in [Storage::F16, Storage::Bf16] {
-                check(isa, storage, (height + 1, 9, width + 1));
+                check(isa, Keep::Stored(storage), (height + 1, 90, width + 1));
             }
         }
     }
@@ -498,7 +568,10 @@ mod tests {
     #[test]
     fn stored_values_are_rounded_to_the_nearest() {
         let pack = |storage| {
-            PackedMatrix::pack(Isa::Scalar, (1, 1), storage, &|_, _, row| row.fill(1.003))
+            let source = |_: usize, _: usize, rows: RowsMut<'_>| {
+                rows.for_each_row(|_, row| row.fill(1.003));
+            };
+            PackedMatrix::pack(Isa::Scalar, (1, 1), Keep::Stored(storage), &source)
         };
         assert_eq!(pack(Storage::F32).get(0, 0), 1.003);
         assert_eq!(pack(Storage::F16).get(0, 0), half::f16::from_f32(1.003).to_f32());
@@ -509,8 +582,8 @@ mod tests {
     #[test]
     fn nan_and_infinity_come_through() {
         for isa in Isa::available() {
-            let packed = PackedMatrix::pack(isa, (1, 3), Storage::F32, &|_, _, row| {
-                row.copy_from_slice(&[1.0, -1.0, 0.0]);
+            let packed = PackedMatrix::pack(isa, (1, 3), F32, &|_, _, rows| {
+                rows.for_each_row(|_, row| row.copy_from_slice(&[1.0, -1.0, 0.0]));
             });
             let run = |x: f32| {
                 let mut c = [0.0; 3];

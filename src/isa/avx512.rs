@@ -146,6 +146,38 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: (*const f32, usize), to: (*mut f32, usize)) {
+        // Four columns at a time: row `k` of a quad of them, of row `k + 4`, ... side by side, so that
+        // all quads are transposed together.
+        for quad in (0..Self::LANES).step_by(4) {
+            // (No closure: it would be compiled without the instructions.)
+            let mut r = [self.splat(0.0); 4];
+            for (k, v) in r.iter_mut().enumerate() {
+                // SAFETY: four floats of rows `k`, `k + 4`, ... from column `quad` on; the token
+                // proves the instructions.
+                unsafe {
+                    let at = from.0.add(k * from.1 + quad);
+                    *v = _mm512_castps128_ps512(_mm_loadu_ps(at));
+                    *v = _mm512_insertf32x4::<1>(*v, _mm_loadu_ps(at.add(4 * from.1)));
+                    *v = _mm512_insertf32x4::<2>(*v, _mm_loadu_ps(at.add(8 * from.1)));
+                    *v = _mm512_insertf32x4::<3>(*v, _mm_loadu_ps(at.add(12 * from.1)));
+                }
+            }
+            // SAFETY: as above; four rows of `to` from row `quad` on.
+            unsafe {
+                let [r0, r1, r2, r3] = r;
+                let (a, b) = (_mm512_unpacklo_ps(r0, r1), _mm512_unpackhi_ps(r0, r1));
+                let (c, d) = (_mm512_unpacklo_ps(r2, r3), _mm512_unpackhi_ps(r2, r3));
+                let at = to.0.add(quad * to.1);
+                self.store(at, _mm512_shuffle_ps::<0x44>(a, c));
+                self.store(at.add(to.1), _mm512_shuffle_ps::<0xEE>(a, c));
+                self.store(at.add(2 * to.1), _mm512_shuffle_ps::<0x44>(b, d));
+                self.store(at.add(3 * to.1), _mm512_shuffle_ps::<0xEE>(b, d));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }

@@ -223,6 +223,14 @@ mod tests {
             // SAFETY: one number a lane.
             let indices = unsafe { simd.load_indices(reversed.as_ptr()) };
             check(simd.permute(a, indices), &|i| x[n - 1 - i]);
+            let square: Vec<f32> = (0..n * (n + 1)).map(|i| i as f32).collect();
+            let mut turned = vec![-1.0; n * (n + 2)];
+            // SAFETY: `n` rows of `n` floats each, `n + 1` and `n + 2` apart.
+            unsafe { simd.transpose((square.as_ptr(), n + 1), (turned.as_mut_ptr(), n + 2)) };
+            for (index, value) in turned.into_iter().enumerate() {
+                let (i, j) = (index % (n + 2), index / (n + 2));
+                assert_eq!(value, if i < n { square[i * (n + 1) + j] } else { -1.0 });
+            }
             let halves: Vec<half::f16> = x.iter().map(|&v| half::f16::from_f32(v)).collect();
             let brains: Vec<half::bf16> = x.iter().map(|&v| half::bf16::from_f32(v)).collect();
             // SAFETY: both have one element a lane.

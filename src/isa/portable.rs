@@ -114,5 +114,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: (*const f32, usize), to: (*mut f32, usize)) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller vouches for all rows of both squares.
+                unsafe { *to.0.add(j * to.1 + i) = *from.0.add(i * from.1 + j) }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 }

@@ -78,6 +78,13 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// - `to` is valid for writing `count` floats.
     unsafe fn store_partial(self, to: *mut f32, x: Self::Vector, count: usize);
 
+    /// Writes the transpose of a square of `LANES x LANES` floats, whose rows are `stride` apart.
+    ///
+    /// # Safety
+    /// - Each of the `LANES` rows of `from` is valid for reading, each of `to` for writing `LANES`
+    ///   floats; the squares do not overlap.
+    unsafe fn transpose(self, from: (*const f32, usize), to: (*mut f32, usize));
+
     /// Asks for the cache line at `at` to be brought into the second-level cache. Any address will
     /// do.
     fn prefetch(self, at: *const u8);

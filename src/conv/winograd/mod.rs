@@ -25,6 +25,7 @@
 //! is not finite), and then the layer is run again by direct sums, whose weights are recovered from U.
 
 mod transforms;
+mod weight_gradient;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,11 +34,12 @@ use std::sync::{Arc, Mutex};
 use super::direct::Direct;
 use super::geometry::Conv2d;
 use super::prepared::Epilogue;
-use crate::gemm::{Bounds, Finish, LONG_SUM, Lhs, PackedMatrix, Source, Storage};
+use crate::gemm::{Bounds, Finish, Keep, LONG_SUM, Lhs, PackedMatrix, Source, Storage};
 use crate::isa::{Isa, Kernel, Simd, dispatch};
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, SharedRows, Tiling, roomy_stride};
 use transforms::{F2, F4, F6, Transform, original_weight};
+pub(super) use weight_gradient::weight_gradient;
 
 /// V up to this many floats (6 MiB) is made as a whole.
 const SHARED_INPUT: usize = 3 << 19;
@@ -47,6 +49,8 @@ const CHUNK_INPUT: usize = 256 * 1024;
 const BLOCK_OUTPUT: usize = 64 * 1024;
 /// Vectors of transformed values start on cache lines.
 const LINE: usize = 16;
+/// Floats in the widest panel row there is.
+const MAX_WIDTH: usize = 32;
 
 /// Size of the output tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,22 +105,16 @@ pub(super) fn applies(conv: &Conv2d) -> bool {
 }
 
 impl Winograd {
-    /// Transforms and packs the weights; `weight` is as in [`Direct::new`].
-    pub fn new(
-        conv: &Conv2d,
-        size: TileSize,
-        isa: Isa,
-        storage: Storage,
-        weight: &Source<'_>,
-    ) -> Self {
+    /// Transforms and packs the weights, for one call or for long; `weight` is as in [`Direct::new`].
+    pub fn new(conv: &Conv2d, size: TileSize, isa: Isa, once: bool, weight: &Source<'_>) -> Self {
         assert!(applies(conv), "a convolution that Winograd's algorithm cannot compute: {conv:?}");
         let (channels, out) = (conv.in_channels, conv.out_channels);
-        let weights =
-            PackedMatrix::pack(isa, (size.positions() * channels, out), storage, &|k, o, row| {
-                transform_weights(size, k / channels, row, |tap, row| {
-                    weight(tap * channels + k % channels, o, row);
-                });
-            });
+        let shape = (size.positions() * channels, out);
+        let weights = PackedMatrix::pack_panels(isa, shape, once, &|first, panel| match size {
+            TileSize::F2 => pack_panel::<F2, 4, 2>(isa, channels, first, weight, panel),
+            TileSize::F4 => pack_panel::<F4, 6, 4>(isa, channels, first, weight, panel),
+            TileSize::F6 => pack_panel::<F6, 8, 6>(isa, channels, first, weight, panel),
+        });
         let width = weights.tile().1;
         let most = BLOCK_OUTPUT / size.positions() / 28;
         let blocks = out.div_ceil(most.max(width));
@@ -238,13 +236,16 @@ impl Winograd {
     fn to_direct(&self) -> Direct {
         let channels = self.conv.in_channels;
         let side = self.size.outputs() + 2;
-        Direct::new(&self.conv, self.isa, Storage::F32, LONG_SUM, &|k, first, row| {
-            let (tap, c) = (k / channels, k % channels);
-            for (o, weight) in (first..).zip(row) {
-                *weight = original(self.size, (tap / 3, tap % 3), |i, j| {
-                    self.weights.get((i * side + j) * channels + c, o)
-                });
-            }
+        let keep = Keep::Stored(Storage::F32);
+        Direct::new(&self.conv, self.isa, keep, LONG_SUM, &|first_term, first, rows| {
+            rows.for_each_row(|index, row| {
+                let (tap, c) = ((first_term + index) / channels, (first_term + index) % channels);
+                for (o, weight) in (first..).zip(row) {
+                    *weight = original(self.size, (tap / 3, tap % 3), |i, j| {
+                        self.weights.get((i * side + j) * channels + c, o)
+                    });
+                }
+            });
         })
     }
 
@@ -263,13 +264,14 @@ impl Winograd {
         let (zeros, scratch) = scratch[misaligned..].split_at_mut(self.pitch());
         zeros.fill(0.0);
         let finite = AtomicBool::new(true);
+        let images =
+            Images { conv: &self.conv, size: self.size, input, pitch: self.pitch(), zeros };
         let run = Run {
             layer: self,
-            input,
+            images,
             output: SharedRows::new(output),
             bias,
             epilogue,
-            zeros,
             finite: &finite,
         };
         let out = self.conv.out_channels;
@@ -284,7 +286,7 @@ impl Winograd {
             RowsMut::new(v, IN * IN, tiles * pitch, stride).for_each_tile(tiling, |part| {
                 let first = part.first_channel / pitch;
                 let range = first..first + part.rows.channels() / pitch;
-                run.transform_input::<T, IN, OUT>(range, part.rows);
+                run.images.transform::<T, IN, OUT>(self.isa, range, part.rows);
             });
             let v = Rows::new(v, IN * IN, tiles * pitch, stride);
             parallel::for_each_with(blocks * chunks, m, self.output_len(chunk), |m, task| {
@@ -298,10 +300,8 @@ impl Winograd {
                 let (v, m) = part.split_at_mut(len);
                 let (tiles, row) = (range(task), self.pitch() * range(task).len());
                 let stride = Self::position_stride(row);
-                run.transform_input::<T, IN, OUT>(
-                    tiles.clone(),
-                    RowsMut::new(v, IN * IN, row, stride),
-                );
+                let to = RowsMut::new(v, IN * IN, row, stride);
+                run.images.transform::<T, IN, OUT>(self.isa, tiles.clone(), to);
                 for block in 0..blocks {
                     let v = Rows::new(v, IN * IN, row, stride);
                     run.multiply_block::<T, IN, OUT>(tiles.clone(), block, v, m);
@@ -312,33 +312,80 @@ impl Winograd {
     }
 }
 
-/// Writes the transformed weights of a position, from those of the nine taps.
-fn transform_weights(
-    size: TileSize,
-    position: usize,
-    row: &mut [f32],
-    tap: impl Fn(usize, &mut [f32]),
+/// Writes a panel of transformed weights: output channels `first..`, all positions and input channels.
+fn pack_panel<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
+    isa: Isa,
+    channels: usize,
+    first: usize,
+    weight: &Source<'_>,
+    mut panel: RowsMut<'_>,
 ) {
-    let side = size.outputs() + 2;
-    let factors = |index: usize| match size {
-        TileSize::F2 => F2::WEIGHTS[index],
-        TileSize::F4 => F4::WEIGHTS[index],
-        TileSize::F6 => F6::WEIGHTS[index],
-    };
-    let (rows, cols) = (factors(position / side), factors(position % side));
-    // The widest panel row there is; sums in f64, since this happens once.
-    let (mut sums, mut values) = ([0.0_f64; 64], [0.0_f32; 64]);
-    let (sums, values) = (&mut sums[..row.len()], &mut values[..row.len()]);
-    for (index, factor) in rows.iter().flat_map(|r| cols.map(|c| r * c)).enumerate() {
-        if factor != 0.0 {
-            tap(index, values);
-            for (sum, value) in sums.iter_mut().zip(values.iter()) {
-                *sum += factor * f64::from(*value);
+    /// Input channels taken together: their nine taps stay in the first-level cache.
+    const CHANNELS: usize = 16;
+    let (count, width) = (panel.channels(), panel.stride());
+    let mut taps = [0.0; 9 * CHANNELS * MAX_WIDTH];
+    assert!(width <= MAX_WIDTH, "panels of {width}");
+    for c in (0..channels).step_by(CHANNELS) {
+        let rows = CHANNELS.min(channels - c);
+        for (tap, to) in taps.chunks_exact_mut(CHANNELS * MAX_WIDTH).enumerate() {
+            weight(tap * channels + c, first, RowsMut::new(to, rows, count, MAX_WIDTH));
+        }
+        let transform = std::marker::PhantomData::<T>;
+        let (taps, panel) = (&taps, panel.reborrow());
+        let channels = c..c + rows;
+        dispatch(isa, WeightTransform::<T, IN, OUT> { taps, channels, panel, transform });
+    }
+}
+
+/// From weights to U.
+struct WeightTransform<'a, T, const IN: usize, const OUT: usize> {
+    /// Of each tap 16 rows of [`MAX_WIDTH`] floats, one for each of the channels.
+    taps: &'a [f32],
+    channels: Range<usize>,
+    /// A panel of U, row `p * C + c`.
+    panel: RowsMut<'a>,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
+    for WeightTransform<'_, T, IN, OUT>
+{
+    type Output = ();
+
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "see below")]
+    fn run<S: Simd>(mut self, simd: S) {
+        let width = self.panel.stride();
+        let channels = self.panel.count() / (IN * IN);
+        assert!(self.channels.end <= channels && width.is_multiple_of(S::LANES));
+        let tap = self.taps.len() / 9;
+        let to = self.panel.as_mut_ptr();
+        let mut half = [[simd.splat(0.0); 3]; IN];
+        for (index, c) in self.channels.enumerate() {
+            for o in (0..self.panel.channels()).step_by(S::LANES) {
+                for v in 0..3 {
+                    let mut column = [simd.splat(0.0); 3];
+                    for u in 0..3 {
+                        let at = (u * 3 + v) * tap + index * MAX_WIDTH + o;
+                        // SAFETY: a row has MAX_WIDTH floats, and `o + LANES` is no more.
+                        column[u] = unsafe { simd.load(self.taps[at..].as_ptr()) };
+                    }
+                    let column = transforms::weights::<S, T, IN, OUT>(simd, column);
+                    for i in 0..IN {
+                        half[i][v] = column[i];
+                    }
+                }
+                for i in 0..IN {
+                    let row = transforms::weights::<S, T, IN, OUT>(simd, half[i]);
+                    for j in 0..IN {
+                        let k = (i * IN + j) * channels + c;
+                        // SAFETY: the panel's row `k` exists; rows are whole vectors wide, the
+                        // last one too, since panels are.
+                        unsafe { simd.store(to.add(k * width + o), row[j]) }
+                    }
+                }
             }
         }
-    }
-    for (value, sum) in row.iter_mut().zip(sums) {
-        *value = *sum as f32;
     }
 }
 
@@ -351,38 +398,50 @@ fn original(size: TileSize, tap: (usize, usize), u: impl Fn(usize, usize) -> f32
     }
 }
 
-/// One run of a layer.
-struct Run<'a> {
-    layer: &'a Winograd,
+/// Images cut into tiles.
+#[derive(Clone, Copy)]
+struct Images<'a> {
+    conv: &'a Conv2d,
+    size: TileSize,
     input: Rows<'a>,
-    output: SharedRows<'a>,
-    bias: Option<&'a [f32]>,
-    epilogue: &'a Epilogue<'a>,
-    /// A row of zeros: what lies outside the image.
+    /// Floats between the rows of V.
+    pitch: usize,
+    /// A row of zeros: what lies outside an image.
     zeros: &'a [f32],
-    finite: &'a AtomicBool,
 }
 
-impl Run<'_> {
+impl Images<'_> {
     /// Image, and first output row and column of a tile.
     fn origin(&self, tile: usize) -> (usize, usize, usize) {
-        let (size, conv) = (self.layer.size, &self.layer.conv);
-        let (rows, cols) = size.tiles(conv.output);
-        let m = size.outputs();
+        let (rows, cols) = self.size.tiles(self.conv.output);
+        let m = self.size.outputs();
         (tile / (rows * cols), tile / cols % rows * m, tile % cols * m)
     }
 
     /// V of `tiles`: row `p` of `v` is position `p`.
-    fn transform_input<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
+    fn transform<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
         &self,
+        isa: Isa,
         tiles: Range<usize>,
         v: RowsMut<'_>,
     ) {
         let transform = std::marker::PhantomData::<T>;
-        let kernel = InputTransform::<T, IN, OUT> { run: self, tiles, v, transform };
-        dispatch(self.layer.isa, kernel);
+        let kernel = InputTransform::<T, IN, OUT> { images: *self, tiles, v, transform };
+        dispatch(isa, kernel);
     }
+}
 
+/// One run of a layer.
+struct Run<'a> {
+    layer: &'a Winograd,
+    images: Images<'a>,
+    output: SharedRows<'a>,
+    bias: Option<&'a [f32]>,
+    epilogue: &'a Epilogue<'a>,
+    finite: &'a AtomicBool,
+}
+
+impl Run<'_> {
     /// The products of `tiles` with a block of output channels, and the way back.
     fn multiply_block<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
         &self,
@@ -418,7 +477,7 @@ impl Run<'_> {
 
 /// From pixels to V.
 struct InputTransform<'a, T, const IN: usize, const OUT: usize> {
-    run: &'a Run<'a>,
+    images: Images<'a>,
     tiles: Range<usize>,
     v: RowsMut<'a>,
     transform: std::marker::PhantomData<T>,
@@ -435,15 +494,14 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
 
     #[inline(always)]
     fn run<S: Simd>(mut self, simd: S) {
-        let run = self.run;
-        let (conv, channels, pitch) =
-            (run.layer.conv, run.layer.conv.in_channels, run.layer.pitch());
+        let Images { conv, input, pitch, zeros, .. } = self.images;
+        let channels = conv.in_channels;
         let full = channels / S::LANES * S::LANES;
         let stride = self.v.stride();
         let mut half = [[simd.splat(0.0); IN]; IN];
         for (index, tile) in self.tiles.clone().enumerate() {
-            let (image, row, col) = run.origin(tile);
-            let mut pixels = [[run.zeros.as_ptr(); IN]; IN];
+            let (image, row, col) = self.images.origin(tile);
+            let mut pixels = [[zeros.as_ptr(); IN]; IN];
             for (i, pixels) in pixels.iter_mut().enumerate() {
                 let y = (row + i).wrapping_sub(conv.padding.top);
                 if y >= conv.input.0 {
@@ -453,7 +511,7 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
                 for (j, pixel) in pixels.iter_mut().enumerate() {
                     let x = (col + j).wrapping_sub(conv.padding.left);
                     if x < conv.input.1 {
-                        *pixel = run.input.row(line + x).as_ptr();
+                        *pixel = input.row(line + x).as_ptr();
                     }
                 }
             }
@@ -489,7 +547,7 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> InputTransform<'_
         (to, stride): (*mut f32, usize),
         c: usize,
     ) {
-        let rest = self.run.layer.conv.in_channels - c;
+        let rest = self.images.conv.in_channels - c;
         for j in 0..IN {
             let mut column = [simd.splat(0.0); IN];
             for i in 0..IN {
@@ -542,7 +600,7 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
         let m = self.m.as_slice().as_ptr();
         let mut half = [[simd.splat(0.0); IN]; OUT];
         for (index, tile) in self.tiles.enumerate() {
-            let (image, row, col) = run.origin(tile);
+            let (image, row, col) = run.images.origin(tile);
             let first_pixel = (image * conv.output.0 + row) * conv.output.1 + col;
             let rows = OUT.min(conv.output.0 - row);
             let cols = OUT.min(conv.output.1 - col);
@@ -629,8 +687,10 @@ mod tests {
     fn direct_sums_wait_for_nobody_and_are_kept() {
         let sizes = ((1, 9, 8, 4), (3, 3, 4, 5));
         let conv = Conv2d::new(sizes.0, sizes.1, (1, 1), Padding::default(), (1, 1), 1).unwrap();
-        let ones = |_: usize, _: usize, row: &mut [f32]| row.fill(1.0);
-        let layer = Winograd::new(&conv, TileSize::F4, Isa::active(), Storage::F32, &ones);
+        let ones = |_: usize, _: usize, rows: RowsMut<'_>| {
+            rows.for_each_row(|_, row| row.fill(1.0));
+        };
+        let layer = Winograd::new(&conv, TileSize::F4, Isa::active(), false, &ones);
         let mut input = vec![1.0; conv.input_len()];
         input[0] = f32::INFINITY;
         // Held by this very thread, the lock would be waited for without end.

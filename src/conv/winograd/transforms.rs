@@ -24,6 +24,45 @@ pub trait Transform<const IN: usize, const OUT: usize>: Copy + Send + Sync + 'st
     fn input<S: Simd>(simd: S, d: [S::Vector; IN]) -> [S::Vector; IN];
     /// `A' m`.
     fn output<S: Simd>(simd: S, m: [S::Vector; IN]) -> [S::Vector; OUT];
+    /// `A y`: what reaches the products from the outputs' gradients.
+    fn gradient<S: Simd>(simd: S, y: [S::Vector; OUT]) -> [S::Vector; IN];
+}
+
+/// `G g`.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "closures would be compiled for another CPU")]
+pub fn weights<S: Simd, T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
+    simd: S,
+    g: [S::Vector; 3],
+) -> [S::Vector; IN] {
+    let mut u = [simd.splat(0.0); IN];
+    for i in 0..IN {
+        for k in 0..3 {
+            // Known when this is compiled.
+            if T::WEIGHTS[i][k] != 0.0 {
+                u[i] = simd.mul_add(g[k], simd.splat(T::WEIGHTS[i][k] as f32), u[i]);
+            }
+        }
+    }
+    u
+}
+
+/// `G' u`: what reaches the weights from the gradients of the transformed ones.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "closures would be compiled for another CPU")]
+pub fn weight_gradient<S: Simd, T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
+    simd: S,
+    u: [S::Vector; IN],
+) -> [S::Vector; 3] {
+    let mut g = [simd.splat(0.0); 3];
+    for k in 0..3 {
+        for i in 0..IN {
+            if T::WEIGHTS[i][k] != 0.0 {
+                g[k] = simd.mul_add(u[i], simd.splat(T::WEIGHTS[i][k] as f32), g[k]);
+            }
+        }
+    }
+    g
 }
 
 /// Two outputs from four inputs.
@@ -43,6 +82,11 @@ impl Transform<4, 2> for F2 {
     #[inline(always)]
     fn output<S: Simd>(simd: S, [m0, m1, m2, m3]: [S::Vector; 4]) -> [S::Vector; 2] {
         [simd.add(simd.add(m0, m1), m2), simd.add(simd.sub(m1, m2), m3)]
+    }
+
+    #[inline(always)]
+    fn gradient<S: Simd>(simd: S, [y0, y1]: [S::Vector; 2]) -> [S::Vector; 4] {
+        [y0, simd.add(y0, y1), simd.sub(y0, y1), y1]
     }
 }
 
@@ -87,6 +131,21 @@ impl Transform<6, 4> for F4 {
             simd.mul_add(far_difference, simd.splat(2.0), near_difference),
             simd.mul_add(far_sum, simd.splat(4.0), near_sum),
             simd.add(simd.mul_add(far_difference, simd.splat(8.0), near_difference), m5),
+        ]
+    }
+
+    #[inline(always)]
+    fn gradient<S: Simd>(simd: S, [y0, y1, y2, y3]: [S::Vector; 4]) -> [S::Vector; 6] {
+        let (even, odd) = (simd.add(y0, y2), simd.add(y1, y3));
+        let far_even = simd.mul_add(y2, simd.splat(4.0), y0);
+        let far_odd = simd.mul_add(y3, simd.splat(8.0), simd.add(y1, y1));
+        [
+            y0,
+            simd.add(even, odd),
+            simd.sub(even, odd),
+            simd.add(far_even, far_odd),
+            simd.sub(far_even, far_odd),
+            y3,
         ]
     }
 }
@@ -147,19 +206,32 @@ impl Transform<8, 6> for F6 {
             simd.add(weighted(simd, [d1, d2, d3], 32.0, 0.03125), m7),
         ]
     }
+
+    #[inline(always)]
+    fn gradient<S: Simd>(simd: S, [y0, y1, y2, y3, y4, y5]: [S::Vector; 6]) -> [S::Vector; 8] {
+        let (even, odd) = (simd.add(simd.add(y0, y2), y4), simd.add(simd.add(y1, y3), y5));
+        let far_even = weighted(simd, [y0, y2, y4], 4.0, 16.0);
+        let far_odd = weighted(simd, [simd.add(y1, y1), y3, y5], 8.0, 32.0);
+        let close_even = weighted(simd, [y0, y2, y4], 0.25, 0.0625);
+        let close_odd = weighted(simd, [simd.mul(y1, simd.splat(0.5)), y3, y5], 0.125, 0.03125);
+        [
+            y0,
+            simd.add(even, odd),
+            simd.sub(even, odd),
+            simd.add(far_even, far_odd),
+            simd.sub(far_even, far_odd),
+            simd.add(close_even, close_odd),
+            simd.sub(close_even, close_odd),
+            y5,
+        ]
+    }
 }
 
-/// `near + far_power * far + close_power * close`: a sum over the point pairs 1, 2 and 1/2, each to
-/// the power of the output's index.
+/// `a + b * second + c * third`: for outputs a sum over the point pairs 1, 2 and 1/2, each to the power
+/// of the output's index.
 #[inline(always)]
-fn weighted<S: Simd>(
-    simd: S,
-    [near, far, close]: [S::Vector; 3],
-    far_power: f32,
-    close_power: f32,
-) -> S::Vector {
-    let sum = simd.mul_add(far, simd.splat(far_power), near);
-    simd.mul_add(close, simd.splat(close_power), sum)
+fn weighted<S: Simd>(simd: S, [a, b, c]: [S::Vector; 3], second: f32, third: f32) -> S::Vector {
+    simd.mul_add(c, simd.splat(third), simd.mul_add(b, simd.splat(second), a))
 }
 
 /// Weight `(u, v)` of one pair of channels from its transformed weights.
@@ -205,6 +277,23 @@ mod tests {
         }
     }
 
+    /// `A`, `G` and `G'` against what they are the transposes of: `<A y, m> = <y, A' m>`, and so on.
+    fn check_gradients<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>() {
+        let (y, m) = (|i: usize| (i * 3 % 5) as f32 - 1.5, |i: usize| (i * 5 % 7) as f32 - 2.5);
+        let simd = Portable;
+        let dot = |n: usize, a: &dyn Fn(usize) -> f32, b: &dyn Fn(usize) -> f32| {
+            (0..n).map(|i| f64::from(a(i)) * f64::from(b(i))).sum::<f64>()
+        };
+        let back = T::gradient(simd, std::array::from_fn(|i| simd.splat(y(i))));
+        let forth = T::output(simd, std::array::from_fn(|i| simd.splat(m(i))));
+        let (left, right) = (dot(IN, &|i| back[i][0], &m), dot(OUT, &y, &|i| forth[i][0]));
+        assert!((left - right).abs() < 1e-3, "F({OUT}, 3): {left} {right}");
+        let u = weights::<_, T, IN, OUT>(simd, std::array::from_fn(|i| simd.splat(y(i))));
+        let g = weight_gradient::<_, T, IN, OUT>(simd, std::array::from_fn(|i| simd.splat(m(i))));
+        let (left, right) = (dot(IN, &|i| u[i][0], &m), dot(3, &y, &|i| g[i][0]));
+        assert!((left - right).abs() < 1e-3, "F({OUT}, 3): {left} {right}");
+    }
+
     fn check_inverse<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>() {
         let g = |u: usize, v: usize| ((u * 3 + v) * 5 % 9) as f32 / 4.0 - 1.0;
         for u in 0..3 {
@@ -223,6 +312,13 @@ mod tests {
         check::<F2, 4, 2>();
         check::<F4, 6, 4>();
         check::<F6, 8, 6>();
+    }
+
+    #[test]
+    fn transforms_of_gradients_are_transposes() {
+        check_gradients::<F2, 4, 2>();
+        check_gradients::<F4, 6, 4>();
+        check_gradients::<F6, 8, 6>();
     }
 
     #[test]
