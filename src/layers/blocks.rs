@@ -59,12 +59,23 @@ pub(super) const WIDE: usize = 32;
 /// Of what is left, as many at a time; then one by one.
 pub(super) const NARROW: usize = 8;
 
-/// `N` values from `first` on.
+/// `N` values from `first` on. (Not `copy_from_slice`, which is a call where it is not inlined.)
 #[inline(always)]
 pub(super) fn lanes<const N: usize>(values: &[f32], first: usize) -> [f32; N] {
-    let mut lanes = [0.0; N];
-    lanes.copy_from_slice(&values[first..first + N]);
-    lanes
+    match values[first..].first_chunk() {
+        Some(lanes) => *lanes,
+        None => panic!("{N} values from {first} on of {}", values.len()),
+    }
+}
+
+/// Writes `N` values from `first` on.
+#[inline(always)]
+pub(super) fn set_lanes<const N: usize>(values: &mut [f32], first: usize, lanes: [f32; N]) {
+    let len = values.len();
+    match values[first..].first_chunk_mut() {
+        Some(to) => *to = lanes,
+        None => panic!("{N} values from {first} on of {len}"),
+    }
 }
 
 /// All elements of rows in order, if there are no gaps between them.

@@ -13,7 +13,7 @@
 //! of those whose maximum it was: no two tasks write one pixel, each is written once, and the order
 //! of every sum is fixed.
 
-use super::blocks::{for_each_block, rows_per_task};
+use super::blocks::{for_each_block, rows_per_task, set_lanes};
 use super::windows::{PairKernel, Pool2d, Taps, Window, WindowKernel};
 use crate::isa::{self, Isa, Simd};
 use crate::parallel::for_each_chunk;
@@ -136,7 +136,7 @@ fn search<P: Place, const N: usize>(
             }
             tap += 1;
         });
-        output[first..first + N].copy_from_slice(&best);
+        set_lanes(output, first, best);
         for (to, place) in places[first..first + N].iter_mut().zip(place) {
             *to = P::new(place);
         }
@@ -242,7 +242,7 @@ fn gather<P: Place, const N: usize>(
                 sum[c] += if p[c] == place { g[c] } else { 0.0 };
             }
         }
-        output[first..first + N].copy_from_slice(&sum);
+        set_lanes(output, first, sum);
         first += N;
     }
     first

@@ -4,7 +4,7 @@
 //! batch pass gradient too: `dx = scale * (g - mean(g) - x^ * mean(g x^))`. One pass sums `g` and
 //! `g x^`, a second one is the rest.
 
-use super::super::blocks::{NARROW, WIDE, lanes, rows_per_task};
+use super::super::blocks::{NARROW, WIDE, lanes, rows_per_task, set_lanes};
 use super::super::elementwise::assert_shape;
 use super::{Gate, Norm, Statistics, sums, with_gate};
 use crate::conv::Activation;
@@ -209,12 +209,12 @@ impl<F: Fn(f32, f32) -> f32> Row<'_, F> {
                 g[i] = (self.pass)(y[i], g[i]);
             }
             if let Some(residual) = &mut self.residual {
-                residual[first..first + N].copy_from_slice(&g);
+                set_lanes(residual, first, g);
             }
             for i in 0..N {
                 g[i] = scale[i] * g[i] + slope[i] * (x[i] - mean[i]) + offset[i];
             }
-            self.grad[first..first + N].copy_from_slice(&g);
+            set_lanes(self.grad, first, g);
             first += N;
         }
         first

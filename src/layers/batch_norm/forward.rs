@@ -1,6 +1,6 @@
 //! Statistics of a batch, and normalisation with what follows it: residual connection, activation.
 
-use super::super::blocks::{NARROW, WIDE, for_each_block, lanes, rows_per_task};
+use super::super::blocks::{NARROW, WIDE, for_each_block, lanes, rows_per_task, set_lanes};
 use super::super::elementwise::assert_shape;
 use super::{Norm, sums};
 use crate::Result;
@@ -177,7 +177,7 @@ fn channels<const N: usize, F: Fn(f32) -> f32>(
         for value in &mut v {
             *value = last(*value);
         }
-        y[first..first + N].copy_from_slice(&v);
+        set_lanes(y, first, v);
         first += N;
     }
     first
