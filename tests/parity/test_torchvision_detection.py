@@ -201,10 +201,13 @@ def replay_proposals(
     for i, size in enumerate(batch.image_sizes):
         boxes, ranks, start = [], [], 0
         for level in range(len(logits)):
-            pair = flat(their_logits[level], 1)[i, :, 0], flat(logits[level], 1)[i, :, 0]
-            part = anchors[start : (start := start + len(pair[0]))]
+            scores = [
+                1 / (1 + np.exp(-flat(outputs[level], 1)[i, :, 0].astype(np.float64)))
+                for outputs in (their_logits, logits)
+            ]
+            part = anchors[start : (start := start + len(scores[0]))]
             # Which is last among the best may be a near tie, too.
-            top = replay.order(*pair)[: ours.rpn.pre_nms_top_n()]
+            top = replay.order(*scores)[: ours.rpn.pre_nms_top_n()]
             both = [
                 clipped(theirs.rpn.box_coder, flat(d[level], 4)[i][top], part[top], size)[:, 0]
                 for d in (their_deltas, deltas)
@@ -215,7 +218,7 @@ def replay_proposals(
                     np.nextafter(np.float32(ours.rpn.min_size), np.float32(0)),
                 )
             )
-            scores = [1 / (1 + np.exp(-p[top].astype(np.float64))) for p in pair]
+            scores = [side[top] for side in scores]
             kept = large[
                 replay.nms(
                     (both[0][large], both[1][large]),
@@ -311,8 +314,15 @@ def same_sample(model: Any, wrap: Any) -> None:
         stage.fg_bg_sampler = sample
 
 
-@pytest.mark.parametrize("precision", ["direct", "winograd"])
-@pytest.mark.parametrize("name", [V1, V2])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        (V1, "winograd"),
+        (V2, "direct"),
+        pytest.param(V1, "direct", marks=pytest.mark.slow),
+        pytest.param(V2, "winograd", marks=pytest.mark.slow),
+    ],
+)
 def test_losses_and_gradients(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [picture(*size, seed=i) for i, size in enumerate(SIZES[:2])]
     if name == V1:
@@ -321,7 +331,8 @@ def test_losses_and_gradients(name: str, precision: str, monkeypatch: pytest.Mon
     else:
         theirs = theirs_in.fasterrcnn_resnet50_fpn_v2(weights_backbone=None, **FEW)
         ours = ours_in.fasterrcnn_resnet50_fpn_v2(**FEW)
-    spread_out(theirs, images, smooth=True)
+    # v2's seed has no two nearly equal values in a window of the maximum pool.
+    spread_out(theirs, images, seed=0 if name == V1 else 2, smooth=True)
     ours.load_state_dict(arrays(theirs))
     theirs.train(), ours.train()
     for model, norm in ((theirs, torch.nn.BatchNorm2d), (ours, nn.BatchNorm2d)):
