@@ -20,7 +20,7 @@ mod transposed;
 pub use packed::{
     Finish, Keep, LONG_SUM, Lhs, PackedMatrix, PackedRows, SHORT_SUM, Source, Storage,
 };
-pub use product::{MatRef, multiply_once, product};
+pub use product::{MatRef, multiply_once, product, product_into};
 pub use tile::{Bounds, measure_peak, name as kernel_name, shape as tile_shape};
 pub use transpose::transpose;
 pub use transposed::{Pixels, add_product};

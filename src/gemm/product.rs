@@ -85,12 +85,21 @@ impl<'a> MatRef<'a> {
 /// # Panics
 /// If the shapes do not fit together: shapes are computed by kernels, never by users.
 pub fn product(lhs: MatRef<'_>, rhs: MatRef<'_>) -> Vec<f32> {
-    assert_eq!(lhs.cols, rhs.rows, "matrix shapes do not fit together");
-    let isa = Isa::active();
     let mut result = vec![0.0; lhs.rows * rhs.cols];
-    let out = RowsMut::new(&mut result, lhs.rows, rhs.cols, rhs.cols);
-    multiply_once(isa, lhs, &|k, j, rows| rhs.read(isa, (k, j), rows), out);
+    product_into(lhs, rhs, &mut result);
     result
+}
+
+/// [`product`] into memory of the caller's.
+///
+/// # Panics
+/// If the shapes do not fit together.
+pub fn product_into(lhs: MatRef<'_>, rhs: MatRef<'_>, result: &mut [f32]) {
+    assert_eq!(lhs.cols, rhs.rows, "matrix shapes do not fit together");
+    assert_eq!(result.len(), lhs.rows * rhs.cols, "elements of the product");
+    let isa = Isa::active();
+    let out = RowsMut::new(result, lhs.rows, rhs.cols, rhs.cols);
+    multiply_once(isa, lhs, &|k, j, rows| rhs.read(isa, (k, j), rows), out);
 }
 
 /// `out = lhs * B`, where `source` gives the elements of B.

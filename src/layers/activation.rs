@@ -3,15 +3,10 @@
 //! All gradients are functions of the *output*, so training keeps one array a layer: ReLU's is `g`
 //! where `y > 0`, tanh's `g (1 - y^2)`, sigmoid's `g y (1 - y)`.
 
-use rayon::prelude::*;
-
-use super::elementwise::{map_into, zip_into};
+use super::elementwise::{map_into, zip_assign, zip_into};
 use super::exponential;
 use crate::conv::Activation;
 use crate::rows::{Rows, RowsMut};
-
-/// Elements of one task of what works in place.
-const CHUNK: usize = 1 << 16;
 
 /// A function of single elements, as a step of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,12 +92,6 @@ pub fn mask(activation: Activation, y: &[f32], gradient: &mut [f32]) {
 /// `to += from`.
 pub fn add_assign(to: &mut [f32], from: &[f32]) {
     zip_assign(to, from, |to, from| to + from);
-}
-
-fn zip_assign(to: &mut [f32], from: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| {
-        to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(*to, from));
-    });
 }
 
 #[cfg(test)]

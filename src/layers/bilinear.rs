@@ -7,13 +7,12 @@
 //! Backward, a task owns an input row and collects its share from every output row that lies next
 //! to it, in output order.
 
-use rayon::prelude::*;
-
 use super::blocks::{for_each_block, rows_per_task};
 use super::gather::{check_resize, step_of};
 use crate::Result;
 use crate::isa;
 use crate::memory::result_len;
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
 /// A place between two pixels of an axis.
@@ -117,11 +116,18 @@ impl Bilinear2d {
 
     /// Gradient of the input, (N, H, W, C).
     pub fn backward(&self, batch: usize, grad_output: &[f32]) -> Vec<f32> {
+        let mut grad_input = vec![0.0; batch * self.input_len()];
+        self.backward_into(batch, grad_output, &mut grad_input);
+        grad_input
+    }
+
+    /// [`backward`](Self::backward) into memory of the caller's.
+    pub fn backward_into(&self, batch: usize, grad_output: &[f32], grad_input: &mut [f32]) {
         let (height, width, channels) = self.output_shape();
         assert_eq!(grad_output.len(), batch * height * width * channels, "gradient length");
-        let mut grad_input = vec![0.0; batch * self.input_len()];
+        assert_eq!(grad_input.len(), batch * self.input_len(), "input length");
         if grad_input.is_empty() {
-            return grad_input;
+            return;
         }
         let mut readers = vec![Vec::new(); self.input.0];
         for (y, place) in self.rows.iter().enumerate() {
@@ -129,7 +135,8 @@ impl Bilinear2d {
                 readers[pixel].push((y, part));
             }
         }
-        grad_input.par_chunks_mut(self.input.1 * channels).enumerate().for_each(|(row, sums)| {
+        parallel::for_each_chunk(grad_input, self.input.1 * channels, |row, sums| {
+            sums.fill(0.0);
             let (image, y) = (row / self.input.0, row % self.input.0);
             for &(out_y, down) in &readers[y] {
                 let start = (image * height + out_y) * width * channels;
@@ -144,7 +151,6 @@ impl Bilinear2d {
                 }
             }
         });
-        grad_input
     }
 
     fn input_len(&self) -> usize {

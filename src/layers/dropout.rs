@@ -4,7 +4,7 @@
 //! the number of threads nor the order of the work, and needs no storage: the backward pass applies
 //! the same function to the gradient.
 
-use super::elementwise::map_indexed;
+use super::elementwise::{map_indexed, map_indexed_in_place};
 
 /// 2^64 divided by the golden ratio: successive multiples spread evenly over 64 bits.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -13,21 +13,26 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 ///
 /// Its own gradient: apply it to `grad_output` with the same `p`, `seed` and `mask`.
 pub fn dropout(x: &[f32], p: f64, seed: u64, mask: u64) -> Vec<f32> {
+    map_indexed(x, rule(p, seed, mask))
+}
+
+/// [`dropout`] where the elements are.
+pub fn dropout_in_place(x: &mut [f32], p: f64, seed: u64, mask: u64) {
+    map_indexed_in_place(x, rule(p, seed, mask));
+}
+
+/// What becomes of an element with its index.
+fn rule(p: f64, seed: u64, mask: u64) -> impl Fn(u64, f32) -> f32 + Sync {
     // Hashed twice before elements are counted, so that neighbouring seeds or masks do not give
     // shifted copies of one stream.
     let key = mix(mix(seed).wrapping_add(mask.wrapping_mul(GOLDEN)));
     // A 32-bit uniform integer is below the limit with probability p.
     let limit = (p * 4_294_967_296.0).round() as u64;
     let scale = (1.0 / (1.0 - p)) as f32;
-    map_indexed(x, |index, x| {
+    move |index, x| {
         let uniform = mix(key.wrapping_add((index + 1).wrapping_mul(GOLDEN))) >> 32;
         if uniform < limit { 0.0 } else { x * scale }
-    })
-}
-
-/// [`dropout`] into given memory.
-pub fn dropout_into(x: &[f32], p: f64, seed: u64, mask: u64, output: &mut [f32]) {
-    output.copy_from_slice(&dropout(x, p, seed, mask));
+    }
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), a bijection whose every output bit

@@ -3,10 +3,9 @@
 //! Rows are cut into blocks, one task each; no element depends on another, so the cut cannot
 //! change a result. Where neither side has gaps, a block is one long slice.
 
-use rayon::prelude::*;
-
 use super::blocks::{dense, dense_mut, for_each_block, rows_per_task};
 use crate::isa::{self, Isa, Simd};
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
 /// Elements of one task of [`map_indexed`].
@@ -108,15 +107,27 @@ pub(super) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 
 /// `f` of each element and its index.
 pub(super) fn map_indexed(x: &[f32], f: impl Fn(u64, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut result = vec![0.0; x.len()];
-    result.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(
-        |(chunk, (result, x))| {
-            for (index, (r, &x)) in ((chunk * CHUNK) as u64..).zip(result.iter_mut().zip(x)) {
-                *r = f(index, x);
-            }
-        },
-    );
+    let mut result = x.to_vec();
+    map_indexed_in_place(&mut result, f);
     result
+}
+
+/// [`map_indexed`] where the elements are.
+pub(super) fn map_indexed_in_place(x: &mut [f32], f: impl Fn(u64, f32) -> f32 + Sync) {
+    parallel::for_each_chunk(x, CHUNK, |chunk, x| {
+        for (index, x) in ((chunk * CHUNK) as u64..).zip(x) {
+            *x = f(index, *x);
+        }
+    });
+}
+
+/// `to = f(to, from)` for each element.
+pub(super) fn zip_assign(to: &mut [f32], from: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    assert_eq!(to.len(), from.len(), "lengths");
+    parallel::for_each_chunk(to, CHUNK, |chunk, to| {
+        let from = &from[chunk * CHUNK..][..to.len()];
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = f(*to, from));
+    });
 }
 
 #[cfg(test)]

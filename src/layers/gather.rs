@@ -7,11 +7,10 @@
 //!
 //! Backward, a task owns an input row and adds up the gradients of its copies in output order.
 
-use rayon::prelude::*;
-
 use super::blocks::{for_each_block, rows_per_task};
 use crate::conv::Padding;
 use crate::memory::result_len;
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 use crate::{Error, Result};
 
@@ -233,18 +232,26 @@ impl Gather2d {
 
     /// Gradient of the input, (N, H, W, C): the sum over the copies of each pixel.
     pub fn backward(&self, batch: usize, grad_output: &[f32]) -> Vec<f32> {
+        let mut grad_input = vec![0.0; batch * self.input_len()];
+        self.backward_into(batch, grad_output, &mut grad_input);
+        grad_input
+    }
+
+    /// [`backward`](Self::backward) into memory of the caller's.
+    pub fn backward_into(&self, batch: usize, grad_output: &[f32], grad_input: &mut [f32]) {
         let (height, width, channels) = self.output_shape();
         assert_eq!(grad_output.len(), batch * height * width * channels, "gradient length");
-        let mut grad_input = vec![0.0; batch * self.input_len()];
+        assert_eq!(grad_input.len(), batch * self.input_len(), "input length");
         if grad_input.is_empty() || grad_output.is_empty() {
-            return grad_input;
+            return grad_input.fill(0.0);
         }
         let mut copies = vec![Vec::new(); self.input.0];
         for (y, from) in self.rows.iter().enumerate() {
             from.iter().for_each(|&from| copies[from].push(y));
         }
         let line = self.input.1 * self.channels;
-        grad_input.par_chunks_mut(line).enumerate().for_each(|(row, sums)| {
+        parallel::for_each_chunk(grad_input, line, |row, sums| {
+            sums.fill(0.0);
             let (image, y) = (row / self.input.0, row % self.input.0);
             for &out_y in &copies[y] {
                 let start = (image * height + out_y) * width * channels;
@@ -258,7 +265,6 @@ impl Gather2d {
                 }
             }
         });
-        grad_input
     }
 
     fn input_len(&self) -> usize {

@@ -10,7 +10,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::graph::array_shape;
-use super::{compute, slice};
+use super::slice;
 use crate::graph::{self, Shape};
 use crate::{Error, Result};
 
@@ -46,7 +46,7 @@ impl TrainingPlan {
             .collect();
         let (inputs, constants) = (slices(&inputs)?, slices(&constants)?);
         let pass = write(&outputs, |outputs| {
-            compute(py, || self.0.forward(batch, &inputs, &constants, &masks, outputs))
+            Ok(py.detach(|| self.0.forward(batch, &inputs, &constants, &masks, outputs))?)
         })?;
         let statistics = pass.statistics();
         let statistics = statistics.map(|(n, mean, var)| (n, mean.to_vec(), var.to_vec()));
@@ -97,7 +97,9 @@ impl TrainingPass {
         let (mut grad_inputs, mut grad_constants) = (grad_inputs, grad_constants);
         let mut inputs_out = slices_mut(&mut grad_inputs)?;
         let mut sinks = slices_mut(&mut grad_constants)?;
-        compute(py, || pass.backward(&inputs, &constants, &gradients, &mut inputs_out, &mut sinks))
+        Ok(py.detach(|| {
+            pass.backward(&inputs, &constants, &gradients, &mut inputs_out, &mut sinks)
+        })?)
     }
 }
 

@@ -169,29 +169,23 @@ class _Plan:
         self.order: tuple[int, ...] = ()
         self.roles: list[_Role | None] = []
         self.fixed: list[Array] = []
-        self.trained: dict[int, _Role] = {}
+        self.trained: list[int] = []
         self.norms: list[tuple[BatchNorm2d, int]] = []
         self.drops: list[float] = []
         self._modules = [(m, m._structure, m.training) for m in owner.modules()]
         self._frozen: list[tuple[Stored, int]] = []
-        self._learning: list[Stored] = []
 
     def depend(self, trace: TrainingTrace) -> None:
-        """Depend also on modules outside of the owner, on the values of what is not trained, and
-        on what is trained."""
+        """Depend also on modules outside of the owner, and on the values of what is not trained."""
         self._modules += [(module, *state) for module, state in trace.modules.items()]
         self._frozen = [
             (entry, version) for entry, version in trace.stored.items() if not entry.requires_grad
         ]
-        # Those of the owner are in the plan's key, others only here.
-        self._learning = [entry for entry in trace.stored if entry.requires_grad]
 
     def is_right(self) -> bool:
         """Whether nothing has changed that the plan depends on."""
-        return (
-            all(m._structure == s and m.training == t for m, s, t in self._modules)
-            and all(e.version == version and not e.requires_grad for e, version in self._frozen)
-            and all(entry.requires_grad for entry in self._learning)
+        return all(m._structure == s and m.training == t for m, s, t in self._modules) and all(
+            entry.version == version and not entry.requires_grad for entry, version in self._frozen
         )
 
     def constants(self) -> list[Array]:
@@ -302,18 +296,11 @@ def _make(
     made.order = tuple([outputs.index(leaf._value) for leaf in leaves])
     made.depend(trace)
     made.roles, made.fixed = builder.roles, builder.core.constants()
-    made.trained = {
-        number: role
-        for number, role in enumerate(made.roles)
-        if role is not None and role.stored.requires_grad
-    }
+    trained = [role is not None and role.stored.requires_grad for role in made.roles]
+    made.trained = [number for number, is_trained in enumerate(trained) if is_trained]
     made.norms, made.drops = trace.norms, [0.0] * trace.drops
     made.plan = builder.core.compile_training(
-        outputs,
-        [number in made.trained for number in range(len(made.roles))],
-        list(wanted),
-        get_precision(),
-        packed,
+        outputs, trained, list(wanted), get_precision(), packed
     )
     return made
 
@@ -326,18 +313,19 @@ def _call(plan: _Plan, leaves: list[Any], given: list[Array]) -> Any:
     for number, mean, var in statistics:
         layer, pixels = plan.norms[number]
         layer._track(np.asarray(mean, "f4"), np.asarray(var, "f4"), len(given[0]) * pixels)
-    # One tensor may be several of the inputs and constants, and is one parent.
-    places: dict[Tensor, int] = {}
-    wanted = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
-    into = [
-        places.setdefault(leaf, len(places)) if is_wanted else None
-        for leaf, is_wanted in zip(leaves, wanted, strict=True)
+    roles = [role for role in plan.roles if role is not None]
+    parameters = {id(role.stored): role.stored for role in roles if role.stored.requires_grad}
+    parents: list[Tensor] = [
+        leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad
     ]
-    trained = {n: places.setdefault(r.stored, len(places)) for n, r in plan.trained.items()}
-    context = Context((True,) * len(places))
+    places = {id(leaf): place for place, leaf in enumerate(parents)}
+    for identity, parameter in parameters.items():
+        places[identity] = len(parents)
+        parents.append(parameter)
+    context = Context((True,) * len(parents))
     context.plan, context.kept, context.constants, context.given = plan, kept, constants, given
-    context.inputs, context.trained = into, trained
-    node = tape.Node(plan_, context, tuple(places), outputs=len(outputs))
+    context.leaves, context.places, context.outputs = leaves, places, len(outputs)
+    node = tape.Node(plan_, context, tuple(parents), outputs=len(outputs))
     tensors = [
         Tensor._from_node(nchw(array) if array.ndim == 4 else array, node, index)
         for index, array in enumerate(outputs)
@@ -355,20 +343,25 @@ def _backward(ctx: Context, gradients: list[Array | None]) -> tuple[Array | None
         None if g is None else (nhwc(g, "grad") if g.ndim == 4 else _contiguous(g))
         for g in gradients
     ]
-    into_inputs = [
-        None if place is None else np.zeros(array.shape, np.float32)
-        for place, array in zip(ctx.inputs, ctx.given, strict=True)
-    ]
+    results: list[Any] = [None] * len(ctx.places)
+    into_inputs: list[Array | None] = []
+    for leaf, array in zip(ctx.leaves, ctx.given, strict=True):
+        wanted = isinstance(leaf, Tensor) and leaf.requires_grad
+        into_inputs.append(np.zeros(array.shape, np.float32) if wanted else None)
     sums: list[Array | None] = [None] * len(plan.roles)
-    for number, role in plan.trained.items():
+    for number in plan.trained:
+        role = plan.roles[number]
+        assert role is not None
         sums[number] = role.new_gradient()
     ctx.kept.backward(ctx.given, ctx.constants, given, into_inputs, sums, ctx.keep)
-    results: list[Any] = [None] * len(ctx.needs_input_grad)
-    for place, array in zip(ctx.inputs, into_inputs, strict=True):
+    for leaf, array in zip(ctx.leaves, into_inputs, strict=True):
         if array is not None:
-            _add(results, place, nchw(array) if array.ndim == 4 else array)
-    for number, place in ctx.trained.items():
-        _add(results, place, plan.trained[number].gradient(sums[number]))
+            _add(results, ctx.places[id(leaf)], nchw(array) if array.ndim == 4 else array)
+    for number in plan.trained:
+        role, array = plan.roles[number], sums[number]
+        assert role is not None
+        assert array is not None
+        _add(results, ctx.places[id(role.stored)], role.gradient(array))
     return tuple(results)
 
 
@@ -377,4 +370,4 @@ def _add(results: list[Any], place: int, gradient: Array) -> None:
     results[place] = gradient if results[place] is None else results[place] + gradient
 
 
-plan_ = Primitive("plan", _forward, _backward, fresh_gradients=True)  # type: ignore[arg-type]
+plan_ = Primitive("plan", _forward, _backward)  # type: ignore[arg-type]

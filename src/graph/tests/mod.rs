@@ -1,6 +1,7 @@
 //! Plans against the eager kernels, run node by node over the graph as it was built.
 
 mod net;
+mod training;
 
 use super::*;
 use crate::conv::reference::{close, values};

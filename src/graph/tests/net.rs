@@ -217,6 +217,7 @@ impl Net {
             Op::Softmax { log: false } => softmax(channels, x(0)),
             Op::Softmax { log: true } => log_softmax(channels, x(0)),
             Op::Dropout | Op::Copy => x(0).to_vec(),
+            Op::TrainNorm(_) | Op::RandomDrop(_) => unreachable!("plans for evaluation refuse it"),
             Op::Gone => vec![],
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::ir::{Op, Shape, TrainNorm};
 use super::super::packed::norm_of;
-use super::forward::{Kept, Mask, channel_factors, rows};
+use super::forward::{Kept, Mask, channel_factors, rows, scale_channels};
 use super::layer::{self, Call, Sinks};
 use crate::Result;
 use crate::layers::activation::{self, Function};
@@ -76,7 +76,7 @@ pub(super) fn run(
                 let factors = channel_factors(drop.p, (seed, mask), batch, saved.shape);
                 scale_channels(&factors, (saved.shape.channels(), saved.shape.pixels()), gradient);
             } else {
-                copy(&dropout::dropout(gradient, drop.p, seed, mask), gradient);
+                dropout::dropout_in_place(gradient, drop.p, seed, mask);
             }
         }
         _ => return elsewhere(op, batch, saved, gradient, targets),
@@ -119,8 +119,8 @@ fn elsewhere(
             let pool = Pool2d { batch, ..pool.clone() };
             avg_pool::backward_into(&pool, *divisor, gradient, target);
         }
-        Op::Gather(gather, _) => copy(&gather.backward(batch, gradient), target),
-        Op::Bilinear(resize) => copy(&resize.backward(batch, gradient), target),
+        Op::Gather(gather, _) => gather.backward_into(batch, gradient, target),
+        Op::Bilinear(resize) => resize.backward_into(batch, gradient, target),
         Op::ResponseNorm(norm) => {
             copy(&norm.backward(shape.channels(), input, gradient), target);
         }
@@ -153,16 +153,6 @@ fn map(function: Function, output: &[f32], gradient: &mut [f32]) {
         Function::Sigmoid | Function::Tanh => {
             let above = gradient.to_vec();
             activation::backward_into(function, output, &above, gradient);
-        }
-    }
-}
-
-/// Multiplies each row by the factors of its image, of which there are `pixels` rows.
-fn scale_channels(factors: &[f32], (channels, pixels): (usize, usize), gradient: &mut [f32]) {
-    let images = gradient.chunks_mut((channels * pixels).max(1));
-    for (image, factors) in images.zip(factors.chunks(channels.max(1)).cycle()) {
-        for row in image.chunks_mut(channels.max(1)) {
-            row.iter_mut().zip(factors).for_each(|(g, f)| *g *= f);
         }
     }
 }
@@ -209,7 +199,7 @@ fn train_norm(
     );
     for (constant, values) in [(norm.weight, grad_weight), (norm.bias, grad_bias)] {
         if let Some(sink) = constant.and_then(|c| sinks[c].as_deref_mut()) {
-            sink.iter_mut().zip(&values).for_each(|(sink, value)| *sink += value);
+            activation::add_assign(sink, &values);
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use super::schedule::{Home, Schedule, trains};
 use crate::conv::{Options, Precision, PreparedConv};
 use crate::layers::activation::add_assign;
 use crate::memory::result_len;
-use crate::{Error, Result};
+use crate::{Error, Result, parallel};
 
 /// A network ready to be trained on batches of any size.
 #[derive(Debug)]
@@ -135,18 +135,21 @@ impl TrainingPlan {
         self.check(batch, inputs, constants)?;
         let call = self.call(batch, constants);
         let mut arena = self.arena(batch)?;
-        for index in 0..self.schedule.order.len() {
-            self.step_forward(index, call, inputs, masks, &mut arena)?;
-            let value = self.schedule.order[index];
-            for (number, _) in self.outputs.iter().enumerate().filter(|(_, o)| o.0 == value) {
-                backward::copy(self.value(value, batch, inputs, &arena), outputs[number]);
+        parallel::lead(|| {
+            for index in 0..self.schedule.order.len() {
+                self.step_forward(index, call, inputs, masks, &mut arena)?;
+                let value = self.schedule.order[index];
+                for (number, _) in self.outputs.iter().enumerate().filter(|(_, o)| o.0 == value) {
+                    backward::copy(self.value(value, batch, inputs, &arena), outputs[number]);
+                }
             }
-        }
-        for (number, &(value, _)) in self.outputs.iter().enumerate() {
-            if matches!(self.graph.nodes[value].op, Op::Input(_)) {
-                backward::copy(self.value(value, batch, inputs, &arena), outputs[number]);
+            for (number, &(value, _)) in self.outputs.iter().enumerate() {
+                if matches!(self.graph.nodes[value].op, Op::Input(_)) {
+                    backward::copy(self.value(value, batch, inputs, &arena), outputs[number]);
+                }
             }
-        }
+            Ok::<(), Error>(())
+        })??;
         Ok(Pass { plan: Arc::clone(self), batch, masks: masks.to_vec(), arena })
     }
 
@@ -256,19 +259,22 @@ impl Pass {
     ) -> Result<()> {
         let plan = Arc::clone(&self.plan);
         plan.check(self.batch, inputs, constants)?;
-        self.seed(gradients);
         let call = plan.call(self.batch, constants);
-        for index in (0..plan.schedule.order.len()).rev() {
-            if plan.schedule.wanted[plan.schedule.order[index]] {
-                self.step_back(index, call, inputs, sinks)?;
+        parallel::lead(|| {
+            self.seed(gradients);
+            for index in (0..plan.schedule.order.len()).rev() {
+                if plan.schedule.wanted[plan.schedule.order[index]] {
+                    self.step_back(index, call, inputs, sinks)?;
+                }
             }
-        }
-        for (&input, target) in plan.graph.inputs.iter().zip(grad_inputs) {
-            if let (Some(buffer), Some(target)) = (plan.schedule.gradients[input], target) {
-                let len = target.len();
-                backward::copy(&self.arena.buffers[buffer].as_slice()[..len], target);
+            for (&input, target) in plan.graph.inputs.iter().zip(grad_inputs) {
+                if let (Some(buffer), Some(target)) = (plan.schedule.gradients[input], target) {
+                    let len = target.len();
+                    backward::copy(&self.arena.buffers[buffer].as_slice()[..len], target);
+                }
             }
-        }
+            Ok::<(), Error>(())
+        })??;
         let arena = std::mem::take(&mut self.arena);
         if let Ok(mut arenas) = plan.arenas.try_lock() {
             arenas.push(arena);

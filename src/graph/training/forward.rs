@@ -43,10 +43,23 @@ pub(super) fn run(
         rows(data, shape, call.batch)
     };
     let second = || (inputs.len() > 1).then(|| input(1));
+    if let Op::Layer(layer) = op {
+        return layer::forward(layer, frozen, call, input(0), second(), output);
+    }
+    if let Op::RandomDrop(drop) = op {
+        let (seed, mask) = masks[drop.number];
+        output.copy_from_slice(inputs[0].0);
+        if drop.channels {
+            let factors = channel_factors(drop.p, (seed, mask), call.batch, shape);
+            scale_channels(&factors, (shape.channels(), shape.pixels()), output);
+        } else {
+            dropout::dropout_in_place(output, drop.p, seed, mask);
+        }
+        return Ok(());
+    }
     let count = call.batch * shape.pixels();
     let out = RowsMut::new(output, count, shape.channels(), shape.channels());
     match op {
-        Op::Layer(layer) => return layer::forward(layer, frozen, call, input(0), second(), out),
         Op::TrainNorm(norm) => {
             let at = |constant: Option<usize>| constant.map(|c| call.constants[c]);
             let (weight, bias) = (at(norm.weight), at(norm.bias));
@@ -99,15 +112,7 @@ pub(super) fn run(
                 rest = after;
             }
         }
-        Op::RandomDrop(drop) => {
-            let (seed, mask) = masks[drop.number];
-            if drop.channels {
-                let factors = channel_factors(drop.p, (seed, mask), call.batch, shape);
-                scale_channels(&factors, shape, input(0), out);
-            } else {
-                dropout::dropout_into(inputs[0].0, drop.p, seed, mask, output);
-            }
-        }
+        Op::Layer(_) | Op::RandomDrop(_) => unreachable!("done above"),
         Op::Input(_) | Op::Gone => unreachable!("not steps"),
     }
     Ok(())
@@ -118,17 +123,16 @@ pub(super) fn channel_factors(p: f64, (seed, mask): Mask, batch: usize, shape: S
     dropout::dropout(&vec![1.0; batch * shape.channels()], p, seed, mask)
 }
 
-/// Multiplies each pixel by the factors of its image.
+/// Multiplies each row by the factors of its image, of which there are `pixels` rows.
 pub(super) fn scale_channels(
     factors: &[f32],
-    shape: Shape,
-    input: Rows<'_>,
-    mut output: RowsMut<'_>,
+    (channels, pixels): (usize, usize),
+    values: &mut [f32],
 ) {
-    let (channels, pixels) = (shape.channels(), shape.pixels());
-    for index in 0..output.count() {
-        let factors = &factors[index / pixels * channels..][..channels];
-        let row = output.row_mut(index).iter_mut().zip(input.row(index));
-        row.zip(factors).for_each(|((y, x), f)| *y = x * f);
+    let images = values.chunks_mut((channels * pixels).max(1));
+    for (image, factors) in images.zip(factors.chunks(channels.max(1)).cycle()) {
+        for row in image.chunks_mut(channels.max(1)) {
+            row.iter_mut().zip(factors).for_each(|(value, f)| *value *= f);
+        }
     }
 }

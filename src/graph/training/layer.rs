@@ -11,8 +11,11 @@ use crate::conv::{
     Conv2d, Epilogue, Precision, PreparedConv, backward_bias, backward_data_into,
     backward_weight_into, forward_into,
 };
-use crate::gemm::{MatRef, product};
+use crate::gemm::{MatRef, product_into};
+use crate::layers::activation::add_assign;
 use crate::layers::fold::fold_packed;
+use crate::memory::Scratch;
+use crate::parallel;
 use crate::rows::{Rows, RowsMut};
 
 /// What every layer of a run has in common.
@@ -55,37 +58,35 @@ pub(super) fn forward(
     call: Call<'_>,
     input: Rows<'_>,
     residual: Option<Rows<'_>>,
-    mut output: RowsMut<'_>,
+    output: &mut [f32],
 ) -> Result<()> {
     let epilogue = Epilogue { residual, activation: layer.activation };
+    let outputs = layer.conv.out_channels;
     if let Some(prepared) = frozen {
-        let mut scratch = vec![0.0; prepared.scratch_len(call.batch)];
-        crate::parallel::assemble(|| {
-            prepared.run(call.batch, input, output, epilogue, &mut scratch);
-        });
+        let mut scratch = Scratch::new(prepared.scratch_len(call.batch));
+        let rows = RowsMut::dense(output, outputs);
+        prepared.run(call.batch, input, rows, epilogue, &mut scratch);
         return Ok(());
     }
     let (weight, bias) = folded(layer, call)?;
     if !layer.linear {
         let conv = geometry(layer, call.batch);
-        forward_into(&conv, input, &weight, bias.as_deref(), epilogue, call.precision, output);
+        let rows = RowsMut::dense(output, outputs);
+        forward_into(&conv, input, &weight, bias.as_deref(), epilogue, call.precision, rows);
         return Ok(());
     }
-    let (features, outputs) = (layer.conv.in_channels, layer.conv.out_channels);
+    let features = layer.conv.in_channels;
     let rows = MatRef::new(input.as_slice(), call.batch, features, features);
-    let sums = product(rows, MatRef::new(&weight, outputs, features, features).t());
-    for index in 0..output.count() {
-        let sums = &sums[index * outputs..][..outputs];
-        let row = output.row_mut(index);
-        match &bias {
-            Some(bias) => row.iter_mut().zip(sums).zip(&**bias).for_each(|((y, s), b)| *y = s + b),
-            None => row.copy_from_slice(sums),
+    product_into(rows, MatRef::new(&weight, outputs, features, features).t(), output);
+    parallel::for_each_chunk(output, outputs.max(1), |index, row| {
+        if let Some(bias) = &bias {
+            row.iter_mut().zip(&**bias).for_each(|(y, b)| *y += b);
         }
         if let Some(residual) = &residual {
             row.iter_mut().zip(residual.row(index)).for_each(|(y, r)| *y += r);
         }
         row.iter_mut().for_each(|y| *y = layer.activation.apply(*y));
-    }
+    });
     Ok(())
 }
 
@@ -113,14 +114,14 @@ pub(super) fn backward_constants(
     if let Some(sink) = layer.bias.and_then(|bias| sinks[bias].as_deref_mut()) {
         let mut sums = backward_bias(outputs, gradient);
         scaled(&mut sums);
-        add(sink, &sums);
+        add_assign(sink, &sums);
     }
     if let Some(sink) = sinks[layer.weight].as_deref_mut() {
         if call.shared[layer.weight] {
-            let mut sums = vec![0.0; sink.len()];
+            let mut sums = Scratch::new(sink.len());
             weight_gradient(layer, call, input, gradient, &mut sums);
             scaled(&mut sums);
-            add(sink, &sums);
+            add_assign(sink, &sums);
         } else {
             weight_gradient(layer, call, input, gradient, sink);
             scaled(sink);
@@ -134,15 +135,11 @@ fn weight_gradient(layer: &Layer, call: Call<'_>, input: &[f32], gradient: &[f32
     if layer.linear {
         let (features, outputs) = (layer.conv.in_channels, layer.conv.out_channels);
         let rows = MatRef::new(gradient, call.batch, outputs, outputs);
-        to.copy_from_slice(&product(rows.t(), MatRef::new(input, call.batch, features, features)));
+        product_into(rows.t(), MatRef::new(input, call.batch, features, features), to);
     } else {
         let conv = geometry(layer, call.batch);
         backward_weight_into(&conv, input, gradient, call.precision, to);
     }
-}
-
-fn add(sink: &mut [f32], values: &[f32]) {
-    sink.iter_mut().zip(values).for_each(|(sink, value)| *sink += value);
 }
 
 /// Writes the gradient of the layer's input.
@@ -156,8 +153,7 @@ pub(super) fn backward_data(
     if layer.linear {
         let (features, outputs) = (layer.conv.in_channels, layer.conv.out_channels);
         let rows = MatRef::new(gradient, call.batch, outputs, outputs);
-        let sums = product(rows, MatRef::new(&weight, outputs, features, features));
-        grad_input.copy_from_slice(&sums);
+        product_into(rows, MatRef::new(&weight, outputs, features, features), grad_input);
     } else {
         let conv = geometry(layer, call.batch);
         backward_data_into(&conv, gradient, &weight, call.precision, grad_input);

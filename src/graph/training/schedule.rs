@@ -241,3 +241,37 @@ fn share(tenants: &[Tenant]) -> (Vec<usize>, Vec<usize>) {
     }
     (places, floats)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(floats: usize, from: usize, to: usize) -> Tenant {
+        Tenant { floats, from, to, role: Role::Value(0) }
+    }
+
+    #[test]
+    fn what_lives_at_one_time_never_shares_a_buffer() {
+        let lives = [(0, 9), (1, 3), (3, 4), (4, 7), (5, 5), (8, 9), (9, 9), (0, 0)];
+        let tenants: Vec<Tenant> = lives
+            .iter()
+            .enumerate()
+            .map(|(i, &(from, to))| tenant(10 + 7 * (i % 3), from, to))
+            .collect();
+        let (places, floats) = share(&tenants);
+        for (i, a) in tenants.iter().enumerate() {
+            assert!(floats[places[i]] >= a.floats);
+            for (j, b) in tenants.iter().enumerate().skip(i + 1) {
+                let meet = a.from <= b.to && b.from <= a.to;
+                assert!(!(meet && places[i] == places[j]), "{i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_that_is_left_behind_takes_two_buffers() {
+        let tenants: Vec<Tenant> = (0..20).map(|step| tenant(8, step, step + 1)).collect();
+        let (_, floats) = share(&tenants);
+        assert_eq!(floats, [8, 8]);
+    }
+}
