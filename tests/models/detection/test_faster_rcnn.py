@@ -441,6 +441,24 @@ def test_recipes_and_files(tmp_path: Path) -> None:
     assert loaded.predict(picture, score_threshold=0) == model.predict(picture, score_threshold=0)
 
 
+def test_a_file_says_what_the_detector_is_now(tmp_path: Path) -> None:
+    """Names given, a predictor replaced and sizes set after the detector was built."""
+    model = build_detector("fasterrcnn_resnet_fpn", num_classes=3, **SIZES)
+    assert isinstance(model, FasterRCNN)
+    pieces: Any = oxidet.models.detection.faster_rcnn  # a function, and a name of torchvision's
+    model.roi_heads.box_predictor = pieces.FastRCNNPredictor(1024, 5)
+    model.class_names = ("ant", "bee", "cow", "dog")
+    model.transform.min_size = (48,)
+    model.nms_threshold = 0.25
+    save_detector(tmp_path / "detector.npz", model)
+    loaded = load_detector(tmp_path / "detector.npz")
+    assert isinstance(loaded, FasterRCNN)
+    assert (loaded.num_classes, loaded.class_names) == (5, ("ant", "bee", "cow", "dog"))
+    assert (loaded.transform.min_size, loaded.nms_threshold) == ((48,), 0.25)
+    picture = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    assert loaded.predict(picture, score_threshold=0) == model.predict(picture, score_threshold=0)
+
+
 def test_weights_of_a_file(tmp_path: Path) -> None:
     model = small(n_fg_class=4)
     path = tmp_path / "weights.npz"
@@ -472,6 +490,18 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     assert (found.recipe["n_fg_class"], found.recipe["weights"]) == (4, None)
     resnet = oxidet.models.resnet18().state_dict()
     assert recognise_torchvision(resnet) is None
+
+
+def test_ninety_one_classes_are_those_of_coco(tmp_path: Path) -> None:
+    """By default, and in a checkpoint whatever its name."""
+    model = fasterrcnn_resnet_fpn(**SIZES)
+    assert model.class_names == coco_classes()
+    weights.save(tmp_path / "renamed.npz", model.state_dict())
+    assert load_detector(tmp_path / "renamed.npz").class_names == coco_classes()
+    own = tuple(f"own {i}" for i in range(90))
+    assert load_detector(tmp_path / "renamed.npz", class_names=own).class_names == own
+    fresh = fasterrcnn_resnet_fpn(90, weights=tmp_path / "renamed.npz", new_classifier=True)
+    assert fresh.class_names[0] == "0"
 
 
 def test_a_published_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,22 @@ from oxidet.models.detection.detector_files import (
     load_detector,
     save_detector,
 )
-from oxidet.models.detection.faster_rcnn import FasterRCNN
+from oxidet.models.detection.faster_rcnn import (
+    FasterRCNN,
+    FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
+)
 from oxidet.models.detection.image_list import ImageList
 from oxidet.models.detection.matcher import Matcher
 from oxidet.simple_faster_rcnn.resnet import faster_rcnn_resnet, faster_rcnn_resnet101
 from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
+
+# Here the name faster_rcnn is a function's; torchvision's programs find classes under it as well,
+# as in ``models.detection.faster_rcnn.FastRCNNPredictor(1024, 3)``.
+for _piece in (FasterRCNN, FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead):
+    setattr(faster_rcnn, _piece.__name__, _piece)
 
 __all__ = [
     "DETECTORS",

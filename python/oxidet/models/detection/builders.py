@@ -115,7 +115,8 @@ def fasterrcnn_resnet_fpn(
     anchor_sizes, aspect_ratios
         Of each of the five maps, see :class:`AnchorGenerator`.
     class_names
-        Names of the foreground classes; by default those that come with the weights.
+        Names of the foreground classes; by default those that come with the weights. Weights of 91
+        classes without names are taken for ones of COCO.
     **options
         Those of :class:`FasterRCNN`.
 
@@ -301,7 +302,9 @@ class _Order:
             size = (body.out_channels, 7, 7)
             parts["box_head"] = FastRCNNConvFCHead(size, [256] * 4, [1024], norm)
         if "box_predictor" not in self.options:
-            parts["num_classes"] = self.num_classes or COCO_CLASSES
+            if self.num_classes is None:
+                self.num_classes, self.class_names = COCO_CLASSES, coco_classes()
+            parts["num_classes"] = self.num_classes
         detector = FasterRCNN(body, class_names=self.class_names, **{**parts, **self.options})
         detector.built_with = {
             **({"backbone": self.backbone} if self.model == "fasterrcnn_resnet_fpn" else {}),
@@ -333,6 +336,8 @@ class _Order:
         elif "detector" in metadata:
             names, self.norm_eps = _from_recipe(metadata["detector"], self.norm_eps)
         logits = state.get(f"{PREDICTOR}cls_score.weight")
+        if names is None and logits is not None and len(logits) == COCO_CLASSES:
+            names = coco_classes()  # the published weights under another name, or trained further
         if logits is None or self.new_classifier:
             return state
         count = len(logits)

@@ -63,10 +63,17 @@ def build_detector(model: str, **options: Any) -> Detector:
     if isinstance(preprocessing, Mapping):
         options["preprocessing"] = Preprocessing(**preprocessing)
     detector = DETECTORS[model](**options)
-    recipe = {**options, "model": model, **detector.settings()}
-    # As it comes back from a file.
-    detector.recipe = json.loads(json.dumps(recipe, default=_plain))
+    detector.recipe = _recipe(detector, {**options, "model": model})
     return detector
+
+
+def _recipe(detector: Detector, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as plain values, with what the detector now says of itself, as from a file."""
+    recipe = {**options, **detector.settings()}
+    # Said by n_fg_class, which may have changed with the box predictor.
+    recipe.pop("num_classes", None)
+    plain: dict[str, Any] = json.loads(json.dumps(recipe, default=_plain))
+    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -82,16 +89,16 @@ def save_detector(
     """Write a detector's weights and recipe to ``.npz`` or ``.safetensors``.
 
     ``dtype="float16"`` halves the file; the detector must come from :func:`build_detector` (or
-    :func:`load_detector`). The file appears whole or not at all.
+    :func:`load_detector`). Class names, sizes and thresholds are those that the detector has now.
+    The file appears whole or not at all.
     """
     if detector.recipe is None:
         raise ValueError(
             "detector: expected one made by build_detector or load_detector, "
             f"got a {type(detector).__name__} without recipe"
         )
-    weights.save(
-        path, detector.state_dict(), dtype=dtype, metadata={"detector": json.dumps(detector.recipe)}
-    )
+    recipe = json.dumps(_recipe(detector, detector.recipe))
+    weights.save(path, detector.state_dict(), dtype=dtype, metadata={"detector": recipe})
 
 
 def load_detector(
