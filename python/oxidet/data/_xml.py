@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ET
 from typing import Any
 from xml.parsers import expat
 
+REFUSED = "a DTD or an entity is not allowed here"
+
 
 def parse_xml(data: bytes) -> ET.Element:
     """The root element of an XML document.
@@ -24,18 +26,21 @@ def parse_xml(data: bytes) -> ET.Element:
         return parse_without_dtd(data)
     try:
         root: ET.Element = defused.fromstring(data, forbid_dtd=True)
-    except (ET.ParseError, LookupError) as error:
+    except importlib.import_module("defusedxml").DefusedXmlException:
+        raise ValueError(REFUSED) from None
+    except (ET.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"not well-formed XML: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"a DTD or an entity is not allowed here: {error}") from None
     return root
 
 
 def parse_without_dtd(data: bytes) -> ET.Element:
     """``parse_xml`` by the standard library alone."""
 
+    class Refused(Exception):
+        """Told from what expat raises itself."""
+
     def refuse(*_: Any) -> Any:
-        raise ValueError("a DTD or an entity is not allowed here")
+        raise Refused
 
     builder = ET.TreeBuilder()
     parser = expat.ParserCreate()
@@ -48,6 +53,8 @@ def parse_without_dtd(data: bytes) -> ET.Element:
     parser.buffer_text = True
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, LookupError) as error:
+    except Refused:
+        raise ValueError(REFUSED) from None
+    except (expat.ExpatError, LookupError, ValueError) as error:  # a ValueError of an encoding
         raise ValueError(f"not well-formed XML: {error}") from None
     return builder.close()
