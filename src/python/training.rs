@@ -59,6 +59,11 @@ impl TrainingPlan {
         self.0.memory(batch)
     }
 
+    /// Seconds forward and back of each step, in the last pass that went both ways.
+    fn seconds(&self) -> Vec<(f64, f64)> {
+        self.0.seconds()
+    }
+
     /// Name, operation and what was drawn into it, of each step.
     fn steps(&self) -> Vec<(String, &'static str, Vec<&'static str>)> {
         let own = |(name, op, fused): (&str, _, &[_])| (name.to_owned(), op, fused.to_vec());

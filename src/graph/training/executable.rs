@@ -5,6 +5,7 @@
 //! arena returns to the plan's pool.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::super::ir::{Graph, Op, Shape, Value};
 use super::super::memory::AlignedBuffer;
@@ -33,6 +34,8 @@ pub struct TrainingPlan {
     /// Of each step, the layer packed once, where nothing upstream of it is trained.
     frozen: Vec<Option<Arc<PreparedConv>>>,
     arenas: Mutex<Vec<Arena>>,
+    /// Of each step, seconds forward and back in the last pass that went both ways.
+    seconds: Mutex<Vec<(f64, f64)>>,
 }
 
 /// Memory of one pass.
@@ -41,6 +44,8 @@ struct Arena {
     buffers: Vec<AlignedBuffer>,
     /// Of each step.
     kept: Vec<Kept>,
+    /// Of each step, seconds forward and back.
+    seconds: Vec<(f64, f64)>,
 }
 
 /// A pass forward: what its way back needs.
@@ -83,7 +88,7 @@ impl Graph {
         let frozen = frozen.collect::<Result<_>>()?;
         let inputs = graph.inputs.iter().map(|&input| graph.nodes[input].shape).collect();
         let outputs = outputs.into_iter().zip(shapes).collect();
-        let arenas = Mutex::default();
+        let (arenas, seconds) = (Mutex::default(), Mutex::default());
         let mut shared = vec![0; graph.constants.len()];
         for node in &graph.nodes {
             if let Op::Layer(layer) = &node.op {
@@ -91,7 +96,17 @@ impl Graph {
             }
         }
         let shared = shared.into_iter().map(|layers| layers > 1).collect();
-        Ok(TrainingPlan { graph, schedule, inputs, outputs, precision, shared, frozen, arenas })
+        Ok(TrainingPlan {
+            graph,
+            schedule,
+            inputs,
+            outputs,
+            precision,
+            shared,
+            frozen,
+            arenas,
+            seconds,
+        })
     }
 }
 
@@ -116,6 +131,11 @@ impl TrainingPlan {
         Call { batch, constants, precision: self.precision, shared: &self.shared }
     }
 
+    /// Of each step, seconds forward and back in the last pass that went both ways; empty before one.
+    pub fn seconds(&self) -> Vec<(f64, f64)> {
+        self.seconds.try_lock().map(|seconds| seconds.clone()).unwrap_or_default()
+    }
+
     /// Names of the steps, in order, with what was drawn into them.
     pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str, &[&'static str])> {
         let nodes = self.schedule.order.iter().map(|&value| &self.graph.nodes[value]);
@@ -137,7 +157,9 @@ impl TrainingPlan {
         let mut arena = self.arena(batch)?;
         parallel::lead(|| {
             for index in 0..self.schedule.order.len() {
+                let start = Instant::now();
                 self.step_forward(index, call, inputs, masks, &mut arena)?;
+                arena.seconds[index] = (start.elapsed().as_secs_f64(), 0.0);
                 let value = self.schedule.order[index];
                 for (number, _) in self.outputs.iter().enumerate().filter(|(_, o)| o.0 == value) {
                     backward::copy(self.value(value, batch, inputs, &arena), outputs[number]);
@@ -216,6 +238,7 @@ impl TrainingPlan {
         let mut arena = free.unwrap_or_else(|| Arena {
             buffers: self.schedule.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
             kept: self.schedule.order.iter().map(|_| Kept::default()).collect(),
+            seconds: vec![(0.0, 0.0); self.schedule.order.len()],
         });
         for (have, &floats) in arena.buffers.iter_mut().zip(&self.schedule.buffers) {
             have.reserve(result_len::<f32>("input", &[floats, batch])?);
@@ -242,6 +265,7 @@ impl Pass {
         let arena = Arena {
             buffers: self.arena.buffers.iter().map(AlignedBuffer::copy).collect(),
             kept: self.arena.kept.clone(),
+            seconds: self.arena.seconds.clone(),
         };
         Pass { plan: Arc::clone(&self.plan), batch: self.batch, masks: self.masks.clone(), arena }
     }
@@ -264,7 +288,9 @@ impl Pass {
             self.seed(gradients);
             for index in (0..plan.schedule.order.len()).rev() {
                 if plan.schedule.wanted[plan.schedule.order[index]] {
+                    let start = Instant::now();
                     self.step_back(index, call, inputs, sinks)?;
+                    self.arena.seconds[index].1 = start.elapsed().as_secs_f64();
                 }
             }
             for (&input, target) in plan.graph.inputs.iter().zip(grad_inputs) {
@@ -275,6 +301,9 @@ impl Pass {
             }
             Ok::<(), Error>(())
         })??;
+        if let Ok(mut seconds) = plan.seconds.try_lock() {
+            seconds.clone_from(&self.arena.seconds);
+        }
         let arena = std::mem::take(&mut self.arena);
         if let Ok(mut arenas) = plan.arenas.try_lock() {
             arenas.push(arena);
