@@ -13,9 +13,9 @@ use crate::rows::{Rows, RowsMut};
 pub enum Function {
     /// ReLU or a clamp, which other steps can also apply to what they store.
     Clamp(Activation),
-    /// [`sigmoid`].
+    /// The logistic function `1 / (1 + exp(-x))`.
     Sigmoid,
-    /// [`tanh`].
+    /// The hyperbolic tangent.
     Tanh,
     /// `x * factor + offset`.
     Scale(f32, f32),

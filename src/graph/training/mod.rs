@@ -1,8 +1,8 @@
 //! Training plans: a network forward, keeping what its way back needs, and backward.
 //!
-//! [`Graph::compile_training`] rewrites the graph as far as training allows (sums, activations and
-//! fixed batch norms drawn into layers, ReLU and residual into the batch norm of the batch) and
-//! plans the memory of both ways on one time axis:
+//! [`compile_training`](crate::graph::Graph::compile_training) rewrites the graph as far as training
+//! allows (sums, activations and fixed batch norms drawn into layers, ReLU and residual into the batch
+//! norm of the batch) and plans the memory of both ways on one time axis:
 //!
 //! ```text
 //! step     0   1   2   ...  F-1 | F   F+1 ...  2F-1      step 2F-1-f goes back through step f
