@@ -106,6 +106,21 @@ def test_settings_reach_the_trainer(oxidet_command, voc, tmp_path, monkeypatch):
     assert seen["dataset"].coordinates == seen["validation"].coordinates == "edges"
 
 
+def test_a_network_that_is_none_is_refused_first(oxidet_command, voc, tmp_path):
+    (voc / "Annotations" / "0.xml").write_text("<annotation>")
+    out = tmp_path / "run"
+    code, _, err = oxidet_command("train", "--data", voc, "--out", out, "--model", "resnet18")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: --model: expected one of ")
+
+
+def test_the_folder_of_a_run_is_run(oxidet_command, voc, tmp_path, monkeypatch):
+    recorded(monkeypatch, {})
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = oxidet_command("train", "--data", voc, "--format", "voc")
+    assert (code, out.splitlines()[-1]) == (0, "trained weights: run/best.npz")
+
+
 def test_every_option_of_the_trainer_has_one(oxidet_command, voc, tmp_path, monkeypatch):
     seen = {}
     recorded(monkeypatch, seen)
@@ -250,12 +265,15 @@ def test_a_torchvision_checkpoint_or_backbone_to_start_from(
     zeros = {"fc.weight": np.zeros((1000, 512), np.float32), "fc.bias": np.zeros(1000, np.float32)}
     weights.save(tmp_path / "resnet18.npz", {**backbone, **zeros})
     command = ("train", "--data", voc, "--out", tmp_path / "run", "--no-check")
-    for name, same in (("full.npz", ""), ("resnet18.npz", "backbone.body.")):
+    for name, same, note in (
+        ("full.npz", "", "tensors start fresh: roi_heads.box_predictor.cls_score.weight"),
+        ("resnet18.npz", "backbone.body.", "all but the backbone starts fresh, for 2 classes"),
+    ):
         code, _, err = oxidet_command(
             *command, "--weights", tmp_path / name, "--model", "fasterrcnn_resnet_fpn"
         )
         assert code == 0, err
-        assert "fresh, for 2 classes" in err
+        assert note in err
         detector = seen["detector"]
         assert detector.class_names == ("cell", "speck")
         for key, array in detector.state_dict().items():

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from oxidet.cli._options import DataFormat
 from oxidet.data import DigitScenes, open_dataset
 from oxidet.data.digits import SPLITS
-from oxidet.data.open_dataset import find_coco, guess_format
+from oxidet.data.open_dataset import find_coco, find_voc, guess_format
 
 DIGITS = "digits"
 ALL = "all"  # for --split: whatever the lists say
@@ -53,10 +53,10 @@ def open_data(
 
 
 def has_split(data: str, split: str, data_format: DataFormat | None) -> bool:
-    """Whether there is a list of that name."""
+    """Whether there are images under that name, or another for the same."""
     root = Path(data)
     if (guess_format(root) if data_format is None else data_format.value) == "voc":
-        return (root / "ImageSets" / "Main" / f"{split}.txt").is_file()
+        return find_voc(root, split) is not None
     try:
         find_coco(root, split)
     except FileNotFoundError:

@@ -129,7 +129,7 @@ def train(
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder of the run, made where missing.")
-    ],
+    ] = Path("run"),
     data_format: _options.Format = None,
     model: Annotated[
         str | None,
@@ -311,6 +311,8 @@ def train(
             _refuse_with_recipe(weights=weights, lr=lr, batch_size=batch_size)
             path = _train_digits(model, out, run)
         else:
+            if model is not None:
+                known_model(model)  # before a look through the data, which takes time
             if check and not resume:
                 check_training_data(data, data_format, split, coordinates.value, on_error.option)
             oxidet.manual_seed(seed)

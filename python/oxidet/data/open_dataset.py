@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from oxidet.data.bbox_dataset import BboxDataset, OnError
+from oxidet._arrays import F32
+from oxidet.data.bbox_dataset import (
+    Annotation,
+    BboxDataset,
+    Fault,
+    OnError,
+    Record,
+    class_key,
+    given_class_names,
+)
 from oxidet.data.coco import COCODetection
 from oxidet.data.voc import Coordinates, VOCBboxDataset
 
@@ -48,6 +57,9 @@ def open_dataset(
         train/_annotations.coco.json          beside the images, as Roboflow writes it
         annotations.json, instances.json      images beside it or in images/; only without a split
 
+    Without a split several files of the first two forms are taken together, a class being one
+    whatever its number in each.
+
     Parameters
     ----------
     directory
@@ -81,29 +93,98 @@ def open_dataset(
     if (format or guess_format(root)) == "voc":
         return VOCBboxDataset(
             root,
-            split,
+            split if split is None else find_voc(root, split) or split,
             use_difficult=use_difficult,
             class_names=class_names,
             coordinates=coordinates,
             outside="clip",
             on_error=on_error,
         )
-    images, annotations = find_coco(root, split)
+    found = [find_coco(root, split)] if split is not None else _find_all(root)
+    if len(found) > 1:
+        parts = [_Part(*each, use_difficult, on_error=on_error) for each in found]
+        return _Joined(root, parts, class_names, use_difficult, on_error)
+    [(images, annotations)] = found
     return COCODetection(
         images, annotations, use_crowded=use_difficult, class_names=class_names, on_error=on_error
     )
 
 
+class _Part(COCODetection):
+    """One of several annotation files; what is left out of it is for the whole to say."""
+
+    def _skip(self) -> None:
+        pass
+
+
+class _Joined(BboxDataset):
+    """Images of several annotation files. An id is the number of the file, and the id in it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        parts: Sequence[COCODetection],
+        class_names: Sequence[str] | None,
+        use_crowded: bool,
+        on_error: OnError,
+    ) -> None:
+        self.directory = directory
+        self.parts = parts
+        names: dict[str, str] = {}
+        for name in (name for part in parts for name in part.class_names):
+            names.setdefault(class_key(name), name)
+        super().__init__(
+            [(k, image_id) for k, part in enumerate(parts) for image_id in part.listed_ids],
+            given_class_names(class_names) or tuple(names.values()),
+            use_difficult=True,  # as of COCODetection
+            use_crowded=use_crowded,
+            invalid_boxes="drop",
+            outside="clip",
+            on_error=on_error,
+        )
+
+    def __repr__(self) -> str:
+        files = f"{len(self.parts)} files, {len(self)} images, {len(self.class_names)} classes"
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"COCODetection({str(self.directory)!r}): {files}{skipped}"
+
+    def _record(self, image_id: Any) -> Record:
+        return self.parts[image_id[0]]._record(image_id[1])
+
+    def _image_path(self, image_id: Any) -> Path:
+        return self.parts[image_id[0]]._image_path(image_id[1])
+
+    def _item(self, image: F32, annotation: Annotation) -> tuple[Any, ...]:
+        return self.parts[0]._item(image, annotation)
+
+    def _faults(self) -> Sequence[Fault]:
+        return [fault for part in self.parts for fault in part._faults()]
+
+
 def guess_format(root: Path) -> Format:
-    """VOC if there is anything of VOC's, else COCO."""
-    voc = (root / "Annotations").is_dir() or any(root.glob("*.xml")) or any(root.glob("*/*.xml"))
-    return "voc" if voc or not _json_files(root) else "coco"
+    """VOC if there is anything of VOC's, else COCO. FileNotFoundError for neither."""
+    if (root / "Annotations").is_dir() or any(root.glob("*.xml")) or any(root.glob("*/*.xml")):
+        return "voc"
+    if _json_files(root):
+        return "coco"
+    raise FileNotFoundError(
+        f"{root}: expected a folder in the form of VOC (Annotations, JPEGImages, ImageSets) or "
+        "COCO (annotations/instances_train.json, images), got neither"
+    )
 
 
-def find_coco(root: Path, split: str | None) -> tuple[Path, Path]:
+def find_voc(root: Path, split: str) -> str | None:
+    """The name that a split has as a list, or as a folder where there are no lists."""
+    lists = root / "ImageSets" / "Main"
+    for name in SYNONYMS.get(split, (split,)):
+        folder = not lists.is_dir() and any((root / name).glob("*.xml"))
+        if folder or (lists / f"{name}.txt").is_file():
+            return name
+    return None
+
+
+def find_coco(root: Path, split: str) -> tuple[Path, Path]:
     """The folder of the images and the annotation file of a split."""
-    if split is None:
-        return _find_whole(root)
     for name in SYNONYMS.get(split, (split,)):
         beside = root / name / ROBOFLOW
         if beside.is_file():
@@ -119,18 +200,36 @@ def find_coco(root: Path, split: str | None) -> tuple[Path, Path]:
     )
 
 
-def _find_whole(root: Path) -> tuple[Path, Path]:
+def _find_all(root: Path) -> list[tuple[Path, Path]]:
+    """The folder of the images of every annotation file, and the file."""
     names = ("annotations.json", "instances.json", ROBOFLOW)
     for path in [root / name for name in names] + [root / "annotations" / name for name in names]:
         if path.is_file():
-            return _image_folder(root, "", ""), path
+            return [(_image_folder(root, "", ""), path)]
     only = _json_files(root)
-    if len(only) == 1:
-        beside = only[0].name == ROBOFLOW
-        return only[0].parent if beside else _image_folder(root, "", ""), only[0]
-    raise FileNotFoundError(
-        f"{root}: expected annotations.json or one annotation file alone, got {_listed(root)}"
-    )
+    splits = [path for path in only if path.name == ROBOFLOW]
+    # COCO's own folder has captions and keypoints beside the instances.
+    splits += sorted(root.glob("annotations/instances_*.json")) or [
+        path for path in only if path.parent == root / "annotations"
+    ]
+    found = splits or (only if len(only) == 1 else [])
+    if not found:
+        raise FileNotFoundError(
+            f"{root}: expected annotations.json or the annotation files of splits, "
+            f"got {_listed(root)}"
+        )
+    return [(_images_of(root, path), path) for path in found]
+
+
+def _images_of(root: Path, path: Path) -> Path:
+    """Where the images of an annotation file lie, by its name."""
+    if path.name == ROBOFLOW:
+        return path.parent
+    if path.parent == root:
+        return _image_folder(root, "", "")
+    name = path.stem.removeprefix("instances_")
+    year = next((year for year in YEARS if year and name.endswith(year)), "")
+    return _image_folder(root, name.removesuffix(year), year)
 
 
 def _image_folder(root: Path, name: str, year: str) -> Path:
