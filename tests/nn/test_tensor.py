@@ -92,6 +92,19 @@ def test_activations_are_freed_by_backward() -> None:
     assert reference() is None
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_parameter_written_between_the_ways_is_noticed(compiled: bool) -> None:
+    layer = nn.Linear(3, 2)
+    layer.compiled = compiled
+    x = np.ones((4, 3), np.float32)
+    loss = layer(x).sum()
+    layer.weight = layer.weight.data * 2
+    with pytest.raises(RuntimeError, match="written to after the call"):
+        loss.backward()
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+
+
 def test_a_second_backward_needs_retain_graph() -> None:
     x = nn.Tensor([3.0], requires_grad=True)
     y = x * x

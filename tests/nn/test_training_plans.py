@@ -340,6 +340,64 @@ def test_outputs_that_nothing_is_computed_from_count_as_zero() -> None:
     assert np.abs(model.b.weight.grad).max() == 0
 
 
+def test_a_tensor_may_be_several_inputs() -> None:
+    model = randomize(Compiled(lambda m, x, y: m.a(x) * 2 + m.a(y), a=conv(3, 4)))
+    x = nn.Tensor(image(2, 3, 5, 5), requires_grad=True)
+    model(x, x).sum().backward()
+    assert plans_of(model)
+    once = nn.Tensor(image(2, 3, 5, 5), requires_grad=True)
+    with nn.eager():
+        model.a(once).sum().backward()
+    assert_close(x.grad, 3 * once.grad, 1e-6)
+
+
+def test_a_parameter_may_be_an_input() -> None:
+    model = randomize(Compiled(lambda m, x: F.linear(x, m.a.weight), a=nn.Linear(4, 4)))
+    model(model.a.weight).sum().backward()
+    assert plans_of(model)
+    w = np.asarray(model.a.weight)
+    assert_close(model.a.weight.grad, np.tile(2 * w.sum(0), (4, 1)), 1e-5)
+
+
+def test_what_is_learned_may_change_between_the_ways() -> None:
+    model = randomize(Compiled(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(4, 2)))
+    x = nn.Tensor(image(2, 3, 5, 5))
+    model.a.requires_grad_(False)
+    result = model(x).sum()
+    x.requires_grad_()
+    model.a.requires_grad_()
+    model.b.bias.requires_grad_(False)
+    result.backward()
+    assert x.grad is None
+    assert model.a.weight.grad is None
+    assert model.b.bias.grad is None
+    assert np.abs(model.b.weight.grad).max() > 0
+
+
+def test_layers_outside_of_the_module_can_be_frozen_and_learn_again() -> None:
+    outside = randomize(conv(4, 2))
+    model = randomize(Compiled(lambda m, x: outside(m.a(x)), a=conv(3, 4)))
+    for learns in (True, False, True):
+        outside.requires_grad_(learns)
+        outside.zero_grad()
+        result = model(image(2, 3, 5, 5))
+        with nn.eager():
+            assert_close(np.asarray(result), np.asarray(model(image(2, 3, 5, 5))), 1e-5)
+        result.sum().backward()
+        assert (outside.weight.grad is not None) == learns
+        outside.weight = outside.weight.data * 2
+    assert plans_of(model)
+
+
+def test_gradients_are_added_in_place_once_they_are_there() -> None:
+    model = randomize(Compiled(_layer, a=conv(3, 4)))
+    held = []
+    for _ in range(2):
+        model(image(2, 3, 5, 5)).sum().backward()
+        held.append(model.a.weight.grad)
+    assert np.shares_memory(*held)
+
+
 def test_what_no_plan_can_do_runs_layer_by_layer() -> None:
     model = Compiled(lambda m, x: m.a(x) * float(np.asarray(m.a(x)).mean()), a=conv(3, 4))
     assert isinstance(model(image(2, 3, 5, 5)), nn.Tensor)

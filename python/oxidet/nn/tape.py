@@ -62,7 +62,7 @@ class Node:
     list with the gradient of each, or None for those that nothing was computed from.
     """
 
-    __slots__ = ("context", "number", "outputs", "parents", "primitive")
+    __slots__ = ("context", "number", "outputs", "parents", "primitive", "versions")
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Node:
         self.context: Context | None = context
         self.parents = parents
         self.outputs = outputs
+        self.versions = _versions(parents)
 
     def gradients(self, grad: Any) -> tuple[NDArray[Any] | None, ...]:
         """Gradients of the parents from the gradient of the result, or of each of the results."""
@@ -84,12 +85,22 @@ class Node:
                 f"backward: the tape behind this {self.primitive.name} was already used and "
                 "freed; pass retain_graph=True to the first backward to keep it"
             )
+        if _versions(self.parents) != self.versions:
+            raise RuntimeError(
+                f"backward: a parameter of this {self.primitive.name} was written to after the "
+                "call that used it, whose gradient would come out wrong; call the module again"
+            )
         return self.primitive.backward(self.context, grad)
 
     def free(self) -> None:
         """Let go of saved activations and of the tensors further back."""
         self.context = None
         self.parents = ()
+
+
+def _versions(tensors: tuple[Tensor | None, ...]) -> list[int | None]:
+    """How often each of some tensors was written; None of those that never are."""
+    return [getattr(tensor, "version", None) for tensor in tensors]
 
 
 #: The gradients of a node's parents from that of its result; another rule than the node's own.

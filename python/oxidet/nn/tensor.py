@@ -206,7 +206,14 @@ class Tensor:
 
         ``gradient`` weighs the elements and has this tensor's shape; it may be left out for a
         single value. The tape is freed on the way unless ``retain_graph``. What was computed on
-        must not have changed in between: a tensor made of a float32 array shares its memory.
+        must not have changed in between: a tensor made of a float32 array shares its memory. Of a
+        parameter that is noticed.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was recorded, if the tape was freed by an earlier call, or if a parameter was
+            written to since it was used.
         """
         if not self.requires_grad:
             raise RuntimeError(

@@ -169,23 +169,29 @@ class _Plan:
         self.order: tuple[int, ...] = ()
         self.roles: list[_Role | None] = []
         self.fixed: list[Array] = []
-        self.trained: list[int] = []
+        self.trained: dict[int, _Role] = {}
         self.norms: list[tuple[BatchNorm2d, int]] = []
         self.drops: list[float] = []
         self._modules = [(m, m._structure, m.training) for m in owner.modules()]
         self._frozen: list[tuple[Stored, int]] = []
+        self._learning: list[Stored] = []
 
     def depend(self, trace: TrainingTrace) -> None:
-        """Depend also on modules outside of the owner, and on the values of what is not trained."""
+        """Depend also on modules outside of the owner, on the values of what is not trained, and
+        on what is trained."""
         self._modules += [(module, *state) for module, state in trace.modules.items()]
         self._frozen = [
             (entry, version) for entry, version in trace.stored.items() if not entry.requires_grad
         ]
+        # Those of the owner are in the plan's key, others only here.
+        self._learning = [entry for entry in trace.stored if entry.requires_grad]
 
     def is_right(self) -> bool:
         """Whether nothing has changed that the plan depends on."""
-        return all(m._structure == s and m.training == t for m, s, t in self._modules) and all(
-            entry.version == version and not entry.requires_grad for entry, version in self._frozen
+        return (
+            all(m._structure == s and m.training == t for m, s, t in self._modules)
+            and all(e.version == version and not e.requires_grad for e, version in self._frozen)
+            and all(entry.requires_grad for entry in self._learning)
         )
 
     def constants(self) -> list[Array]:
@@ -334,11 +340,18 @@ def _make(
     made.order = tuple([outputs.index(leaf._value) for leaf in leaves])
     made.depend(trace)
     made.roles, made.fixed = builder.roles, builder.core.constants()
-    trained = [role is not None and role.stored.requires_grad for role in made.roles]
-    made.trained = [number for number, is_trained in enumerate(trained) if is_trained]
+    made.trained = {
+        number: role
+        for number, role in enumerate(made.roles)
+        if role is not None and role.stored.requires_grad
+    }
     made.norms, made.drops = trace.norms, [0.0] * trace.drops
     made.plan = builder.core.compile_training(
-        outputs, trained, list(wanted), get_precision(), packed
+        outputs,
+        [number in made.trained for number in range(len(made.roles))],
+        list(wanted),
+        get_precision(),
+        packed,
     )
     return made
 
@@ -351,19 +364,18 @@ def _call(plan: _Plan, leaves: list[Any], given: list[Array]) -> Any:
     for number, mean, var in statistics:
         layer, pixels = plan.norms[number]
         layer._track(np.asarray(mean, "f4"), np.asarray(var, "f4"), len(given[0]) * pixels)
-    roles = [role for role in plan.roles if role is not None]
-    parameters = {id(role.stored): role.stored for role in roles if role.stored.requires_grad}
-    parents: list[Tensor] = [
-        leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad
+    # One tensor may be several of the inputs and constants, and is one parent.
+    places: dict[Tensor, int] = {}
+    wanted = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
+    into = [
+        places.setdefault(leaf, len(places)) if is_wanted else None
+        for leaf, is_wanted in zip(leaves, wanted, strict=True)
     ]
-    places = {id(leaf): place for place, leaf in enumerate(parents)}
-    for identity, parameter in parameters.items():
-        places[identity] = len(parents)
-        parents.append(parameter)
-    context = Context((True,) * len(parents))
+    trained = {n: places.setdefault(r.stored, len(places)) for n, r in plan.trained.items()}
+    context = Context((True,) * len(places))
     context.plan, context.kept, context.constants, context.given = plan, kept, constants, given
-    context.leaves, context.places, context.outputs = leaves, places, len(outputs)
-    node = tape.Node(plan_, context, tuple(parents), outputs=len(outputs))
+    context.inputs, context.trained = into, trained
+    node = tape.Node(plan_, context, tuple(places), outputs=len(outputs))
     tensors = [
         Tensor._from_node(nchw(array) if array.ndim == 4 else array, node, index)
         for index, array in enumerate(outputs)
@@ -381,25 +393,20 @@ def _backward(ctx: Context, gradients: list[Array | None]) -> tuple[Array | None
         None if g is None else (nhwc(g, "grad") if g.ndim == 4 else _contiguous(g))
         for g in gradients
     ]
-    results: list[Any] = [None] * len(ctx.places)
-    into_inputs: list[Array | None] = []
-    for leaf, array in zip(ctx.leaves, ctx.given, strict=True):
-        wanted = isinstance(leaf, Tensor) and leaf.requires_grad
-        into_inputs.append(np.zeros(array.shape, np.float32) if wanted else None)
+    into_inputs = [
+        None if place is None else np.zeros(array.shape, np.float32)
+        for place, array in zip(ctx.inputs, ctx.given, strict=True)
+    ]
     sums: list[Array | None] = [None] * len(plan.roles)
-    for number in plan.trained:
-        role = plan.roles[number]
-        assert role is not None
+    for number, role in plan.trained.items():
         sums[number] = role.new_gradient()
     ctx.kept.backward(ctx.given, ctx.constants, given, into_inputs, sums, ctx.keep)
-    for leaf, array in zip(ctx.leaves, into_inputs, strict=True):
+    results: list[Any] = [None] * len(ctx.needs_input_grad)
+    for place, array in zip(ctx.inputs, into_inputs, strict=True):
         if array is not None:
-            _add(results, ctx.places[id(leaf)], nchw(array) if array.ndim == 4 else array)
-    for number in plan.trained:
-        role, array = plan.roles[number], sums[number]
-        assert role is not None
-        assert array is not None
-        _add(results, ctx.places[id(role.stored)], role.gradient(array))
+            _add(results, place, nchw(array) if array.ndim == 4 else array)
+    for number, place in ctx.trained.items():
+        _add(results, place, plan.trained[number].gradient(sums[number]))
     return tuple(results)
 
 
@@ -408,4 +415,4 @@ def _add(results: list[Any], place: int, gradient: Array) -> None:
     results[place] = gradient if results[place] is None else results[place] + gradient
 
 
-plan_ = Primitive("plan", _forward, _backward)  # type: ignore[arg-type]
+plan_ = Primitive("plan", _forward, _backward, fresh_gradients=True)  # type: ignore[arg-type]
