@@ -322,6 +322,14 @@ def test_class_names_must_fit() -> None:
         build_detector("faster_rcnn_small", n_fg_class=2, class_names=["ant"])
 
 
+def test_a_label_beyond_the_classes_is_named() -> None:
+    model = build_detector("faster_rcnn_small", n_fg_class=2).train()
+    image = np.zeros((3, 48, 64), np.float32)
+    box, rng = np.array([[4, 4, 30, 30]], np.float32), np.random.RandomState(0)
+    with pytest.raises(ValueError, match=r"labels\[0\]: expected classes from 0 to 1, got 2"):
+        model.training_losses([image], [box], [np.array([2])], rng=rng)
+
+
 def test_an_empty_batch_and_no_classes_are_ordinary(
     detector: TinyDetector, picture: np.ndarray
 ) -> None:

@@ -103,6 +103,11 @@ class Objective:
         for name, values in (("bboxes", bboxes), ("labels", labels)):
             if len(values) != batch:
                 raise ValueError(f"{name}: expected {batch} arrays, got {len(values)}")
+        last = net.n_class - 2
+        for i, classes in enumerate(labels):
+            highest = np.max(classes, initial=0)
+            if highest > last:
+                raise ValueError(f"labels[{i}]: expected classes from 0 to {last}, got {highest}")
         features = net.extractor(imgs)
         proposals = net.rpn(features, (height, width), scale)
 
