@@ -85,6 +85,15 @@ bench-peers: $(PEERS)/stamp  ## networks and operators beside onnxruntime, OpenV
 	$(PEERS)/bin/python benches/peers/ops.py
 	$(PEERS)/bin/python benches/peers/ops.py --calls
 
+.PHONY: bench-training
+bench-training: $(PEERS)/stamp  ## steps of training and whole detectors beside torch, onnxruntime, OpenVINO
+	$(call say,steps of training)
+	$(PEERS)/bin/python benches/peers/training.py
+	$(call say,peak memory of training)
+	$(PEERS)/bin/python benches/peers/training.py --memory
+	$(call say,detectors)
+	$(PEERS)/bin/python benches/peers/detectors.py
+
 .PHONY: reference
 reference:  ## regenerate tests/golden from the original packages (needs Python 3.8)
 	tests/golden/make_reference.sh

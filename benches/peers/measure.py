@@ -67,8 +67,12 @@ def measure(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     least_rounds: int = 5,
+    progress: Callable[[dict[str, list[float]]], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time the implementations in turns, for about ``seconds`` each; the first is ``oxidet``."""
+    """Time the implementations in turns, for about ``seconds`` each; the first is ``oxidet``.
+
+    ``progress`` is called after every round with the seconds so far.
+    """
     functions = {"oxidet": case.ours, **case.theirs}
     for function in functions.values():
         function()
@@ -81,6 +85,8 @@ def measure(
             function()
             samples[name].append(clock() - before)
         rounds += 1
+        if progress is not None:
+            progress(samples)
     timings = {}
     for name, values in samples.items():
         low, median, high = statistics.quantiles(values, n=4)

@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ def scaling(runtimes: list[str], folder: Path, threads: int, seconds: float, out
         )
 
 
-def machine() -> str:
+def machine(packages: Sequence[str] = PACKAGES) -> str:
     """Processor, system and versions, as Markdown."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -233,7 +234,7 @@ def machine() -> str:
             f"{fields.get('model name', processor)} (family {fields.get('cpu family')}, "
             f"model {fields.get('model')})"
         )
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     return (
         f"{processor}, {os.cpu_count()} processors, {platform.system()}, Python "
         f"{platform.python_version()}; {datetime.date.today():%Y-%m-%d}, load average "

@@ -6,18 +6,25 @@ while, for the next call) and then waits on its pipe; `idle` tells whether it ke
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from workloads import Workload
 
 LONGEST_SPIN = 0.5  # seconds for which a turn waits for threads that spin
+
+
+class Keyed(Protocol):
+    """What is run, as a worker knows it: its files lie in the folder of that name."""
+
+    @property
+    def key(self) -> str: ...
 
 
 def peak_memory() -> int:
@@ -47,23 +54,24 @@ def settle() -> None:
 
 
 def serve(
-    connection: Connection, runtime: str, workload: Workload, folder: Path, threads: int
+    connection: Connection, runtime: str, workload: Keyed, folder: Path, threads: int, module: str
 ) -> None:
     """The worker's loop."""
-    from runtimes import RUNTIMES
-
+    load = importlib.import_module(module).RUNTIMES[runtime]
     x = np.load(folder / workload.key / "input.npy")
     loaded = time.perf_counter()
-    run = RUNTIMES[runtime](workload, folder, threads)
+    run = load(workload, folder, threads)
     loaded = time.perf_counter() - loaded
     result = run(x)
     peak = peak_memory()
     settle()
     connection.send((result, loaded, peak))
     used = time.process_time()
-    while (calls := connection.recv()) is not None:
+    while (order := connection.recv()) is not None:
+        calls, rehearse = order
         idle = time.process_time() - used
-        run(x)  # caches and threads are another worker's
+        if rehearse:
+            run(x)  # caches and threads are another worker's
         seconds = []
         for _ in range(calls):
             started = time.perf_counter()
@@ -77,7 +85,14 @@ def serve(
 class Worker:
     """A runtime in its own process, with one workload loaded and run once."""
 
-    def __init__(self, runtime: str, workload: Workload, folder: Path, threads: int) -> None:
+    def __init__(
+        self,
+        runtime: str,
+        workload: Keyed,
+        folder: Path,
+        threads: int,
+        module: str = "runtimes",  # whose RUNTIMES says how it is loaded
+    ) -> None:
         self.runtime = runtime
         self.seconds: list[float] = []
         self.speeds: list[float] = []  # what the processors could do around each turn
@@ -88,16 +103,18 @@ class Worker:
         # option of their own are told by it as well.
         os.environ["OMP_NUM_THREADS"] = os.environ["OXIDET_NUM_THREADS"] = str(threads)
         self._process = context.Process(
-            target=serve, args=(theirs, runtime, workload, folder, threads), daemon=True
+            target=serve,
+            args=(theirs, runtime, workload, folder, threads, module),
+            daemon=True,
         )
         self._process.start()
         theirs.close()
-        self.result: np.ndarray
+        self.result: Any
         self.result, self.load_seconds, self.peak_memory = self._receive()
 
-    def turn(self, calls: int = 1) -> None:
-        """One call to warm up and ``calls`` that are timed."""
-        self._connection.send(calls)
+    def turn(self, calls: int = 1, *, rehearse: bool = True) -> None:
+        """One call to warm up, unless it need not ``rehearse``, and ``calls`` that are timed."""
+        self._connection.send((calls, rehearse))
         seconds, idle = self._receive()
         self.seconds += seconds
         self.idle += idle
