@@ -374,7 +374,13 @@ class SimpleFasterRCNN(Workload):
         sys.path.insert(0, str(ROOT / "tests"))
         from parity import torch_faster_rcnn, torch_training
 
-        model = torch_faster_rcnn.FasterRCNN().to(memory_format=getattr(torch, order)).train()
+        model = torch_faster_rcnn.FasterRCNN()
+        # Fresh layers of torch make their outputs smaller and smaller: the losses would hardly
+        # depend on the image.
+        for layer in [*model.extractor, *model.head.classifier]:
+            if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)):
+                torch.nn.init.kaiming_normal_(layer.weight)
+        model = model.to(memory_format=getattr(torch, order)).train()
         trainer = torch_training.Trainer(model)
         np.random.seed(0)
 
