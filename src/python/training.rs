@@ -64,6 +64,21 @@ impl TrainingPlan {
         self.0.seconds()
     }
 
+    /// Bytes that wait for the next pass.
+    fn memory_at_rest(&self) -> usize {
+        self.0.memory_at_rest()
+    }
+
+    /// Takes over memory that another plan has at rest.
+    fn take_memory(&self, other: &TrainingPlan) {
+        self.0.take_memory(&other.0);
+    }
+
+    /// Of each output, the constants and inputs (by number) that can get a gradient from it.
+    fn reached(&self) -> Vec<(Vec<usize>, Vec<usize>)> {
+        self.0.reached()
+    }
+
     /// Name, operation and what was drawn into it, of each step.
     fn steps(&self) -> Vec<(String, &'static str, Vec<&'static str>)> {
         let own = |(name, op, fused): (&str, _, &[_])| (name.to_owned(), op, fused.to_vec());

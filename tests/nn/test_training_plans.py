@@ -332,12 +332,25 @@ def test_the_way_back_can_be_gone_twice_if_it_is_kept() -> None:
         loss.backward()
 
 
-def test_outputs_that_nothing_is_computed_from_count_as_zero() -> None:
-    model = randomize(Compiled(lambda m, x: (m.a(x), m.b(x)), a=conv(3, 4), b=conv(3, 4)))
-    first, _ = model(image(2, 3, 5, 5))
-    first.sum().backward()
-    assert np.abs(model.a.weight.grad).max() > 0
-    assert np.abs(model.b.weight.grad).max() == 0
+def test_what_leads_to_unused_outputs_alone_gets_no_gradient() -> None:
+    layers = {name: conv(3, 3) for name in "abc"}
+    model = randomize(
+        Compiled(lambda m, x, y: (m.a(x), F.relu(m.b(m.a(x) + y)), m.c(x), x), **layers)
+    )
+    for used in range(16):
+        x, y = (nn.Tensor(image(2, 3, 5, 5, seed=s), requires_grad=True) for s in (1, 2))
+        model.zero_grad()
+        outputs = model(x, y)
+        chosen = [output for i, output in enumerate(outputs) if used >> i & 1]
+        if not chosen:
+            continue
+        sum(output.sum() for output in chosen).backward()
+        expected = {"a": used & 3, "b": used & 2, "c": used & 4}
+        for name, is_reached in expected.items():
+            assert (layers[name].weight.grad is not None) == bool(is_reached), (used, name)
+            assert (layers[name].bias.grad is not None) == bool(is_reached), (used, name)
+        assert x.grad is not None
+        assert (y.grad is not None) == bool(used & 2), used
 
 
 def test_a_tensor_may_be_several_inputs() -> None:
@@ -396,6 +409,16 @@ def test_gradients_are_added_in_place_once_they_are_there() -> None:
         model(image(2, 3, 5, 5)).sum().backward()
         held.append(model.a.weight.grad)
     assert np.shares_memory(*held)
+
+
+def test_a_batch_norm_whose_result_is_dropped_follows_the_batch() -> None:
+    def forward(m: Any, x: Any) -> Any:
+        m.n(m.a(x))
+        return F.relu(m.n(m.a(x)) + x)
+
+    model = randomize(Compiled(forward, a=conv(3, 3), n=nn.BatchNorm2d(3)))
+    model(image(2, 3, 5, 5)).sum().backward()
+    assert int(model.n.num_batches_tracked) == 2
 
 
 def test_what_no_plan_can_do_runs_layer_by_layer() -> None:
@@ -463,6 +486,22 @@ def test_memory_is_shared_between_activations_and_gradients() -> None:
     value = 4 * 2 * 8 * 6 * 6
     # Ten activations that are kept, and two gradients at a time.
     assert plan.plan.memory(2) <= 12 * value
+
+
+def test_memory_goes_from_one_size_of_image_to_the_next() -> None:
+    model = nn.Sequential(*[nn.Sequential(conv(8, 8), nn.ReLU()) for _ in range(4)])
+    model.compiled = True
+    for size in (12, 6, 9, 12, 5):
+        for _ in range(2):
+            model(image(2, 8, size, size)).sum().backward()
+    at_rest = [plan.plan.memory_at_rest() for plan in plans_of(model)]
+    assert len(at_rest) == 4
+    most = max(plan.plan.memory(2) for plan in plans_of(model))
+    assert 0 < sum(at_rest) <= 1.5 * most
+    # Two passes at once need the memory of two.
+    first, second = model(image(2, 8, 12, 12)), model(image(2, 8, 12, 12))
+    (first * second).sum().backward()
+    assert sum(plan.plan.memory_at_rest() for plan in plans_of(model)) >= 2 * most
 
 
 def test_most_plans() -> None:

@@ -55,6 +55,13 @@ def make_trainer(out: Path, **changes: Any) -> ClassifierTrainer:
     )
 
 
+def test_an_infinite_limit_is_none(tmp_path: Path) -> None:
+    no_limit = {"max_grad_norm": np.inf, "max_grad_value": np.inf}
+    make_trainer(tmp_path, epochs=1, checkpoint_every=1, **no_limit).run()
+    assert load_checkpoint(tmp_path / "last.npz")["config"]["max_grad_norm"] is None
+    make_trainer(tmp_path, epochs=2, resume=True).run()
+
+
 def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=20)
     best = trainer.run()

@@ -44,6 +44,15 @@ def found(bbox: list[list[float]], label: list[int], score: list[float]) -> Any:
     )
 
 
+def test_crowds_neither_help_nor_harm() -> None:
+    boxes = [[0, 0, 4, 4], [2, 2, 8, 8]]
+    dataset = [(*item(0, boxes, [0, 0], [False, False]), np.array([False, True]))]
+    result = evaluate_detector(Oracle([found(boxes, [0, 0], [0.8, 0.9])]), dataset)
+    assert (result.mean_ap, result.objects) == (1.0, 1)
+    missed = evaluate_detector(Oracle([found(boxes[:1], [0], [0.8])]), dataset)
+    assert (missed.mean_ap, missed.coco_figures["AP50"]) == (1.0, pytest.approx(1.0))
+
+
 def test_the_example_of_the_specification() -> None:
     """spec/detection.md, section 13: precision 1, 1, 2/3, 2/3, 1/2, one object difficult."""
     dataset = [

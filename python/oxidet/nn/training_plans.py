@@ -10,6 +10,7 @@ What cannot be traced runs layer by layer on the tape, which is always right.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +73,7 @@ class TrainingTrace(Trace):
         super().__init__(owner)
         self.builder: Any = _Builder(self)
         self.norms: list[tuple[BatchNorm2d, int]] = []
+        self.norm_names: list[str] = []
         self.drops = 0
         self.by_serial: dict[int, Stored] = {}
 
@@ -94,6 +96,7 @@ class TrainingTrace(Trace):
     def batch_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol:
         x = self.value(input, "input")
         self.norms.append((layer, int(np.prod(input.shape[2:]))))
+        self.norm_names.append(self.name("batch_norm"))
         return self._train_norm(x, None, layer, len(self.norms) - 1)
 
     def fixed_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol | None:
@@ -170,6 +173,8 @@ class _Plan:
         self.roles: list[_Role | None] = []
         self.fixed: list[Array] = []
         self.trained: dict[int, _Role] = {}
+        # Of each output, the constants and inputs that get a gradient from it.
+        self.reached: list[tuple[list[int], list[int]]] = []
         self.norms: list[tuple[BatchNorm2d, int]] = []
         self.drops: list[float] = []
         self._modules = [(m, m._structure, m.training) for m in owner.modules()]
@@ -312,7 +317,18 @@ def _find(
         while len(kept) >= MOST_PLANS:
             del kept[next(iter(kept))]
         cache.plans = {**kept, key: plan}
+    if plan.plan is not None and not plan.plan.memory_at_rest():
+        _find_memory(plan.plan, cache)
     return plan
+
+
+def _find_memory(plan: _core.TrainingPlan, cache: TrainingPlanCache) -> None:
+    """Let a plan go on in the memory of the one before it, such as one for images of another
+    size: memory for each size would be many times that of a step."""
+    others = [made.plan for made in cache.plans.values() if made.plan not in (None, plan)]
+    largest = max(others, key=lambda other: other.memory_at_rest(), default=None)
+    if largest is not None:
+        plan.take_memory(largest)
 
 
 def _make(
@@ -353,6 +369,10 @@ def _make(
         get_precision(),
         packed,
     )
+    made.reached = made.plan.reached()
+    steps = [name for name, op, _ in made.plan.steps() if op == "batch_norm"]
+    if Counter(trace.norm_names) - Counter(steps):
+        made.plan = None  # a batch norm that no output depends on follows the batch nevertheless
     return made
 
 
@@ -393,20 +413,27 @@ def _backward(ctx: Context, gradients: list[Array | None]) -> tuple[Array | None
         None if g is None else (nhwc(g, "grad") if g.ndim == 4 else _contiguous(g))
         for g in gradients
     ]
+    # What is not upstream of any gradient gets none, rather than zeros that a step would decay by.
+    reached = [plan.reached[i] for i, gradient in enumerate(gradients) if gradient is not None]
+    inputs = {number for _, numbers in reached for number in numbers}
+    constants = {number for numbers, _ in reached for number in numbers}
     into_inputs = [
-        None if place is None else np.zeros(array.shape, np.float32)
-        for place, array in zip(ctx.inputs, ctx.given, strict=True)
+        np.zeros(array.shape, np.float32) if place is not None and number in inputs else None
+        for number, (place, array) in enumerate(zip(ctx.inputs, ctx.given, strict=True))
     ]
     sums: list[Array | None] = [None] * len(plan.roles)
     for number, role in plan.trained.items():
-        sums[number] = role.new_gradient()
+        if number in constants:
+            sums[number] = role.new_gradient()
     ctx.kept.backward(ctx.given, ctx.constants, given, into_inputs, sums, ctx.keep)
     results: list[Any] = [None] * len(ctx.needs_input_grad)
     for place, array in zip(ctx.inputs, into_inputs, strict=True):
         if array is not None:
             _add(results, place, nchw(array) if array.ndim == 4 else array)
     for number, place in ctx.trained.items():
-        _add(results, place, plan.trained[number].gradient(sums[number]))
+        array = sums[number]
+        if array is not None:
+            _add(results, place, plan.trained[number].gradient(array))
     return tuple(results)
 
 

@@ -224,9 +224,9 @@ def evaluate_detector(
     model
         The detector; it computes in evaluation mode and is left in the mode it was in.
     dataset
-        Items ``(img, bbox, label)`` or ``(img, bbox, label, difficult)`` as of
-        ``oxidet.data.VOCBboxDataset``, labels in the order of the model's classes. Objects marked
-        difficult neither help nor harm.
+        Items ``(img, bbox, label[, difficult[, crowd]])`` as of ``oxidet.data.VOCBboxDataset``,
+        labels in the order of the model's classes. Objects marked difficult, and crowds, neither
+        help nor harm.
     use_07_metric
         Eleven points as in VOC 2007, instead of the area under the curve.
     iou_thresh
@@ -316,8 +316,10 @@ def _result(
     known = hasattr(dataset, "image_path") and hasattr(dataset, "annotation")
     name = dataset.image_path(index).name if known else str(index)
     image, bbox, label = item[:3]
-    marked = item[3] if len(item) > 3 else None
-    difficult = np.zeros(len(label), np.bool_) if marked is None else np.asarray(marked, np.bool_)
+    difficult = np.zeros(len(label), np.bool_)
+    for marked in item[3:5]:  # crowds, too
+        if marked is not None:
+            difficult = difficult | np.asarray(marked, np.bool_)
     common: dict[str, Any] = {"class_names": class_names, "image_size": image.shape[1:]}
     truth = Detections.from_chainercv(
         np.asarray(bbox, np.float32).reshape(-1, 4), np.asarray(label, np.int64), **common

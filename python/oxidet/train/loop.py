@@ -238,6 +238,9 @@ class TrainingLoop(ABC):
             raise ValueError("early_stop: expected validation data to stop by, got none")
         if reload_best and validation is None:
             raise ValueError("reload_best: expected validation data to choose by, got none")
+        # No limit, in another spelling: a checkpoint has finite numbers alone.
+        max_grad_norm = None if max_grad_norm == math.inf else max_grad_norm
+        max_grad_value = None if max_grad_value == math.inf else max_grad_value
         self._new_problems: deque[str] = deque()
         self.loader = DataLoader(
             dataset,
@@ -421,7 +424,7 @@ class TrainingLoop(ABC):
         self.model.train()
         hold(self._still)
         self.loader.set_epoch(self.epoch, start=self.batch)
-        self._mark = time.monotonic()
+        self._mark = time.perf_counter()
         self._items_since_line, self._seconds_since_line = 0, 0.0
         for batches in _grouped(self.loader, self.accumulate):
             with self._interrupt.hold():
@@ -440,7 +443,7 @@ class TrainingLoop(ABC):
         self.iteration += 1
         self.batch += len(batches)
 
-        now = time.monotonic()
+        now = time.perf_counter()
         self.seconds += now - self._mark
         self._seconds_since_line += now - self._mark
         self._items_since_line += sum(map(len, batches))
@@ -627,7 +630,7 @@ class TrainingLoop(ABC):
     def save(self, path: str | os.PathLike[str] | None = None) -> None:
         """Write a checkpoint, by default ``last.npz`` in the run's directory."""
         save_checkpoint(self.out / LAST if path is None else path, self.state_dict())
-        self._mark = time.monotonic()
+        self._mark = time.perf_counter()
 
     def resume(self, path: str | os.PathLike[str]) -> None:
         """Go to where a checkpoint was written; :meth:`run` continues from there."""

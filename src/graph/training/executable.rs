@@ -4,6 +4,7 @@
 //! borrows meet. What a pass forward has kept stays in its arena until the way back, after which the
 //! arena returns to the plan's pool.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use super::backward::{self, Saved};
 use super::forward::{self, Kept, Mask};
 use super::layer::{Call, Sinks};
 use super::rewrite;
-use super::schedule::{Home, Schedule, trains};
+use super::schedule::{Home, Schedule, learning, trains};
 use crate::conv::{Options, Precision, PreparedConv};
 use crate::layers::activation::add_assign;
 use crate::memory::result_len;
@@ -136,6 +137,52 @@ impl TrainingPlan {
         self.seconds.try_lock().map(|seconds| seconds.clone()).unwrap_or_default()
     }
 
+    /// Bytes that wait for the next pass.
+    pub fn memory_at_rest(&self) -> usize {
+        let floats =
+            |arena: &Arena| arena.buffers.iter().map(|b| b.as_slice().len()).sum::<usize>();
+        let arenas = self.arenas.try_lock();
+        arenas.map_or(0, |arenas| arenas.iter().map(floats).sum::<usize>() * size_of::<f32>())
+    }
+
+    /// Takes over the memory that another plan has at rest, the largest buffer for the largest need.
+    /// Passes of plans for other sizes of image then do not each keep memory of their own.
+    pub fn take_memory(&self, other: &TrainingPlan) {
+        let found = other.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
+        let (Some(found), Ok(mut arenas)) = (found, self.arenas.try_lock()) else { return };
+        let mut buffers = found.buffers;
+        buffers.sort_by_key(|buffer| Reverse(buffer.as_slice().len()));
+        let mut needs: Vec<usize> = (0..self.schedule.buffers.len()).collect();
+        needs.sort_by_key(|&index| Reverse(self.schedule.buffers[index]));
+        let mut arena = self.new_arena();
+        for (index, buffer) in needs.into_iter().zip(buffers) {
+            arena.buffers[index] = buffer;
+        }
+        arenas.push(arena);
+    }
+
+    /// Of each output, the trained constants and the inputs (by number) that it depends on: whose
+    /// gradients are more than zeros for want of anything to pass on.
+    pub fn reached(&self) -> Vec<(Vec<usize>, Vec<usize>)> {
+        let nodes = &self.graph.nodes;
+        let of_output = |&(output, _): &(Value, Shape)| {
+            let mut upstream = vec![false; nodes.len()];
+            upstream[output] = true;
+            let (mut constants, mut inputs) = (Vec::new(), Vec::new());
+            for value in (0..nodes.len()).rev().filter(|&value| self.schedule.wanted[value]) {
+                if upstream[value] {
+                    nodes[value].inputs.iter().for_each(|&input| upstream[input] = true);
+                    constants.extend(learning(&nodes[value].op).into_iter().flatten());
+                    if let Op::Input(number) = nodes[value].op {
+                        inputs.push(number);
+                    }
+                }
+            }
+            (constants, inputs)
+        };
+        self.outputs.iter().map(of_output).collect()
+    }
+
     /// Names of the steps, in order, with what was drawn into them.
     pub fn steps(&self) -> impl Iterator<Item = (&str, &'static str, &[&'static str])> {
         let nodes = self.schedule.order.iter().map(|&value| &self.graph.nodes[value]);
@@ -235,15 +282,19 @@ impl TrainingPlan {
     fn arena(&self, batch: usize) -> Result<Arena> {
         // Never waits, see `Plan::arena`.
         let free = self.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
-        let mut arena = free.unwrap_or_else(|| Arena {
-            buffers: self.schedule.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
-            kept: self.schedule.order.iter().map(|_| Kept::default()).collect(),
-            seconds: vec![(0.0, 0.0); self.schedule.order.len()],
-        });
+        let mut arena = free.unwrap_or_else(|| self.new_arena());
         for (have, &floats) in arena.buffers.iter_mut().zip(&self.schedule.buffers) {
             have.reserve(result_len::<f32>("input", &[floats, batch])?);
         }
         Ok(arena)
+    }
+
+    fn new_arena(&self) -> Arena {
+        Arena {
+            buffers: self.schedule.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
+            kept: self.schedule.order.iter().map(|_| Kept::default()).collect(),
+            seconds: vec![(0.0, 0.0); self.schedule.order.len()],
+        }
     }
 }
 

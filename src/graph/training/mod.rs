@@ -13,8 +13,9 @@
 //!
 //! Buffers are shared by what does not live at the same time, so activations give their memory to
 //! the gradients as soon as they are used, and the whole of it comes from a pool: in the steady state
-//! nothing is allocated. Where no trained array lies upstream there is no way back, and layers with
-//! frozen weights are packed once, as in plans for evaluation.
+//! nothing is allocated. A plan for images of another size goes on in the memory of the one before it
+//! ([`TrainingPlan::take_memory`]). Where no trained array lies upstream there is no way back, and
+//! layers with frozen weights are packed once, as in plans for evaluation.
 //!
 //! | file | what it holds |
 //! |---|---|

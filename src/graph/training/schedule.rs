@@ -168,11 +168,15 @@ fn wanted(graph: &Graph, trained: &[bool], inputs: &[bool]) -> Vec<bool> {
 
 /// Whether an operation has trained constants.
 pub(super) fn trains(op: &Op, trained: &[bool]) -> bool {
-    let any = |constants: [Option<usize>; 2]| constants.iter().flatten().any(|&c| trained[c]);
+    learning(op).into_iter().flatten().any(|constant| trained[constant])
+}
+
+/// The constants of an operation that can be trained.
+pub(super) fn learning(op: &Op) -> [Option<usize>; 2] {
     match op {
-        Op::Layer(layer) => any([Some(layer.weight), layer.bias]),
-        Op::TrainNorm(norm) => any([norm.weight, norm.bias]),
-        _ => false,
+        Op::Layer(layer) => [Some(layer.weight), layer.bias],
+        Op::TrainNorm(norm) => [norm.weight, norm.bias],
+        _ => [None, None],
     }
 }
 
