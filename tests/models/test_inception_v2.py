@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import oxidet
 from networks import check_batches, check_size, layer_shapes, thin, without_dropout
 from oxidet import models, nn
 from training import check_gradients_along, learn_digits
@@ -100,7 +101,8 @@ def test_plan_and_gradients(variant: str) -> None:
     with thin(8):
         model = models.inception_v2(10, variant=variant, separable_stem=variant == "slim")
     check_batches(model, (3, 49, 70))
-    check_gradients_along(model, images(2, 3, 33, 48), most=12)
+    with oxidet.precision("direct"):
+        check_gradients_along(model, images(2, 3, 34, 48), most=12)
 
 
 def test_it_learns_the_digits() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import oxidet
 from conftest import assert_close
 from oxidet import nn, visualize
 from oxidet.nn.tape import pull_back
@@ -63,5 +64,7 @@ def test_against_hooks(rule: str) -> None:
             tensor = nn.Tensor(x, requires_grad=True)
             seed = np.eye(4, dtype=np.float32)[target : target + 1]
             got = pull_back(ours.eval()(tensor), seed, tensor, {})[0]
-        assert_close(got, image.grad[0].numpy(), 1e-5, f"{rule} of {target}")
+        # What starts at a logit has the logit's relative error, which cancellation makes large.
+        small = float(logits.abs().max() / logits[0, target].abs()) if rule == "deconvolution" else 1.0
+        assert_close(got, image.grad[0].numpy(), 1e-5 * small, f"{rule} of {target}")
         assert np.abs(got).max() > 0

@@ -486,10 +486,10 @@ def test_a_published_file_by_path(tmp_path: Path) -> None:
     trained = {key.split(".")[2] for key, p in model.named_parameters() if p.requires_grad}
     assert "layer2" in trained
     assert "layer1" not in trained
-    # Under another name it is the file of somebody, of whom nothing is known but the classes.
+    # Under another name it is the file of somebody: 91 classes are taken for COCO's, no more.
     other = path.rename(tmp_path / "mine.pth")
     model = ours_in.fasterrcnn_resnet50_fpn(weights=other)
-    assert model.class_names == tuple(map(str, range(90)))
+    assert model.class_names == coco_classes()
     assert model.backbone.body.bn1.eps == 1e-5
     few = ours_in.fasterrcnn_resnet50_fpn(2, weights=other, new_classifier=True)
     assert few.num_classes == 3

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import oxidet
 from conftest import assert_close
 from oxidet import nn
 from oxidet.nn import _pooling
@@ -120,6 +121,9 @@ def compare_training_step(
 ) -> None:
     """One step in training mode: outputs, gradients and running statistics.
 
+    By direct sums: Winograd's rounding would decide other ReLUs and maxima near ties, and no two
+    gradients of a deep network agree then; its own error is tested layer by layer.
+
     With ``auxiliary`` the networks return tuples, and these are the weights of the losses of all
     outputs but the first. Gradients that are nothing but rounding, such as that of a bias before a
     batch norm, are compared on the scale of the largest.
@@ -128,7 +132,8 @@ def compare_training_step(
 
     without_dropout(ours, theirs)
     x = images(*shape)
-    got, expected = ours.train()(x), theirs.train()(torch.tensor(x))
+    with oxidet.precision("direct"):
+        got, expected = ours.train()(x), theirs.train()(torch.tensor(x))
     if not auxiliary:
         got, expected = (got,), (expected,)
     assert len(got) == len(expected) == 1 + len(auxiliary)
