@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import oxidet
 from conftest import assert_close
 from oxidet import nn, visualize
 from oxidet.nn.tape import pull_back
@@ -65,6 +64,8 @@ def test_against_hooks(rule: str) -> None:
             seed = np.eye(4, dtype=np.float32)[target : target + 1]
             got = pull_back(ours.eval()(tensor), seed, tensor, {})[0]
         # What starts at a logit has the logit's relative error, which cancellation makes large.
-        small = float(logits.abs().max() / logits[0, target].abs()) if rule == "deconvolution" else 1.0
+        small = (
+            float(logits.abs().max() / logits[0, target].abs()) if rule == "deconvolution" else 1.0
+        )
         assert_close(got, image.grad[0].numpy(), 1e-5 * small, f"{rule} of {target}")
         assert np.abs(got).max() > 0

@@ -43,9 +43,7 @@ def test_logits_of_googlenet_with_transformed_input() -> None:
 
 
 @pytest.mark.parametrize("aux_logits", [False, True])
-def test_a_training_step_of_googlenet(
-    aux_logits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_step_of_googlenet(aux_logits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = googlenets(aux_logits)
     zoo.keep_from_kinks(ours, theirs, monkeypatch)
     auxiliary = (0.3, 0.3) if aux_logits else ()
