@@ -7,6 +7,7 @@ is imported before its side is built, so that a process may hold just one.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,19 +30,20 @@ class Side:
     """Losses of the first batch. oxidet fills the dict with what it drew, torch takes it."""
 
 
-class Workload:
+class Workload(ABC):
     """A network and what it is trained on."""
 
     key: str
     title: str
     rounds: int  # by default
 
+    @abstractmethod
     def ours(self) -> Side:
-        raise NotImplementedError
+        """oxidet's."""
 
+    @abstractmethod
     def theirs(self, order: str) -> Side:
         """torch's, its weights in this memory format."""
-        raise NotImplementedError
 
 
 def weights(model: Any) -> dict[str, np.ndarray]:
@@ -141,11 +143,13 @@ class Pyramid(Workload):
     def __init__(self, batches: Sequence[Pictures]) -> None:
         self.batches = batches
 
+    @abstractmethod
     def build_ours(self) -> Any:
-        raise NotImplementedError
+        """oxidet's detector."""
 
+    @abstractmethod
     def build_theirs(self) -> Any:
-        raise NotImplementedError
+        """torchvision's, with weights of its own."""
 
     def ours(self) -> Side:
         from oxidet import optim
