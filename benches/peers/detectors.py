@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from output import to_file_or_screen
 from workers import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,12 +340,7 @@ def main() -> None:
             runtimes = [name for name in workload.runtimes if name in asked]
             compare(workload, runtimes, options.folder, options.threads, options.rounds, out)
 
-    if options.output:
-        with options.output.open("w") as file:
-            write_all(file)
-        print(options.output.read_text())
-    else:
-        write_all(sys.stdout)
+    to_file_or_screen(options.output, write_all)
 
 
 if __name__ == "__main__":

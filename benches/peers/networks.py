@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from output import to_file_or_screen
 from runtimes import RUNTIMES
 from workers import Worker
 from workloads import BATCH, NETWORKS, PIXELS, THREADS, Workload
@@ -274,12 +275,7 @@ def main() -> None:
             )
         tables(results, out)
 
-    if options.output:
-        with options.output.open("w") as file:
-            write(file)
-        print(options.output.read_text())
-    else:
-        write(sys.stdout)
+    to_file_or_screen(options.output, write)
 
 
 if __name__ == "__main__":

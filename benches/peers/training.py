@@ -26,6 +26,7 @@ from typing import TextIO
 
 import numpy as np
 from measure import Case, Timing, check, measure
+from output import to_file_or_screen
 from training_steps import (
     ORDERS,
     ROOT,
@@ -219,12 +220,7 @@ def main() -> None:
         print(introduction, file=out)
         table(options, out)
 
-    if options.output:
-        with options.output.open("w") as file:
-            write(file)
-        print(options.output.read_text())
-    else:
-        write(sys.stdout)
+    to_file_or_screen(options.output, write)
 
 
 if __name__ == "__main__":
