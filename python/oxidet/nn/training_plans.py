@@ -176,7 +176,7 @@ class _Plan:
         # Of each output, the constants and inputs that get a gradient from it.
         self.reached: list[tuple[list[int], list[int]]] = []
         self.norms: list[tuple[BatchNorm2d, int]] = []
-        self.drops: list[float] = []
+        self.drops = 0
         self._modules = [(m, m._structure, m.training) for m in owner.modules()]
         self._frozen: list[tuple[Stored, int]] = []
         self._learning: list[Stored] = []
@@ -361,7 +361,7 @@ def _make(
         for number, role in enumerate(made.roles)
         if role is not None and role.stored.requires_grad
     }
-    made.norms, made.drops = trace.norms, [0.0] * trace.drops
+    made.norms, made.drops = trace.norms, trace.drops
     made.plan = builder.core.compile_training(
         outputs,
         [number in made.trained for number in range(len(made.roles))],
@@ -379,7 +379,7 @@ def _make(
 def _call(plan: _Plan, leaves: list[Any], given: list[Array]) -> Any:
     assert plan.plan is not None
     constants = plan.constants()
-    masks = [_random.default.next_mask() for _ in plan.drops]
+    masks = [_random.default.next_mask() for _ in range(plan.drops)]
     outputs, kept, statistics = plan.plan.forward(given, constants, masks)
     for number, mean, var in statistics:
         layer, pixels = plan.norms[number]
