@@ -63,9 +63,9 @@ def test_against_hooks(rule: str) -> None:
             tensor = nn.Tensor(x, requires_grad=True)
             seed = np.eye(4, dtype=np.float32)[target : target + 1]
             got = pull_back(ours.eval()(tensor), seed, tensor, {})[0]
-        # What starts at a logit has the logit's relative error, which cancellation makes large.
-        small = (
-            float(logits.abs().max() / logits[0, target].abs()) if rule == "deconvolution" else 1.0
-        )
-        assert_close(got, image.grad[0].numpy(), 1e-5 * small, f"{rule} of {target}")
+        if rule == "deconvolution":
+            # It starts at the logit and grows with it; where that nearly cancels, its rounding is
+            # not what this is about.
+            got = got * (float(weight) / float(ours.eval()(x)[0, target]))
+        assert_close(got, image.grad[0].numpy(), 1e-5, f"{rule} of {target}")
         assert np.abs(got).max() > 0
