@@ -20,6 +20,8 @@ from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
 from oxidet.detections import Detections
 from oxidet.models.detection._kernels import detect_per_class
 from oxidet.models.detection.detector import I64, Detector, Found, OnError
+from oxidet.models.detection.stages import Level, Stages
+from oxidet.nn import functional as F
 from oxidet.optim.optimizer import Optimizer
 from oxidet.simple_faster_rcnn.config import opt
 from oxidet.simple_faster_rcnn.objective import I32, Objective
@@ -225,6 +227,56 @@ class FasterRCNN(Detector):
             for bbox, label, score in found
         ]
 
+    def detect_in_stages(
+        self,
+        image: F32,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> Stages:
+        """See :class:`Detector`."""
+        score = self.score_threshold if score_threshold is None else score_threshold
+        nms = self.nms_threshold if nms_threshold is None else nms_threshold
+        image = as_float32(image, "image", ndim=3, form="(3, H, W)")
+        size = image.shape[1], image.shape[2]
+        prepared = self.preprocessing(image)
+        scale = prepared.shape[2] / size[1]
+
+        def original(boxes: F32) -> F32:
+            """Boxes of the network's input, yx, in pixels of the original, xy."""
+            return resize_bbox(boxes, prepared.shape[1:], size)[:, [1, 0, 3, 2]]
+
+        with nn.evaluating(self), nn.no_grad():
+            features = self.extractor(prepared[None])
+            corrections, ratings, anchors = self.rpn.rate(features)
+            rois, chosen = self.rpn.proposal_layer(
+                np.asarray(corrections)[0],
+                self.rpn.ranking(ratings)[0],
+                anchors,
+                prepared.shape[1:],
+                scale=scale,
+                return_index=True,
+            )
+            of_this_image = np.zeros(len(rois), np.int32)
+            pooled = self.head.pool(features, rois, of_this_image)
+            locs, scores = self.head(features, rois, of_this_image)
+
+        def boxes_of(nms_thresh: float) -> Found:
+            bbox, label, sure = self._boxes(locs, scores, rois, size, scale, score, nms_thresh)
+            return Found(bbox[:, [1, 0, 3, 2]], label.astype(np.int64), sure)
+
+        objectness = F.softmax(np.asarray(ratings), dim=-1)[0, :, 1]
+        cells = (*features.shape[2:], len(self.rpn.anchor_base))
+        level = Level("0", original(anchors).reshape(*cells, 4), objectness.reshape(cells))
+        return Stages(
+            levels=(level,),
+            proposals=original(rois),
+            proposal_scores=objectness[chosen],
+            pooled=np.asarray(pooled),
+            class_scores=F.softmax(np.asarray(scores), dim=1),
+            candidates=boxes_of(1.0),
+            found=boxes_of(nms),
+        )
+
     def training_losses(
         self,
         images: Sequence[F32],
@@ -305,15 +357,27 @@ class FasterRCNN(Detector):
         self, prepared: F32, size: tuple[int, int], score_thresh: float, nms_thresh: float
     ) -> tuple[F32, Any, F32]:
         """Detect objects in a preprocessed image, in pixels of the original of that size."""
-        height, width = size
-        scale = prepared.shape[2] / width
+        scale = prepared.shape[2] / size[1]
         with nn.evaluating(self), nn.no_grad():
             locs, scores, rois, _ = self.forward(prepared[None], scale)
+        return self._boxes(locs, scores, rois, size, scale, score_thresh, nms_thresh)
+
+    def _boxes(
+        self,
+        locs: Any,
+        scores: Any,
+        rois: F32,
+        size: tuple[int, int],
+        scale: float,
+        score_thresh: float,
+        nms_thresh: float,
+    ) -> tuple[F32, Any, F32]:
+        """What the head says about the regions of one image, as boxes in the original."""
         (found,) = detect_per_class(
             scores,
             locs,
             [rois],
-            [(height, width)],
+            [size],
             [scale],
             self.loc_normalize_mean,
             self.loc_normalize_std,

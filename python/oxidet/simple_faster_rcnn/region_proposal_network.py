@@ -94,16 +94,9 @@ class RegionProposalNetwork(nn.Module):
         ``scale`` the factor by which the original image was scaled to it, one for all or one for
         each.
         """
-        batch, _, height, width = x.shape
-        anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
-        locs, scores = self.slide(x)
-        # Channels vary fastest in memory, so these reshapes copy nothing.
-        locs = _permute(locs).reshape(batch, len(anchor), 4)
-        scores = _permute(scores).reshape(batch, len(anchor), 2)
-        ranking = np.asarray(scores)
-        if self.rank_by == "probability":
-            ranking = F.softmax(ranking, dim=-1)
-        foreground = ranking[..., 1]
+        batch = x.shape[0]
+        locs, scores, anchor = self.rate(x)
+        foreground = self.ranking(scores)
         corrections = np.asarray(locs)
         scales = np.broadcast_to(np.asarray(scale, np.float64), batch)
         proposals = [
@@ -120,6 +113,23 @@ class RegionProposalNetwork(nn.Module):
             roi_indices=np.repeat(np.arange(batch, dtype=np.int32), counts),
             anchor=anchor,
         )
+
+    def rate(self, x: Any) -> tuple[Any, Any, F32]:
+        """``rpn_locs``, ``rpn_scores`` and ``anchor`` of :class:`Proposals`, cell by cell."""
+        batch, _, height, width = x.shape
+        anchor = enumerate_shifted_anchor(self.anchor_base, self.feat_stride, height, width)
+        locs, scores = self.slide(x)
+        # Channels vary fastest in memory, so these reshapes copy nothing.
+        locs = _permute(locs).reshape(batch, len(anchor), 4)
+        return locs, _permute(scores).reshape(batch, len(anchor), 2), anchor
+
+    def ranking(self, scores: Any) -> F32:
+        """What orders the proposals, (N, S * A), of ``rpn_scores`` (N, S * A, 2)."""
+        ranking = np.asarray(scores)
+        if self.rank_by == "probability":
+            ranking = F.softmax(ranking, dim=-1)
+        foreground: F32 = ranking[..., 1]
+        return foreground
 
     @nn.compiled_method
     def slide(self, x: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import nn
+from oxidet._arrays import F32
 from oxidet.nn import functional as F
 from oxidet.simple_faster_rcnn._initialize import normal_init
 
@@ -64,9 +65,13 @@ class RoIHead(nn.Module):
         if len(rois) == 0:
             empty = np.zeros((0, 5 * self.n_class), np.float32)
             return empty[:, : 4 * self.n_class], empty[:, : self.n_class]
+        return self.predict_boxes(self.pool(x, rois, roi_indices))
+
+    def pool(self, x: Any, rois: F32, roi_indices: Any) -> Any:
+        """What the feature map holds of each region, (R, C, h, w); arguments of :meth:`forward`."""
         # The pooling operators count x before y.
         boxes = np.column_stack([np.asarray(roi_indices, np.float32), rois[:, [1, 0, 3, 2]]])
-        return self.predict_boxes(self.roi(x, boxes))
+        return self.roi(x, boxes)
 
     @nn.compiled_method
     def predict_boxes(self, pooled: Any) -> tuple[Any, Any]:

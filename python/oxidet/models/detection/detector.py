@@ -11,7 +11,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from oxidet import nn
 from oxidet._arrays import F32, integer, number
 from oxidet.data import ImageError, read_image
 from oxidet.detections import Detections
+
+if TYPE_CHECKING:
+    from oxidet.models.detection.stages import Stages
 
 I64 = NDArray[np.int64]
 OnError = Literal["raise", "skip"]
@@ -123,6 +126,19 @@ class Detector(nn.Module):
         """
         # What is learned from is as much the family's own as how it detects.
         raise NotImplementedError(f"{type(self).__name__} does not define training_losses")
+
+    def detect_in_stages(
+        self,
+        image: F32,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> Stages:
+        """Detect objects in one image array, and keep what every stage came to.
+
+        For detectors of two stages. Arguments are those of :meth:`detect_images`, for one image,
+        and so is what is found, number by number.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define detect_in_stages")
 
     def settings(self) -> dict[str, Any]:
         """Options of the builder, as plain values, that a recipe states even where they were

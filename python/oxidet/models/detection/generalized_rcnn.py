@@ -15,7 +15,9 @@ from oxidet.models.detection.detector import I64, Detector, Found
 from oxidet.models.detection.image_list import ImageList
 from oxidet.models.detection.roi_heads import RoIHeads
 from oxidet.models.detection.rpn import RegionProposalNetwork, named_maps
+from oxidet.models.detection.stages import Level, Stages
 from oxidet.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from oxidet.nn import functional as F
 
 WHITE = 255.0  # in the images of a Detector; 1 in those of torchvision
 
@@ -263,6 +265,50 @@ class GeneralizedRCNN(Detector):
                     boxes = resize_boxes(found["boxes"], sizes[i], arrays[i].shape[1:])
                     results[i] = Found(boxes, found["labels"] - 1, found["scores"])
         return [results[i] for i in range(len(arrays))]
+
+    def detect_in_stages(
+        self,
+        image: F32,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+    ) -> Stages:
+        """See :meth:`Detector.detect_in_stages`."""
+        nms = self.nms_threshold if nms_threshold is None else nms_threshold
+        score = self.score_threshold if score_threshold is None else score_threshold
+        array = _image(image, "image")
+        original = array.shape[1:]
+        size = self.transform.scaled_size(*original)
+
+        with nn.evaluating(self), nn.no_grad():
+            batch = self.transform.batch([array], [size], WHITE)
+            maps, logits, deltas = self.convolve(batch.tensors)
+            anchors = self.rpn.anchors(batch, list(maps.values()))
+            [(regions, objectness)] = self.rpn.propose_with_scores(batch, logits, deltas)
+            pooled = self.roi_heads.pool(maps, [regions], batch.image_sizes)
+            scores, codes = self.roi_heads.predict_boxes(pooled)
+
+            def boxes_of(nms_thresh: float) -> Found:
+                [found] = self.roi_heads.postprocess_detections(
+                    scores, codes, [regions], batch.image_sizes, score, nms_thresh
+                )
+                boxes = resize_boxes(found["boxes"], size, original)
+                return Found(boxes, found["labels"] - 1, found["scores"])
+
+            levels, start = [], 0
+            for name, level in zip(maps, logits, strict=True):
+                rated = F.sigmoid(np.asarray(level))[0].transpose(1, 2, 0)  # (h, w, A)
+                boxes = resize_boxes(anchors[start : start + rated.size], size, original)
+                levels.append(Level(name, boxes.reshape(*rated.shape, 4), rated))
+                start += rated.size
+            return Stages(
+                levels=tuple(levels),
+                proposals=resize_boxes(regions, size, original),
+                proposal_scores=objectness,
+                pooled=np.asarray(pooled),
+                class_scores=F.softmax(np.asarray(scores), dim=1),
+                candidates=boxes_of(1.0),
+                found=boxes_of(nms),
+            )
 
     def training_losses(
         self,

@@ -150,8 +150,16 @@ class RoIHeads(nn.Module):
         image_shapes: Sequence[tuple[int, int]],
     ) -> tuple[Any, Any]:
         """Logits (S, K) and corrections (S, 4 K) of the regions (R, 4) of all images."""
-        pooled = self.box_roi_pool.pool(features, list(regions), list(image_shapes))
-        return self.predict_boxes(pooled)
+        return self.predict_boxes(self.pool(features, regions, image_shapes))
+
+    def pool(
+        self,
+        features: Mapping[str, Any],
+        regions: Sequence[F32],
+        image_shapes: Sequence[tuple[int, int]],
+    ) -> Any:
+        """What the maps hold of the regions (R, 4) of all images: (S, C, h, w)."""
+        return self.box_roi_pool.pool(features, list(regions), list(image_shapes))
 
     @nn.compiled_method
     def predict_boxes(self, pooled: Any) -> tuple[Any, Any]:

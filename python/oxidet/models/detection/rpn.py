@@ -200,13 +200,19 @@ class RegionProposalNetwork(nn.Module):
 
         ``logits`` and ``deltas`` are what the head returns; no gradient flows through regions.
         """
+        return [boxes for boxes, _ in self.propose_with_scores(images, logits, deltas)]
+
+    def propose_with_scores(
+        self, images: ImageList, logits: Sequence[Any], deltas: Sequence[Any]
+    ) -> list[tuple[F32, F32]]:
+        """:meth:`propose`, with the objectness (R,), 0..1, of each region."""
         if len(logits) != len(self.anchor_generator.cell_anchors):
             raise ValueError(
                 f"features: expected {len(self.anchor_generator.cell_anchors)} maps, as many as "
                 f"there are sizes of anchors, got {len(logits)}"
             )
         height, width = images.tensors.shape[-2:]
-        found = _kernels.rpn_proposals(
+        return _kernels.rpn_proposals(
             [np.asarray(level) for level in logits],
             [np.asarray(level) for level in deltas],
             self.anchor_generator.cell_anchors,
@@ -218,7 +224,6 @@ class RegionProposalNetwork(nn.Module):
             self.score_thresh,
             self.min_size,
         )
-        return [boxes for boxes, _ in found]
 
     def sample(self, boxes: Sequence[F32], anchors: F32, rng: Rng = None) -> AnchorSample:
         """Anchors to learn from, given the objects (R, 4) of each image."""
