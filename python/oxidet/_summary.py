@@ -90,6 +90,14 @@ class Summary:
         Size of parameters and buffers.
     """
 
+    model: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    layers: tuple[SummaryRow, ...]
+    parameters: int
+    trainable: int
+    unused: int
+    state_bytes: int
+
     def __init__(self, model: nn.Module, recording: Recording, depth: int | None) -> None:
         self.model = recording.name
         self.input_shapes = tuple(

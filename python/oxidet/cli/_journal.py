@@ -43,6 +43,8 @@ class Journal:
         Whether the file stays when the run is complete.
     """
 
+    problems: int
+
     def __init__(
         self, path: Path | None, header: Record, *, overwrite: bool = False, keep: bool = False
     ) -> None:

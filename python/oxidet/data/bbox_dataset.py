@@ -95,6 +95,7 @@ class BboxDataset(ABC):
     image_ids: tuple[Any, ...]
     skipped: dict[Any, str]
     _drops_in_silence: ClassVar[bool] = False
+    listed_ids: tuple[Any, ...]
 
     def __init__(
         self,

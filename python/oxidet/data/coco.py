@@ -105,7 +105,7 @@ COCO_BBOX_LABEL_NAMES = (
     "toothbrush",
 )
 
-SPLITS = {
+SPLITS: dict[str, tuple[str, ...]] = {
     "2014": ("train", "val", "minival", "valminusminival"),
     "2017": ("train", "val"),
 }
@@ -166,6 +166,8 @@ class COCODetection(BboxDataset):
     ----------
     Lin et al., "Microsoft COCO: Common Objects in Context" (2014).
     """
+
+    images: Path
 
     def __init__(
         self,

@@ -106,6 +106,11 @@ class DataLoader:
     ([[0, 1], [2, 3], [4]], 1)
     """
 
+    batch_size: int
+    num_workers: int
+    seed: int
+    prefetch: int
+
     def __init__(
         self,
         dataset: Any,

@@ -53,6 +53,13 @@ class Mosaic:
     [((3, 40, 60), [2, 2, 2, 2])]
     """
 
+    p: float
+    size: tuple[int, int] | None
+    centre: tuple[float, float]
+    zoom: tuple[float, float]
+    min_visible: float
+    min_size: float
+
     def __init__(
         self,
         dataset: Any,

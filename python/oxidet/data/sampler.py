@@ -70,6 +70,9 @@ class RepeatFactorSampler:
     >>> loader = DataLoader("abcd", batch_size=5, sampler=sampler)
     """
 
+    factors: NDArray[np.float64]
+    seed: int
+
     def __init__(self, dataset: Any, threshold: float = 0.1, seed: int = 0) -> None:
         if hasattr(dataset, "annotation"):
             labels = (dataset.annotation(index).label for index in range(len(dataset)))

@@ -31,6 +31,14 @@ ATTEMPTS = 60  # positions tried for a digit before it is left out
 class Glyph:
     """A digit placed in the scene: where it lies and what of it is seen."""
 
+    left: int
+    top: int
+    bottom: int
+    right: int
+    ink: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+
     def __init__(self, label: int, top: int, left: int, coverage: F32) -> None:
         self.label = label
         self.top, self.left = top, left
@@ -108,6 +116,10 @@ class DigitScenes:
         scenes = DigitScenes("test", length=200)
         img, bbox, label, difficult = scenes[0]
     """
+
+    size: tuple[int, int]
+    digits: tuple[int, int]
+    heights: tuple[int, int]
 
     class_names = DIGIT_NAMES
 

@@ -145,6 +145,8 @@ class VOCBboxDataset(BboxDataset):
     chainercv and simple-faster-rcnn, ``VOCBboxDataset``.
     """
 
+    data_dir: Path
+
     def __init__(
         self,
         data_dir: str | os.PathLike[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class CocoEvaluation:
 
     iou_thresholds = IOU_THRESHOLDS
     recall_thresholds = RECALL_THRESHOLDS
-    area_names = tuple(AREA_RANGES)
+    area_names: ClassVar[tuple[str, ...]] = tuple(AREA_RANGES)
     max_dets = MAX_DETS
 
     def ap(self, iou: float | None = None, area: str = "all", max_dets: int = 100) -> F64:

@@ -48,6 +48,11 @@ class AnchorTargetCreator:
     array([ 1,  0, -1], dtype=int32)
     """
 
+    n_sample: int
+    pos_iou_thresh: float
+    neg_iou_thresh: float
+    pos_ratio: float
+
     def __init__(
         self,
         n_sample: int = 256,

@@ -65,6 +65,8 @@ class ProposalCreator:
            [ 0., 40., 40., 80.]], dtype=float32)
     """
 
+    training: bool
+
     def __init__(
         self,
         parent_model: Any = None,

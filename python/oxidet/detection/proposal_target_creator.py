@@ -49,6 +49,11 @@ class ProposalTargetCreator:
     array([7, 0])
     """
 
+    pos_ratio: float
+    pos_iou_thresh: float
+    neg_iou_thresh_hi: float
+    neg_iou_thresh_lo: float
+
     def __init__(
         self,
         n_sample: int | None = 128,

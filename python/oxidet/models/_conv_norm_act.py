@@ -12,6 +12,9 @@ from oxidet.nn import functional as F
 class BatchNormAct2d(nn.BatchNorm2d):
     """Batch norm with the activation behind it, as in timm."""
 
+    drop: nn.Identity
+    act: nn.ReLU
+
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
         super().__init__(num_features, eps)
         self.drop = nn.Identity()
@@ -24,6 +27,9 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
 class ConvNormAct(nn.Module):
     """Convolution without bias, batch norm, ReLU, as in timm's Inception networks."""
+
+    conv: nn.Conv2d
+    bn: BatchNormAct2d
 
     def __init__(
         self,
@@ -46,6 +52,8 @@ class ConvNormAct(nn.Module):
 
 class SelectAdaptivePool2d(nn.Module):
     """Mean (``"avg"``) or maximum (``"max"``) of each plane, as in timm."""
+
+    pool_type: str
 
     def __init__(self, global_pool: str = "avg") -> None:
         super().__init__()

@@ -25,6 +25,9 @@ class BasicConv2d(nn.Module):
         Further arguments of :class:`oxidet.nn.Conv2d`.
     """
 
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d
+
     def __init__(
         self, in_channels: int, out_channels: int, *, eps: float = 0.001, **options: Any
     ) -> None:

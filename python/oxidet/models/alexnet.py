@@ -29,6 +29,10 @@ class AlexNet(Classifier):
         Probability with which, in training, an input of the first two linear layers is dropped.
     """
 
+    features: nn.Sequential
+    avgpool: nn.AdaptiveAvgPool2d
+    classifier: nn.Sequential
+
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__()
         self.features = nn.Sequential(  # for 224 x 224:
@@ -85,7 +89,10 @@ class AlexNet2012(Classifier):
         Probability with which, in training, an output of the first two linear layers is dropped.
     """
 
-    preprocess = ImageClassification.caffe(227)
+    features: nn.Sequential
+    classifier: nn.Sequential
+
+    preprocess: ImageClassification = ImageClassification.caffe(227)
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__()

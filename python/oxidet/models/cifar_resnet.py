@@ -47,8 +47,17 @@ class CifarResNet(Classifier):
     269722
     """
 
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    relu: nn.ReLU
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    avgpool: nn.AdaptiveAvgPool2d
+    fc: nn.Linear
+
     # Mean and deviation of the training images of CIFAR-10.
-    preprocess = ImageClassification(
+    preprocess: ImageClassification = ImageClassification(
         32, resize_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
     )
 

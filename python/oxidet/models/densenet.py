@@ -94,6 +94,9 @@ class DenseNet(Classifier):
         time instead of keeping them. Here training keeps them either way; results are the same.
     """
 
+    features: nn.Sequential
+    classifier: nn.Linear
+
     def __init__(
         self,
         growth_rate: int = 32,

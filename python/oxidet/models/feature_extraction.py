@@ -41,6 +41,9 @@ class FeatureExtractor(nn.Module):
         The original's, if it has one.
     """
 
+    preprocess: Any
+    return_nodes: dict[bool, dict[str, str]]
+
     _argument = "return_nodes"  # that named the nodes
 
     def __init__(self, model: nn.Module, return_nodes: Mapping[bool, Mapping[str, str]]) -> None:
@@ -49,7 +52,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self._share()
         self.training = model.training
-        self.compiled = model.compiled and model._plans_forward
+        self.compiled: bool = model.compiled and model._plans_forward
         if hasattr(model, "preprocess"):
             self.preprocess = model.preprocess
         self.return_nodes = {mode: dict(nodes) for mode, nodes in return_nodes.items()}

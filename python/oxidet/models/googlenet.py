@@ -55,6 +55,11 @@ class NaiveInception(nn.Module):
     (1, 416, 28, 28)
     """
 
+    branch1: nn.Module
+    branch2: nn.Module
+    branch3: nn.Module
+    branch4: nn.MaxPool2d
+
     def __init__(
         self,
         in_channels: int,
@@ -88,6 +93,11 @@ class Inception(nn.Module):
     conv_block
         What makes a convolution, by default with batch norm and ReLU.
     """
+
+    branch1: nn.Module
+    branch2: nn.Sequential
+    branch3: nn.Sequential
+    branch4: nn.Sequential
 
     #: Meant to be 5; torchvision has 3 by an old mistake, which its published weights keep.
     third_kernel = 3
@@ -126,6 +136,11 @@ class Inception(nn.Module):
 
 class InceptionAux(nn.Module):
     """An auxiliary head: 4 x 4 means, a 1 x 1 convolution, two linear layers."""
+
+    conv: nn.Module
+    fc1: nn.Linear
+    fc2: nn.Linear
+    dropout: nn.Dropout
 
     def __init__(
         self,
@@ -173,6 +188,28 @@ class GoogLeNet(Classifier):
         network and in the auxiliary heads.
     """
 
+    conv1: nn.Module
+    conv2: nn.Module
+    conv3: nn.Module
+    inception3a: nn.Module
+    inception3b: nn.Module
+    maxpool1: nn.Module
+    maxpool2: nn.Module
+    maxpool3: nn.MaxPool2d
+    inception4a: nn.Module
+    inception4b: nn.Module
+    inception4c: nn.Module
+    inception4d: nn.Module
+    inception4e: nn.Module
+    maxpool4: nn.MaxPool2d
+    inception5a: nn.Module
+    inception5b: nn.Module
+    aux1: nn.Module | None
+    aux2: nn.Module | None
+    avgpool: nn.AdaptiveAvgPool2d
+    dropout: nn.Dropout
+    fc: nn.Linear
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -192,10 +229,10 @@ class GoogLeNet(Classifier):
         self.transform_input = transform_input
 
         self.conv1 = conv(3, 64, kernel_size=7, stride=2, padding=3)
-        self.maxpool1: nn.Module = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.conv2 = conv(64, 64, kernel_size=1)
         self.conv3 = conv(64, 192, kernel_size=3, padding=1)
-        self.maxpool2: nn.Module = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
         self.inception3a = inception(192, 64, 96, 128, 16, 32, 32)
         self.inception3b = inception(256, 128, 128, 192, 32, 96, 64)
@@ -243,6 +280,8 @@ class GoogLeNet(Classifier):
 class ConvReLU(nn.Module):
     """The paper's convolution: with bias, then ReLU. Further arguments are those of Conv2d."""
 
+    conv: nn.Conv2d
+
     def __init__(self, in_channels: int, out_channels: int, **options: Any) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, **options)
@@ -285,7 +324,11 @@ class GoogLeNetPaper(GoogLeNet):
         network and in the auxiliary heads.
     """
 
-    preprocess = ImageClassification.caffe(224)
+    maxpool1: nn.Module
+    maxpool2: nn.Module
+    maxpool4: nn.MaxPool2d
+
+    preprocess: ImageClassification = ImageClassification.caffe(224)
 
     def __init__(
         self,

@@ -29,6 +29,11 @@ Triple = tuple[int, int, int]
 class Mixed_5b(nn.Module):
     """1 x 1, 5 x 5, two 3 x 3, and a pool, side by side."""
 
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.Sequential
+    branch3: nn.Sequential
+
     def __init__(self) -> None:
         super().__init__()
         self.branch0 = ConvNormAct(192, 96, 1)
@@ -50,6 +55,12 @@ class Block35(nn.Module):
 
     ``widths`` are the channels of the third branch; the first two have 32 throughout.
     """
+
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.Sequential
+    conv2d: nn.Conv2d
+    act: nn.ReLU
 
     def __init__(self, channels: int, widths: Triple, scale: float = 0.17) -> None:
         super().__init__()
@@ -76,6 +87,10 @@ class Block35(nn.Module):
 class Mixed_6a(nn.Module):
     """From 35 to 17 pixels: ``widths`` are k, l and m of figure 7, n is 384."""
 
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.MaxPool2d
+
     def __init__(self, channels: int, widths: Triple) -> None:
         super().__init__()
         k, l, m = widths  # noqa: E741
@@ -97,6 +112,11 @@ class Block17(nn.Module):
 
     ``widths`` are the channels of the second branch; the first has as many as it ends with.
     """
+
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    conv2d: nn.Conv2d
+    act: nn.ReLU
 
     def __init__(self, channels: int, widths: Triple, scale: float = 0.10) -> None:
         super().__init__()
@@ -122,6 +142,11 @@ class Mixed_7a(nn.Module):
 
     ``widths`` are the last channels of the second branch, and the last two of the third.
     """
+
+    branch0: nn.Sequential
+    branch1: nn.Sequential
+    branch2: nn.Sequential
+    branch3: nn.MaxPool2d
 
     def __init__(self, channels: int, widths: Triple) -> None:
         super().__init__()
@@ -151,6 +176,11 @@ class Block8(nn.Module):
     as it is.
     """
 
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    conv2d: nn.Conv2d
+    relu: nn.ReLU | None
+
     def __init__(
         self, channels: int, widths: Triple, scale: float = 0.20, no_relu: bool = False
     ) -> None:
@@ -175,6 +205,13 @@ class Block8(nn.Module):
 
 class _InceptionResnet(Classifier):
     """A network whose children run one after the other."""
+
+    conv2d_1a: ConvNormAct
+    conv2d_2a: ConvNormAct
+    conv2d_2b: ConvNormAct
+    maxpool_3a: nn.MaxPool2d
+    conv2d_3b: ConvNormAct
+    conv2d_4a: ConvNormAct
 
     def _small_stem(self, in_chans: int) -> None:
         """Register what v1 and the released v2 begin with: Inception v3's stem."""
@@ -209,7 +246,18 @@ class InceptionResnetV1(_InceptionResnet):
         Whether a last block without ReLU follows, as in known implementations. The paper has none.
     """
 
-    preprocess = ImageClassification(299, resize_size=341, mean=0.5, std=0.5)
+    conv2d_4b: ConvNormAct
+    repeat_1: nn.Sequential
+    mixed_6a: Mixed_6a
+    repeat_2: nn.Sequential
+    mixed_7a: Mixed_7a
+    repeat_3: nn.Sequential
+    block8: Block8
+    avgpool_1a: SelectAdaptivePool2d
+    dropout: nn.Dropout
+    fc: nn.Linear
+
+    preprocess: ImageClassification = ImageClassification(299, resize_size=341, mean=0.5, std=0.5)
 
     def __init__(
         self,
@@ -264,7 +312,21 @@ class InceptionResnetV2(_InceptionResnet):
         Inception v4's stem. Where the figures' widths do not add up, they are made to.
     """
 
-    preprocess = ImageClassification(
+    maxpool_5a: nn.MaxPool2d
+    mixed_5b: Mixed_5b
+    block8: Block8
+    conv2d_7b: ConvNormAct
+    stem: nn.Sequential
+    global_pool: SelectAdaptivePool2d
+    head_drop: nn.Dropout
+    classif: nn.Linear
+    repeat: nn.Sequential
+    mixed_6a: Mixed_6a
+    repeat_1: nn.Sequential
+    mixed_7a: Mixed_7a
+    repeat_2: nn.Sequential
+
+    preprocess: ImageClassification = ImageClassification(
         299, resize_size=333, mean=0.5, std=0.5, interpolation="bicubic"
     )
 

@@ -44,6 +44,10 @@ MAX_POOLED = "inception5b"
 class SeparableConv2d(nn.Module):
     """Slim's first layer: some filters for each channel alone, a 1 x 1 over them, norm and ReLU."""
 
+    depthwise: nn.Conv2d
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d
+
     def __init__(
         self, in_channels: int, out_channels: int, multiplier: int, *, eps: float, **options: Any
     ) -> None:
@@ -78,6 +82,12 @@ class InceptionV2Block(nn.Module):
     ``options`` are those of the convolution blocks.
     """
 
+    branch1: BasicConv2d
+    branch2: nn.Sequential
+    branch3: nn.Sequential
+    branch4: nn.Sequential
+    out_channels: int
+
     def __init__(self, in_channels: int, block: Block, pool: nn.Module, **options: Any) -> None:
         super().__init__()
         width, (reduce2, width2), (reduce3, width3), projection = block
@@ -103,6 +113,11 @@ class InceptionV2Block(nn.Module):
 
 class InceptionV2Reduction(nn.Module):
     """A block of stride 2: 3 x 3, two 3 x 3, and a max pool, each halving the image."""
+
+    branch2: nn.Sequential
+    branch3: nn.Sequential
+    branch4: HalvingPool
+    out_channels: int
 
     def __init__(self, in_channels: int, block: Block, **options: Any) -> None:
         super().__init__()
@@ -143,6 +158,14 @@ class InceptionV2(Classifier):
         Whether convolutions have a bias, as in the converted checkpoint of the Caffe port.
     """
 
+    maxpool1: nn.MaxPool2d
+    conv2: BasicConv2d
+    conv3: BasicConv2d
+    maxpool2: nn.MaxPool2d
+    avgpool: nn.AdaptiveAvgPool2d
+    dropout: nn.Dropout
+    fc: nn.Linear
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -154,7 +177,7 @@ class InceptionV2(Classifier):
         super().__init__()
         choice(variant, "variant", ("slim", "caffe"))
         slim = variant == "slim"
-        self.preprocess = SLIM if slim else CAFFE
+        self.preprocess: ImageClassification = SLIM if slim else CAFFE
         eps = 0.001 if slim else 1e-5
         options: dict[str, Any] = {"eps": eps, "bias": conv_bias}
 

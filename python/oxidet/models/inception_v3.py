@@ -42,6 +42,14 @@ def pool3x3(x: Any) -> Any:
 class InceptionA(nn.Module):
     """1 x 1, 5 x 5, two 3 x 3, and a pool, side by side (figure 5)."""
 
+    branch1x1: nn.Module
+    branch5x5_1: nn.Module
+    branch5x5_2: nn.Module
+    branch3x3dbl_1: nn.Module
+    branch3x3dbl_2: nn.Module
+    branch3x3dbl_3: nn.Module
+    branch_pool: nn.Module
+
     def __init__(
         self, in_channels: int, pool_features: int, conv_block: Block = BasicConv2d
     ) -> None:
@@ -64,6 +72,11 @@ class InceptionA(nn.Module):
 class InceptionB(nn.Module):
     """From 35 to 17 pixels: 3 x 3, two 3 x 3, and a pool, each with stride 2 (figure 10)."""
 
+    branch3x3: nn.Module
+    branch3x3dbl_1: nn.Module
+    branch3x3dbl_2: nn.Module
+    branch3x3dbl_3: nn.Module
+
     def __init__(self, in_channels: int, conv_block: Block = BasicConv2d) -> None:
         super().__init__()
         self.branch3x3 = conv_block(in_channels, 384, kernel_size=3, stride=2)
@@ -79,6 +92,17 @@ class InceptionB(nn.Module):
 
 class InceptionC(nn.Module):
     """1 x 1, 7 x 7 as 1 x 7 and 7 x 1, the same twice, and a pool (figure 6)."""
+
+    branch1x1: nn.Module
+    branch7x7_1: nn.Module
+    branch7x7_2: nn.Module
+    branch7x7_3: nn.Module
+    branch7x7dbl_1: nn.Module
+    branch7x7dbl_2: nn.Module
+    branch7x7dbl_3: nn.Module
+    branch7x7dbl_4: nn.Module
+    branch7x7dbl_5: nn.Module
+    branch_pool: nn.Module
 
     def __init__(
         self, in_channels: int, channels_7x7: int, conv_block: Block = BasicConv2d
@@ -107,6 +131,13 @@ class InceptionC(nn.Module):
 class InceptionD(nn.Module):
     """From 17 to 8 pixels: 3 x 3, 7 x 7 and 3 x 3, and a pool, each with stride 2."""
 
+    branch3x3_1: nn.Module
+    branch3x3_2: nn.Module
+    branch7x7x3_1: nn.Module
+    branch7x7x3_2: nn.Module
+    branch7x7x3_3: nn.Module
+    branch7x7x3_4: nn.Module
+
     def __init__(self, in_channels: int, conv_block: Block = BasicConv2d) -> None:
         super().__init__()
         self.branch3x3_1 = conv_block(in_channels, 192, kernel_size=1)
@@ -126,6 +157,16 @@ class InceptionD(nn.Module):
 
 class InceptionE(nn.Module):
     """1 x 1, 1 x 3 beside 3 x 1, the same behind a 3 x 3, and a pool (figure 7)."""
+
+    branch1x1: nn.Module
+    branch3x3_1: nn.Module
+    branch3x3_2a: nn.Module
+    branch3x3_2b: nn.Module
+    branch3x3dbl_1: nn.Module
+    branch3x3dbl_2: nn.Module
+    branch3x3dbl_3a: nn.Module
+    branch3x3dbl_3b: nn.Module
+    branch_pool: nn.Module
 
     def __init__(self, in_channels: int, conv_block: Block = BasicConv2d) -> None:
         super().__init__()
@@ -150,6 +191,10 @@ class InceptionE(nn.Module):
 
 class InceptionAux(nn.Module):
     """A second head on features in the middle, for training only (section 4)."""
+
+    conv0: nn.Module
+    conv1: nn.Module
+    fc: nn.Linear
 
     def __init__(self, in_channels: int, num_classes: int, conv_block: Block = BasicConv2d) -> None:
         super().__init__()
@@ -199,8 +244,31 @@ class Inception3(Classifier):
         Probability with which the features before the last layer are dropped in training.
     """
 
-    preprocess = ImageClassification(299, resize_size=342)
-    auxiliary_weight = 0.4
+    Conv2d_1a_3x3: nn.Module
+    Conv2d_2a_3x3: nn.Module
+    Conv2d_2b_3x3: nn.Module
+    maxpool1: nn.MaxPool2d
+    Conv2d_3b_1x1: nn.Module
+    Conv2d_4a_3x3: nn.Module
+    maxpool2: nn.MaxPool2d
+    Mixed_5b: nn.Module
+    Mixed_5c: nn.Module
+    Mixed_5d: nn.Module
+    Mixed_6a: nn.Module
+    Mixed_6b: nn.Module
+    Mixed_6c: nn.Module
+    Mixed_6d: nn.Module
+    Mixed_6e: nn.Module
+    AuxLogits: nn.Module | None
+    Mixed_7a: nn.Module
+    Mixed_7b: nn.Module
+    Mixed_7c: nn.Module
+    avgpool: nn.AdaptiveAvgPool2d
+    dropout: nn.Dropout
+    fc: nn.Linear
+
+    preprocess: ImageClassification = ImageClassification(299, resize_size=342)
+    auxiliary_weight: float = 0.4
 
     def __init__(
         self,

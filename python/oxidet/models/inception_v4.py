@@ -30,6 +30,9 @@ def average_and_project(in_channels: int, out_channels: int) -> nn.Sequential:
 class Mixed3a(nn.Module):
     """Half the size, once by a pool and once by a convolution."""
 
+    maxpool: nn.MaxPool2d
+    conv: ConvNormAct
+
     def __init__(self) -> None:
         super().__init__()
         self.maxpool = nn.MaxPool2d(3, stride=2)
@@ -42,6 +45,9 @@ class Mixed3a(nn.Module):
 
 class Mixed4a(nn.Module):
     """A short and a long way to 96 channels each."""
+
+    branch0: nn.Sequential
+    branch1: nn.Sequential
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +66,9 @@ class Mixed4a(nn.Module):
 
 class Mixed5a(nn.Module):
     """Half the size, once by a convolution and once by a pool."""
+
+    conv: ConvNormAct
+    maxpool: nn.MaxPool2d
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +95,11 @@ def stem(in_chans: int = 3) -> list[nn.Module]:
 class InceptionA(nn.Module):
     """1 x 1, 3 x 3, two 3 x 3, and a pool, side by side (figure 4)."""
 
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.Sequential
+    branch3: nn.Sequential
+
     def __init__(self) -> None:
         super().__init__()
         self.branch0 = ConvNormAct(384, 96, 1)
@@ -105,6 +119,10 @@ class InceptionA(nn.Module):
 class ReductionA(nn.Module):
     """From 35 to 17 pixels (figure 7 with k = 192, l = 224, m = 256, n = 384)."""
 
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.MaxPool2d
+
     def __init__(self) -> None:
         super().__init__()
         self.branch0 = ConvNormAct(384, 384, 3, stride=2)
@@ -122,6 +140,11 @@ class ReductionA(nn.Module):
 
 class InceptionB(nn.Module):
     """1 x 1, 7 x 7 in two parts, the same twice, and a pool (figure 5)."""
+
+    branch0: ConvNormAct
+    branch1: nn.Sequential
+    branch2: nn.Sequential
+    branch3: nn.Sequential
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,6 +171,10 @@ class InceptionB(nn.Module):
 class ReductionB(nn.Module):
     """From 17 to 8 pixels (figure 8)."""
 
+    branch0: nn.Sequential
+    branch1: nn.Sequential
+    branch2: nn.MaxPool2d
+
     def __init__(self) -> None:
         super().__init__()
         self.branch0 = nn.Sequential(ConvNormAct(1024, 192, 1), ConvNormAct(192, 192, 3, stride=2))
@@ -166,6 +193,17 @@ class ReductionB(nn.Module):
 
 class InceptionC(nn.Module):
     """1 x 1, 1 x 3 beside 3 x 1, the same behind a 3 x 3 in two parts, and a pool (figure 6)."""
+
+    branch0: ConvNormAct
+    branch1_0: ConvNormAct
+    branch1_1a: ConvNormAct
+    branch1_1b: ConvNormAct
+    branch2_0: ConvNormAct
+    branch2_1: ConvNormAct
+    branch2_2: ConvNormAct
+    branch2_3a: ConvNormAct
+    branch2_3b: ConvNormAct
+    branch3: nn.Sequential
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,7 +247,12 @@ class InceptionV4(Classifier):
         What batch norms add to variances.
     """
 
-    preprocess = ImageClassification(
+    features: nn.Sequential
+    global_pool: SelectAdaptivePool2d
+    head_drop: nn.Dropout
+    last_linear: nn.Linear
+
+    preprocess: ImageClassification = ImageClassification(
         299, resize_size=341, mean=0.5, std=0.5, interpolation="bicubic"
     )
 

@@ -82,6 +82,8 @@ class Subsampling(nn.Module):
     The coefficients are a 1 x 1 convolution in which every map is a group of its own.
     """
 
+    coefficient: nn.Conv2d
+
     _mode_matters = False
 
     def __init__(self, channels: int) -> None:
@@ -99,6 +101,10 @@ class SparseConvolution(nn.Module):
     Outputs with as many inputs make one grouped convolution, of the inputs laid out one group after
     the other. 1,516 parameters, where a full convolution has 2,416.
     """
+
+    three: nn.Conv2d
+    four: nn.Conv2d
+    six: nn.Conv2d
 
     _mode_matters = False
 
@@ -155,8 +161,11 @@ class LeNet5(Classifier):
     [61706, 60000]
     """
 
+    features: nn.Sequential
+    classifier: nn.Sequential
+
     # White digits on black, such as MNIST's: 28 x 28 in a black frame, to -0.1 and 1.175.
-    preprocess = ImageClassification(
+    preprocess: ImageClassification = ImageClassification(
         32, resize_size=28, mean=0.1 / 1.275, std=1 / 1.275, channels="L"
     )
 
@@ -300,7 +309,12 @@ class LeNet(Classifier):
     431080
     """
 
-    preprocess = ImageClassification(28, resize_size=28, mean=0, std=1, channels="L", scale=1 / 256)
+    features: nn.Sequential
+    classifier: nn.Sequential
+
+    preprocess: ImageClassification = ImageClassification(
+        28, resize_size=28, mean=0, std=1, channels="L", scale=1 / 256
+    )
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()

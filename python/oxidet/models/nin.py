@@ -77,13 +77,16 @@ class NiN(Classifier):
         ``"imagenet"`` (224 x 224, at least 39) or ``"cifar10"`` (32 x 32).
     """
 
+    features: nn.Sequential
+    avgpool: nn.AdaptiveAvgPool2d
+
     def __init__(
         self, num_classes: int = 1000, dropout: float = 0.5, dataset: str = "imagenet"
     ) -> None:
         super().__init__()
         choice(dataset, "dataset", ("imagenet", "cifar10"))
         make = imagenet_features if dataset == "imagenet" else cifar10_features
-        self.preprocess = IMAGENET if dataset == "imagenet" else CIFAR10
+        self.preprocess: ImageClassification = IMAGENET if dataset == "imagenet" else CIFAR10
         self.features = make(num_classes, dropout)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         # The Caffe file's conv1, conv3 and cccp8.

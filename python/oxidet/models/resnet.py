@@ -46,6 +46,11 @@ class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut (ResNet-18 and -34)."""
 
     expansion: ClassVar[int] = 1
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    relu: nn.ReLU
+    conv2: nn.Conv2d
+    bn2: nn.Module
 
     def __init__(
         self,
@@ -95,6 +100,13 @@ class Bottleneck(nn.Module):
     """
 
     expansion: ClassVar[int] = 4
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    conv2: nn.Conv2d
+    bn2: nn.Module
+    conv3: nn.Conv2d
+    bn3: nn.Module
+    relu: nn.ReLU
 
     def __init__(
         self,
@@ -130,6 +142,8 @@ class Bottleneck(nn.Module):
 
 class PadShortcut(nn.Module):
     """Option A of a shortcut: every stride-th pixel, and channels of zeros. No parameters."""
+
+    extra: int
 
     _mode_matters = False
 
@@ -244,6 +258,13 @@ class ResNet(Classifier):
     stride_1x1
         Whether a bottleneck's stride is in its first 1 x 1 (the paper, "v1") and not in its 3 x 3.
     """
+
+    conv1: nn.Conv2d
+    bn1: nn.Module
+    relu: nn.ReLU
+    maxpool: nn.MaxPool2d
+    avgpool: nn.AdaptiveAvgPool2d
+    fc: nn.Linear
 
     def __init__(
         self,

@@ -77,6 +77,9 @@ class VGG(Classifier):
         Probability with which the first two fully connected layers drop an output in training.
     """
 
+    avgpool: nn.AdaptiveAvgPool2d
+    classifier: nn.Sequential
+
     def __init__(
         self,
         features: nn.Module,

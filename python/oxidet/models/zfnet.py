@@ -37,7 +37,10 @@ class ZFNet(Classifier):
         (512, 1024, 512).
     """
 
-    preprocess = ImageClassification.caffe(224, resize_size=256)
+    features: nn.Sequential
+    classifier: nn.Sequential
+
+    preprocess: ImageClassification = ImageClassification.caffe(224, resize_size=256)
 
     def __init__(
         self,

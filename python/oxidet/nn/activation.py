@@ -145,6 +145,8 @@ class Concat(Module):
     (2, 8, 4, 4)
     """
 
+    dim: int
+
     _mode_matters = False
 
     def __init__(self, dim: int = 1) -> None:

@@ -57,6 +57,13 @@ class Conv2d(Module):
 
     weight: Parameter
     bias: Parameter | None
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    padding_mode: str
 
     _mode_matters = False
 
@@ -138,6 +145,8 @@ class Linear(Module):
 
     weight: Parameter
     bias: Parameter | None
+    in_features: int
+    out_features: int
 
     _mode_matters = False
 

@@ -11,12 +11,18 @@ from oxidet.nn.tensor import Buffer
 
 
 class _Loss(Module):
+    """A loss that is summed up as ``reduction`` says: "mean", "sum" or "none"."""
+
+    reduction: str
+
     def __init__(self, reduction: str) -> None:
         super().__init__()
         self.reduction = choice(reduction, "reduction", _losses.REDUCTIONS)
 
 
 class _ClassificationLoss(_Loss):
+    """A loss over classes, each of which may count with a weight of its own."""
+
     weight: Buffer | None
 
     def __init__(self, weight: Any, ignore_index: int, reduction: str) -> None:
@@ -29,6 +35,8 @@ class _ClassificationLoss(_Loss):
 
 class CrossEntropyLoss(_ClassificationLoss):
     """Softmax cross-entropy of logits; see ``functional.cross_entropy``."""
+
+    label_smoothing: float
 
     def __init__(
         self,
@@ -74,6 +82,8 @@ class NLLLoss(_ClassificationLoss):
 
 class SmoothL1Loss(_Loss):
     """Smooth L1 loss; see ``functional.smooth_l1_loss``."""
+
+    beta: float
 
     def __init__(self, *, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)

@@ -45,6 +45,7 @@ class BatchNorm2d(Module):
     running_mean: Buffer | None
     running_var: Buffer | None
     num_batches_tracked: Buffer | None
+    num_features: int
 
     # Files older than torch 0.4.1 have no counter.
     _optional_keys = frozenset({"num_batches_tracked"})
@@ -132,6 +133,8 @@ class LocalResponseNorm(Module):
     >>> nn.LocalResponseNorm(5, alpha=5e-4, k=2)
     LocalResponseNorm(5, alpha=0.0005, beta=0.75, k=2)
     """
+
+    size: int
 
     _mode_matters = False
 

@@ -81,6 +81,9 @@ class CompiledPlan:
     ``plan`` is None where a call has to run eagerly, which is worth remembering, too.
     """
 
+    used: int
+    checked: int
+
     __slots__ = ("_modules", "_owner", "_stored", "checked", "form", "order", "plan", "used")
 
     def __init__(self, owner: Module) -> None:
@@ -135,6 +138,9 @@ class CompiledPlan:
 
 class PlanCache:
     """The plans of one module, and the packed weights that they share."""
+
+    packed: _core.PackedWeights
+    lock: threading.Lock
 
     def __init__(self) -> None:
         self.plans: dict[Any, CompiledPlan] = {}

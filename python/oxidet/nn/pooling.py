@@ -16,6 +16,8 @@ class MaxPool2d(Module):
     MaxPool2d(kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode=False)
     """
 
+    stride: Any
+
     _mode_matters = False
 
     def __init__(
@@ -57,6 +59,8 @@ class MaxPool2d(Module):
 
 class AvgPool2d(Module):
     """Mean under a sliding window, as ``torch.nn.AvgPool2d``; see ``functional.avg_pool2d``."""
+
+    stride: Any
 
     _mode_matters = False
 

@@ -85,6 +85,9 @@ class _Report(abc.ABC, Generic[Row]):
 
     # (heading, whether the column holds words)
     _columns: tuple[tuple[str, bool], ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    rows: tuple[Row, ...]
+    memory: dict[str, int]
 
     def __init__(
         self,

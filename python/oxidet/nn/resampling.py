@@ -26,6 +26,8 @@ class ZeroPad2d(Module):
     ZeroPad2d((0, 1, 0, 1))
     """
 
+    padding: tuple[int, ...]
+
     _mode_matters = False
 
     def __init__(self, padding: Any) -> None:
@@ -53,6 +55,8 @@ class Upsample(Module):
     >>> nn.Upsample(scale_factor=2, mode="bilinear")
     Upsample(scale_factor=2.0, mode='bilinear')
     """
+
+    mode: str
 
     _mode_matters = False
 

@@ -130,6 +130,8 @@ class Symbol:
         (N, C, H, W) or (N, F), where N is a :class:`BatchSize` and the rest are integers.
     """
 
+    shape: tuple[Any, ...]
+
     __slots__ = ("_trace", "_value", "shape")
 
     def __init__(self, trace: Trace, value: int, shape: tuple[Any, ...]) -> None:

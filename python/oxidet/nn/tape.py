@@ -62,6 +62,12 @@ class Node:
     list with the gradient of each, or None for those that nothing was computed from.
     """
 
+    number: int
+    primitive: Primitive
+    outputs: int | None
+    versions: list[int | None]
+    parents: tuple[Tensor | None, ...]
+
     __slots__ = ("context", "number", "outputs", "parents", "primitive", "versions")
 
     def __init__(

@@ -42,6 +42,8 @@ class Tensor:
     array([2., 4., 6.], dtype=float32)
     """
 
+    requires_grad: bool
+
     # `_output` is which of its node's results a tensor is, and set with the node.
     __slots__ = ("__weakref__", "_array", "_grad", "_node", "_output", "requires_grad")
 

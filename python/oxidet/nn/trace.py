@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Trace:
     """A graph while it is written, by calling a method of ``owner`` on symbols."""
 
+    builder: _core.GraphBuilder
+    batch: BatchSize
+
     def __init__(self, owner: Module) -> None:
         self.builder = _core.GraphBuilder()
         self.batch = BatchSize()

@@ -69,6 +69,8 @@ class _Role(NamedTuple):
 class TrainingTrace(Trace):
     """A trace that knows batch norms by the batch, dropouts, and whose constants are trained."""
 
+    drops: int
+
     def __init__(self, owner: Module) -> None:
         super().__init__(owner)
         self.builder: Any = _Builder(self)
@@ -94,12 +96,14 @@ class TrainingTrace(Trace):
         return super().number(value)
 
     def batch_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol:
+        """Batch norm by the statistics of the batch, which move the layer's running ones."""
         x = self.value(input, "input")
         self.norms.append((layer, int(np.prod(input.shape[2:]))))
         self.norm_names.append(self.name("batch_norm"))
         return self._train_norm(x, None, layer, len(self.norms) - 1)
 
     def fixed_statistics(self, layer: BatchNorm2d, input: Symbol) -> Symbol | None:
+        """Batch norm by running statistics whose weight or bias trains; None where neither does."""
         trained = [p for p in (layer.weight, layer.bias) if p is not None and p.requires_grad]
         if not trained:
             return None
@@ -126,6 +130,7 @@ class TrainingTrace(Trace):
         )
 
     def random_drop(self, input: Any, p: float, channels: bool) -> Symbol:
+        """Dropout of elements or of whole channels, each pass with numbers of its own."""
         x, number = self.value(input, "input"), self.drops
         self.drops += 1
         return self.symbol(self.builder.random_drop(x, p, number, channels, self.name("dropout")))
@@ -209,6 +214,8 @@ class _Plan:
 
 class TrainingPlanCache:
     """The training plans of one module."""
+
+    packed: _core.PackedWeights
 
     def __init__(self) -> None:
         self.plans: dict[Any, _Plan] = {}
@@ -442,4 +449,9 @@ def _add(results: list[Any], place: int, gradient: Array) -> None:
     results[place] = gradient if results[place] is None else results[place] + gradient
 
 
-plan_ = Primitive("plan", _forward, _backward, fresh_gradients=True)  # type: ignore[arg-type]
+plan_: Primitive = Primitive(
+    "plan",
+    _forward,
+    _backward,  # type: ignore[arg-type]
+    fresh_gradients=True,
+)

@@ -160,7 +160,11 @@ class ImportedGraph(Module):
         Why the graph runs layer by layer, without a plan; None if it has one.
     """
 
-    compiled = True
+    input_names: tuple[str, ...]
+    input_shapes: tuple[tuple[int | None, ...] | None, ...]
+    output_names: tuple[str, ...]
+
+    compiled: bool = True
 
     def __init__(
         self,

@@ -181,6 +181,13 @@ class DeformConv2d(Module):
 
     weight: Parameter
     bias: Parameter | None
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
     _mode_matters = False
 

@@ -51,6 +51,10 @@ class LastLevelP6P7(ExtraFPNBlock):
     that the pyramid was made of.
     """
 
+    p6: Conv2d
+    p7: Conv2d
+    use_P5: bool
+
     _mode_matters = False
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -102,6 +106,9 @@ class FeaturePyramidNetwork(Module):
     >>> [(name, level.shape) for name, level in pyramid(maps).items()]
     [('0', (1, 5, 64, 64)), ('1', (1, 5, 32, 32)), ('pool', (1, 5, 16, 16))]
     """
+
+    inner_blocks: ModuleList
+    layer_blocks: ModuleList
 
     _mode_matters = False
 

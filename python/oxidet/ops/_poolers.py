@@ -141,6 +141,8 @@ class MultiScaleRoIAlign(Module):
     array([0., 1.], dtype=float32)
     """
 
+    output_size: tuple[int, int]
+
     def __init__(
         self,
         featmap_names: Sequence[str],

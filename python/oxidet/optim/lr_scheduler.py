@@ -29,6 +29,9 @@ class LRScheduler:
     group as ``"initial_lr"``.
     """
 
+    base_lrs: list[float]
+    last_epoch: int
+
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
@@ -95,6 +98,9 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """Multiply the rate by ``gamma`` every ``step_size`` steps."""
 
+    step_size: int
+    gamma: float
+
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         self.step_size = integer(step_size, "step_size", 1)
         self.gamma = number(gamma, "gamma")
@@ -108,6 +114,9 @@ class StepLR(LRScheduler):
 class MultiStepLR(LRScheduler):
     """Multiply the rate by ``gamma`` at each of the ``milestones``, twice at one given twice."""
 
+    milestones: list[int]
+    gamma: float
+
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         self.milestones = sorted(integer(m, "milestones", 0) for m in milestones)
         self.gamma = number(gamma, "gamma")
@@ -120,6 +129,8 @@ class MultiStepLR(LRScheduler):
 
 class ExponentialLR(LRScheduler):
     """Multiply the rate by ``gamma`` at every step."""
+
+    gamma: float
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         self.gamma = number(gamma, "gamma", 0)
@@ -135,6 +146,9 @@ class PolynomialLR(LRScheduler):
 
     Caffe's ``"poly"``.
     """
+
+    total_iters: int
+    power: float
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
         self.total_iters = integer(total_iters, "total_iters", 1)
@@ -159,6 +173,9 @@ class InverseDecayLR(LRScheduler):
     0.00595
     """
 
+    gamma: float
+    power: float
+
     def __init__(self, optimizer: Optimizer, gamma: float = 1e-4, power: float = 0.75) -> None:
         self.gamma = number(gamma, "gamma", 0)
         self.power = number(power, "power", 0)
@@ -177,6 +194,8 @@ class CosineAnnealingLR(LRScheduler):
     formula 5, without restarts.
     """
 
+    T_max: int
+
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
         self.T_max = integer(T_max, "T_max", 1)
         self.eta_min = eta_min
@@ -193,6 +212,8 @@ class LinearLR(LRScheduler):
 
     It arrives after ``total_iters`` steps and stays. With the defaults of torch, this is a warm-up.
     """
+
+    total_iters: int
 
     def __init__(
         self,
@@ -292,6 +313,15 @@ class OneCycleLR(LRScheduler):
     [0.004, 0.052, 0.1, 0.0]
     """
 
+    total_steps: int
+    pct_start: float
+    anneal_strategy: str
+    cycle_momentum: bool
+    base_momentum: float
+    max_momentum: float
+    div_factor: float
+    final_div_factor: float
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -389,6 +419,9 @@ class SequentialLR(LRScheduler):
         The steps at which the second schedule and each further one begins, increasing.
     """
 
+    milestones: list[int]
+    schedulers: list[LRScheduler]
+
     def __init__(
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
     ) -> None:
@@ -473,6 +506,18 @@ class ReduceLROnPlateau(LRScheduler):
     >>> optimizer.param_groups[0]["lr"]
     0.1
     """
+
+    mode: str
+    factor: float
+    patience: int
+    threshold: float
+    threshold_mode: str
+    cooldown: int
+    min_lr: float
+    eps: float
+    cooldown_counter: int
+    num_bad_epochs: int
+    last_epoch: int
 
     def __init__(
         self,

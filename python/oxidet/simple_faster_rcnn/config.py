@@ -74,5 +74,5 @@ class Config:
         return asdict(self)
 
 
-opt = Config()
+opt: Config = Config()
 """The options of this process."""

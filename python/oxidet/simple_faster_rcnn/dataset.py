@@ -109,6 +109,9 @@ class Dataset:
     the factor of its height. ``db`` is the :class:`VOCBboxDataset` behind it.
     """
 
+    db: VOCBboxDataset
+    tsf: Transform
+
     def __init__(self, opt: Config, split: str = "trainval") -> None:
         self.opt = opt
         self.db = VOCBboxDataset(opt.voc_data_dir, split)
@@ -128,6 +131,8 @@ class TestDataset:
 
     ``img`` is preprocessed; ``size`` (height, width) and ``bbox`` are those of the original image.
     """
+
+    db: VOCBboxDataset
 
     __test__ = False  # of no interest to pytest
 

@@ -75,6 +75,12 @@ class FasterRCNN(Detector):
         What training minimises.
     """
 
+    loc_normalize_mean: tuple[float, ...]
+    loc_normalize_std: tuple[float, ...]
+    preprocessing: Preprocessing
+    objective: Objective
+    score_thresh: float
+
     def __init__(
         self,
         extractor: nn.Module,

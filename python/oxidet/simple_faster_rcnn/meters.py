@@ -19,6 +19,8 @@ class AverageValueMeter:
     3.0
     """
 
+    n: int
+
     def __init__(self) -> None:
         self.reset()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import numpy as np
 from oxidet._arrays import F32
 from oxidet.transforms import Normalize, resize, scaled_size
 
-NORMALIZATIONS = {
+NORMALIZATIONS: dict[str, Callable[[], Normalize]] = {
     "torchvision": Normalize.torchvision,
     "caffe": Normalize.caffe,
     "chainercv": Normalize.chainercv,

@@ -57,6 +57,12 @@ class RegionProposalNetwork(nn.Module):
         foreground ``"logit"``, as chainercv. They differ, because the background's logit does.
     """
 
+    anchor_base: NDArray[np.float32]
+    proposal_layer: ProposalCreator
+    conv1: nn.Conv2d
+    score: nn.Conv2d
+    loc: nn.Conv2d
+
     compiled = True
 
     def __init__(

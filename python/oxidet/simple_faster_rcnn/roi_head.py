@@ -32,6 +32,9 @@ class RoIHead(nn.Module):
         Whether the classifier wants (R, C * h * w) rather than (R, C, h, w).
     """
 
+    cls_loc: nn.Linear
+    score: nn.Linear
+
     compiled = True
 
     def __init__(

@@ -17,6 +17,7 @@ import numpy as np
 from oxidet import nn
 from oxidet._arrays import F32
 from oxidet.detection import AnchorTargetCreator, ProposalTargetCreator
+from oxidet.optim import Optimizer
 from oxidet.simple_faster_rcnn.checkpoints import read_checkpoint, save_checkpoint
 from oxidet.simple_faster_rcnn.config import opt
 from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
@@ -54,6 +55,16 @@ class FasterRCNNTrainer(nn.Module):
     vis
         A :class:`Visualizer`, for what the loop wants to show.
     """
+
+    rpn_sigma: float
+    roi_sigma: float
+    anchor_target_creator: AnchorTargetCreator
+    proposal_target_creator: ProposalTargetCreator
+    optimizer: Optimizer
+    vis: Visualizer
+    rpn_cm: ConfusionMeter
+    roi_cm: ConfusionMeter
+    meters: dict[str, AverageValueMeter]
 
     def __init__(
         self,

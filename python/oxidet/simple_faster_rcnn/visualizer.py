@@ -40,6 +40,9 @@ class Visualizer:
     {'total_loss': [3.5, 2.25]}
     """
 
+    env: str
+    vis_kw: dict[str, Any]
+
     def __init__(self, env: str = "faster-rcnn", **kwargs: Any) -> None:
         self.env = env
         self.vis_kw = kwargs

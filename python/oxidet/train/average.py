@@ -40,6 +40,10 @@ class AveragedModel:
     0.9
     """
 
+    decay: float
+    model: nn.Module
+    updates: int
+
     def __init__(self, model: nn.Module, decay: float = 0.9999) -> None:
         self.decay = number(decay, "decay", 0, 1)
         self.model = copy.deepcopy(model).eval()

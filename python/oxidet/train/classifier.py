@@ -54,6 +54,9 @@ class ClassifierTrainer(TrainingLoop):
         ``resume`` and so on.
     """
 
+    label_smoothing: float
+    auxiliary_weight: float
+
     def __init__(
         self,
         model: nn.Module,

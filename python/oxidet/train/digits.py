@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import oxidet
 from oxidet import weights
@@ -36,6 +37,9 @@ from oxidet.train.trainer import Trainer
 
 class DigitImages:
     """The scans of one split as LeNet-5 takes them; items ``(img (1, 32, 32), label)``."""
+
+    images: F32
+    labels: NDArray[np.int32]
 
     def __init__(self, split: Split) -> None:
         scans = load_digits(split)

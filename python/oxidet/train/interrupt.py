@@ -23,6 +23,8 @@ class SafeInterrupt:
     ...         pass  # a training step: all of it, or none
     """
 
+    torn: bool
+
     def __init__(self) -> None:
         self.torn = False
         self._held = False

@@ -34,6 +34,8 @@ class JsonLog:
     [{'iteration': 1, 'total_loss': 0.5}]
     """
 
+    path: str
+
     def __init__(self, path: str | os.PathLike[str], iteration: int = 0) -> None:
         self.path = os.fspath(path)
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by close()

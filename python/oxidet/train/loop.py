@@ -176,6 +176,19 @@ class TrainingLoop(ABC):
         The running average of the model, where ``ema`` asks for one.
     """
 
+    loader: DataLoader
+    out: Path
+    steps_per_epoch: int
+    optimizer: Optimizer
+    schedule: Any
+    average: AveragedModel | None
+    reload_best: frozenset[int]
+    batch: int
+    epoch: int
+    iteration: int
+    seconds: float
+    stale: int
+
     def __init__(
         self,
         model: nn.Module,

@@ -43,6 +43,9 @@ class Progress:
     ...         progress.step({"loss": 0.5})
     """
 
+    done: int
+    description: str
+
     def __init__(
         self,
         total: int,

@@ -88,6 +88,9 @@ class Trainer(TrainingLoop):
     """
 
     model: Detector
+    metric: str
+    rng: np.random.RandomState
+    multi_scale: tuple[int, ...] | None
 
     def __init__(
         self,

@@ -62,6 +62,8 @@ class Compose:
     0.25
     """
 
+    transforms: tuple[Callable[..., Any], ...]
+
     def __init__(self, transforms: Iterable[Callable[..., Any]]) -> None:
         self.transforms = tuple(transforms)
 

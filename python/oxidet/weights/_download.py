@@ -79,6 +79,11 @@ class ResumingDownloader:
     >>> pooch.retrieve(url, "sha256:...", downloader=ResumingDownloader())   # doctest: +SKIP
     """
 
+    sha256: str | None
+    timeout: float
+    retries: int
+    max_bytes: int
+
     def __init__(
         self,
         sha256: str | None = None,

@@ -51,6 +51,8 @@ class AnchorGenerator(nn.Module):
            [ 16., -16.,  48.,  16.]], dtype=float32)
     """
 
+    cell_anchors: list[F32]
+
     def __init__(
         self,
         sizes: Sequence[Any] = ((128, 256, 512),),

@@ -55,6 +55,8 @@ class IntermediateLayerGetter(nn.ModuleDict):
     {'fine': (1, 64, 16, 16), 'coarse': (1, 128, 8, 8)}
     """
 
+    return_layers: dict[str, str]
+
     _mode_matters = False
 
     def __init__(self, model: nn.Module, return_layers: Mapping[str, str]) -> None:
@@ -97,6 +99,9 @@ class BackboneWithFPN(nn.Module):
     norm_layer
         Normalisation inside the pyramid; None for none.
     """
+
+    body: IntermediateLayerGetter
+    fpn: FeaturePyramidNetwork
 
     _mode_matters = False
 

@@ -42,6 +42,9 @@ class BalancedPositiveNegativeSampler:
     (1, 3)
     """
 
+    batch_size_per_image: int
+    positive_fraction: float
+
     def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
         self.batch_size_per_image = _arrays.integer(batch_size_per_image, "batch_size_per_image", 0)
         self.positive_fraction = _arrays.number(positive_fraction, "positive_fraction", 0, 1)

@@ -48,6 +48,9 @@ class BoxCoder:
     array([[[16., 12., 50., 40.]]])
     """
 
+    weights: tuple[float, float, float, float]
+    bbox_xform_clip: float
+
     def __init__(
         self,
         weights: tuple[float, float, float, float],

@@ -61,6 +61,7 @@ class Detector(nn.Module):
 
     score_threshold: float = 0.5
     nms_threshold: float = 0.5
+    class_names: tuple[str, ...]
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()

@@ -38,6 +38,9 @@ class TwoMLPHead(nn.Module):
         Features that come out.
     """
 
+    fc6: nn.Linear
+    fc7: nn.Linear
+
     _mode_matters = False
 
     def __init__(self, in_channels: int, representation_size: int) -> None:
@@ -119,6 +122,9 @@ class FastRCNNPredictor(nn.Module):
     >>> model.roi_heads.box_predictor = FastRCNNPredictor(in_features, 3)
     >>> model.class_names = ("cat", "dog")
     """
+
+    cls_score: nn.Linear
+    bbox_pred: nn.Linear
 
     _mode_matters = False
 

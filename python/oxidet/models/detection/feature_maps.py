@@ -139,6 +139,13 @@ class TracedBackbone(nn.Module):
         Channels that come out.
     """
 
+    out_channels: int
+    layers: list[str]
+    strides: list[int]
+    body: FeatureExtractor
+    neck: nn.Conv2d
+    fpn: FeaturePyramidNetwork
+
     _mode_matters = False
 
     def __init__(self, maps: FeatureMaps, out_channels: int) -> None:

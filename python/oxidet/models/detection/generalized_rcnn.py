@@ -50,6 +50,7 @@ class GeneralizedRCNN(Detector):
     rpn: RegionProposalNetwork
     roi_heads: RoIHeads
     transform: GeneralizedRCNNTransform
+    recipe: dict[str, Any] | None
 
     def __init__(
         self,

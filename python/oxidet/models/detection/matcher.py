@@ -43,6 +43,9 @@ class Matcher:
     array([ 0,  0, -1, -1])
     """
 
+    high_threshold: float
+    low_threshold: float
+
     BELOW_LOW_THRESHOLD = -1
     BETWEEN_THRESHOLDS = -2
 

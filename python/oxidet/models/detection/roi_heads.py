@@ -72,6 +72,12 @@ class RoIHeads(nn.Module):
         most that many for an image.
     """
 
+    proposal_matcher: Matcher
+    fg_bg_sampler: BalancedPositiveNegativeSampler
+    box_coder: BoxCoder
+    detections_per_img: int
+    min_size: float
+
     compiled = True
 
     def __init__(

@@ -49,6 +49,10 @@ class RPNHead(nn.Module):
     ([(1, 3, 4, 6), (1, 3, 2, 3)], [(1, 12, 4, 6), (1, 12, 2, 3)])
     """
 
+    conv: nn.Sequential
+    cls_logits: nn.Conv2d
+    bbox_pred: nn.Conv2d
+
     _mode_matters = False
 
     def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1) -> None:
@@ -115,6 +119,11 @@ class RegionProposalNetwork(nn.Module):
     score_thresh
         Probability that a proposal must reach.
     """
+
+    box_coder: BoxCoder
+    proposal_matcher: Matcher
+    fg_bg_sampler: BalancedPositiveNegativeSampler
+    min_size: float
 
     def __init__(
         self,

@@ -63,6 +63,13 @@ class GeneralizedRCNNTransform(nn.Module):
     ((1, 3, 800, 1088), [(800, 1066)])
     """
 
+    min_size: tuple[int, ...]
+    max_size: int
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    size_divisible: int
+    fixed_size: tuple[int, int] | None
+
     def __init__(
         self,
         min_size: int | Sequence[int],
