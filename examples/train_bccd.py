@@ -58,8 +58,18 @@ def open_split(folder: Path, split: str) -> VOCBboxDataset:
 def build(options: argparse.Namespace) -> Detector:
     """The detector with fresh weights; mean and deviation are those of the pictures."""
     oxidet.manual_seed(options.seed)
+    if options.small:
+        # The first five of ResNet-18's eight blocks, and a tenth of the parameters around them.
+        network: dict[str, Any] = {
+            "model": "faster_rcnn",
+            "levels": ("layer1", "layer2", "layer3.0"),
+            "out_channels": 64,
+            "representation_size": 128,
+        }
+    else:
+        network = {"model": "fasterrcnn_resnet_fpn"}
     return build_detector(
-        "fasterrcnn_resnet_fpn",
+        **network,
         backbone=options.backbone,
         norm_layer="batch",
         class_names=CLASSES,
@@ -225,6 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--epochs", type=int, help="instead of the recipe's 18 or 40")
     add("--seed", type=int, default=0)
     add("--backbone", default="resnet18")
+    add("--small", action="store_true", help="the network of 2.2 million parameters, as shipped")
     add("--evaluate-every", type=int, default=3, metavar="EPOCHS")
     add("--threads", type=int, help="of the computation; by default all cores")
     add("--tensorboard", action="store_true")

@@ -14,6 +14,7 @@ from oxidet import models, nn
 from oxidet.detections import Detections
 from oxidet.models.detection import (
     FasterRCNN,
+    TwoMLPHead,
     build_detector,
     faster_rcnn,
     load_detector,
@@ -165,10 +166,16 @@ def test_by_name_and_from_a_file(tmp_path: Path) -> None:
         backbone="resnet18",
         levels=["layer2", 16],
         out_channels=16,
+        representation_size=24,
         class_names=("ant", "bee"),
         **SMALL,
     )
     assert detector.recipe is not None
+    assert detector.recipe["representation_size"] == 24
+    assert isinstance(detector, FasterRCNN)
+    assert isinstance(detector.roi_heads.box_head, TwoMLPHead)
+    assert detector.roi_heads.box_head.fc7.out_features == 24
+    assert detector.roi_heads.box_predictor.cls_score.weight.shape == (3, 24)
     assert detector.recipe["backbone"] == "resnet18"
     assert detector.recipe["levels"] == ["layer2", "layer3"]
     save_detector(tmp_path / "detector.npz", detector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,8 +15,11 @@ from oxidet.models.detection.coco import coco_classes
 from oxidet.models.detection.faster_rcnn import (
     ANCHOR_RATIOS,
     ANCHOR_SIZES,
+    FEATURES,
     FasterRCNN,
     FastRCNNConvFCHead,
+    FastRCNNPredictor,
+    TwoMLPHead,
 )
 from oxidet.models.detection.feature_maps import TracedBackbone, feature_maps
 from oxidet.models.detection.rpn import RPNHead
@@ -146,6 +150,7 @@ def faster_rcnn(
     norm_layer: str | None = None,
     norm_eps: float | None = None,
     out_channels: int = 256,
+    representation_size: int = FEATURES,
     anchor_sizes: Sequence[Any] | None = None,
     aspect_ratios: Sequence[Any] | None = None,
     num_classes: int | None = None,
@@ -175,6 +180,8 @@ def faster_rcnn(
         Added to variances by frozen norms, by default what the batch norms add.
     out_channels
         Channels that both stages see.
+    representation_size
+        Features of a region, from which its class and its box are told.
     anchor_sizes, aspect_ratios
         Of each map, see :class:`AnchorGenerator`. By default one map has all sizes from 32 to 512,
         and a level of stride s of a pyramid has 8 s.
@@ -218,14 +225,20 @@ def faster_rcnn(
         one_map = (tuple(size for (size,) in ANCHOR_SIZES),)
         anchor_sizes = one_map if len(names) == 1 else tuple((8 * stride,) for stride in strides)
     anchors = _anchors(anchor_sizes, aspect_ratios)
-    detector = FasterRCNN(
-        body,
-        COCO_CLASSES if classes is None else classes,
-        rpn_anchor_generator=anchors,
-        box_roi_pool=MultiScaleRoIAlign(names, 7, 2),
-        class_names=class_names,
-        **options,
-    )
+    integer(representation_size, "representation_size", 1)
+    pool = MultiScaleRoIAlign(names, 7, 2)
+    values = body.out_channels * math.prod(pool.output_size)
+    parts: dict[str, Any] = {
+        "rpn_anchor_generator": anchors,
+        "box_roi_pool": pool,
+        "box_head": TwoMLPHead(values, representation_size),
+    }
+    if "box_predictor" in options:
+        parts["num_classes"] = classes
+    else:
+        classes = COCO_CLASSES if classes is None else classes
+        parts["box_predictor"] = FastRCNNPredictor(representation_size, classes)
+    detector = FasterRCNN(body, class_names=class_names, **{**parts, **options})
     detector.built_with = {
         "backbone": backbone if isinstance(backbone, str) else None,
         "levels": body.layers if len(names) > 1 else body.layers[0],
@@ -233,6 +246,7 @@ def faster_rcnn(
         "norm_layer": norm_layer,
         "norm_eps": norm_eps,
         "out_channels": body.out_channels,
+        "representation_size": representation_size,
         **_described(anchors),
     }
     return detector
