@@ -226,13 +226,11 @@ def faster_rcnn(
         anchor_sizes = one_map if len(names) == 1 else tuple((8 * stride,) for stride in strides)
     anchors = _anchors(anchor_sizes, aspect_ratios)
     integer(representation_size, "representation_size", 1)
-    pool = MultiScaleRoIAlign(names, 7, 2)
-    values = body.out_channels * math.prod(pool.output_size)
-    parts: dict[str, Any] = {
-        "rpn_anchor_generator": anchors,
-        "box_roi_pool": pool,
-        "box_head": TwoMLPHead(values, representation_size),
-    }
+    pool = options.get("box_roi_pool", MultiScaleRoIAlign(names, 7, 2))
+    parts: dict[str, Any] = {"rpn_anchor_generator": anchors, "box_roi_pool": pool}
+    if isinstance(pool, MultiScaleRoIAlign):  # another is refused by FasterRCNN
+        values = body.out_channels * math.prod(pool.output_size)
+        parts["box_head"] = TwoMLPHead(values, representation_size)
     if "box_predictor" in options:
         parts["num_classes"] = classes
     else:
