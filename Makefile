@@ -49,8 +49,13 @@ test-slow: $(STAMPS)/test torch qemu  ## what takes long: trainings, kill tests,
 	$(PY) -m pytest -m slow
 	@$(warn-without-torch)
 
+.PHONY: docs
+docs: $(STAMPS)/docs  ## the documentation site, into site/; a warning is an error
+	$(call say,mkdocs)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 .PHONY: lint
-lint: $(STAMPS)/lint  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest
+lint: $(STAMPS)/lint docs  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest, and the documentation site
 	$(call say,rustfmt and clippy)
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
@@ -102,8 +107,8 @@ reference:  ## regenerate tests/golden from the original packages (needs Python 
 build: $(STAMPS)/build  ## only build the package and install it into .venv
 
 .PHONY: clean
-clean:  ## remove .venv, .venv-peers and target
-	rm -rf $(VENV) $(PEERS) target
+clean:  ## remove .venv, .venv-peers, target and site
+	rm -rf $(VENV) $(PEERS) target site
 
 .PHONY: help
 help:  ## this list
@@ -133,12 +138,13 @@ $(STAMPS)/build: $(STAMPS)/venv $(SOURCES)
 
 # Extras are named on the package that was just installed, which satisfies the requirement; its
 # own build is not repeated.
-$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/build
+$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: pyproject.toml | $(STAMPS)/build
 
 $(STAMPS)/demo: EXTRAS := images,cli,digits,notebook
 $(STAMPS)/test: EXTRAS := test
 $(STAMPS)/lint: EXTRAS := test,lint
-$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint:
+$(STAMPS)/docs: EXTRAS := docs
+$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs:
 	$(call say,extras: $(EXTRAS))
 	$(PIP) install 'oxidet[$(EXTRAS)]'
 	@touch $@

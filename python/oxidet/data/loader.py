@@ -89,14 +89,16 @@ class DataLoader:
     report
         Called with the message instead of the warning, in the thread that prepares the item.
 
-    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked by that
-    instead of ``[index]``, with the Generator that ``transform`` then goes on with.
-
     Raises
     ------
     ItemError
         From the loop, when an item cannot be prepared. Batches before it are delivered. Its
         ``index`` is the item's, its ``__cause__`` the original exception.
+
+    Notes
+    -----
+    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked by that
+    instead of ``[index]``, with the Generator that ``transform`` then goes on with.
 
     Examples
     --------

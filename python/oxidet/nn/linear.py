@@ -52,6 +52,8 @@ class Conv2d(Module):
         ``"zeros"``, or what stands around the image instead: ``"reflect"``, ``"replicate"`` or
         ``"circular"``, as in ``functional.pad``.
 
+    Notes
+    -----
     Weight (O, C / groups, kh, kw) and bias (O,) start uniform within 1 / sqrt(fan_in).
     """
 

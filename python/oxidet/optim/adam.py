@@ -40,6 +40,8 @@ class Adam(Optimizer):
     maximize
         Go up instead of down.
 
+    Notes
+    -----
     Parameters without a gradient are left alone.
 
     Examples

@@ -52,6 +52,8 @@ class RMSprop(Optimizer):
     eps_inside
         TensorFlow's form.
 
+    Notes
+    -----
     Parameters without a gradient are left alone.
 
     Examples

@@ -44,6 +44,8 @@ class SGD(Optimizer):
     maximize
         Go up instead of down.
 
+    Notes
+    -----
     Parameters without a gradient are left alone, weight decay included.
 
     Examples

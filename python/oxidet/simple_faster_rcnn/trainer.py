@@ -185,6 +185,8 @@ class FasterRCNNTrainer(nn.Module):
     ) -> str:
         """Write weights, options, what ``vis`` keeps and ``kwargs`` to a file; returns its path.
 
+        :meth:`load` and :func:`oxidet.models.detection.load_detector` read it.
+
         Parameters
         ----------
         save_optimizer
@@ -194,8 +196,6 @@ class FasterRCNNTrainer(nn.Module):
             ``checkpoints/fasterrcnn_MMDDHHMM`` and the values of ``kwargs``. Directories are made.
         kwargs
             Plain values to keep beside the weights (``best_map=0.7``), as ``other_info``.
-
-        :meth:`load` and :func:`oxidet.models.detection.load_detector` read the file.
         """
         if save_path is None:
             values = "".join(f"_{value}" for value in kwargs.values())

@@ -102,14 +102,17 @@ def fasterrcnn_resnet_fpn(
         ``"resnet18"`` to ``"resnet152"``, or a ResNeXt or wide ResNet.
     weights
         Of the whole detector: a file, such as a torchvision checkpoint, or its address.
-    new_classifier
-        Leave the box predictor fresh, to train for other classes than those of ``weights``.
     weights_backbone
         Of the backbone alone, as for :func:`oxidet.models.get_model` (``"IMAGENET1K_V1"``).
         None, the default, for fresh ones: unlike torchvision nothing is downloaded unasked.
     trainable_backbone_layers
         How many of layer4, layer3, layer2, layer1 and conv1 are trained, 0 to 5; by default 3 with
         weights and 5 without.
+
+    Other Parameters
+    ----------------
+    new_classifier
+        Leave the box predictor fresh, to train for other classes than those of ``weights``.
     norm_layer
         Of the backbone: ``"frozen"`` (by default with weights) or ``"batch"`` (without), or what
         makes a normalisation of a number of channels.

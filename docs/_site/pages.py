@@ -1,0 +1,83 @@
+"""Hooks of mkdocs: files of the repository that lie outside of docs/ and belong to the site.
+
+Pages link to files as they lie in the repository, so that links work where it is hosted. What
+such a link leads to has its place in the site, and the link is rewritten for it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+# Where files of the repository are in the site.
+PLACES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "LICENSE-MIT": "LICENSE-MIT.txt",
+    "LICENSE-APACHE": "LICENSE-APACHE.txt",
+}
+FOLDERS = {"examples/notebooks": "*.ipynb", "examples": "*.py"}
+_LINK = re.compile(r"(\]\()(?![a-z]+:)([^)#\s]+)")
+
+
+def places() -> dict[str, str]:
+    """Files of the repository, and what they are called in the site."""
+    listed = {name: place for name, place in PLACES.items() if (ROOT / name).exists()}
+    for folder, pattern in FOLDERS.items():
+        for path in sorted((ROOT / folder).glob(pattern)):
+            listed[f"{folder}/{path.name}"] = f"{folder}/{path.name}"
+    return listed
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the notebooks in the navigation."""
+    notebooks = [place for place in places() if place.endswith(".ipynb")]
+    for section in config.nav or []:
+        if "Notebooks" in section:
+            section["Notebooks"] = notebooks
+    return config
+
+
+@event_priority(100)  # before mkdocs-jupyter looks which files are notebooks
+def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
+    """Add the files that lie elsewhere."""
+    for source, place in places().items():
+        if files.get_file_from_path(place) is not None:
+            continue
+        if place == source:
+            file = File(place, str(ROOT), config.site_dir, config.use_directory_urls)
+        else:
+            file = File.generated(config, place, abs_src_path=str(ROOT / source))
+        files.append(file)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links lead to where files are in the site."""
+    elsewhere = places()
+    here = page.file.src_uri
+    source = {place: name for name, place in elsewhere.items() if name != "README.md"}
+    folder = posixpath.dirname(source.get(here, f"docs/{here}"))
+
+    def rewrite(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, link[2]))
+        place = elsewhere.get(target, target.removeprefix("docs/"))
+        return link[1] + posixpath.relpath(place, posixpath.dirname(here) or ".")
+
+    return _LINK.sub(rewrite, markdown)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Leave out what notebooks would load from elsewhere: the script that draws Mermaid's charts."""
+    if page.file.src_uri.endswith(".ipynb"):
+        output = re.sub(r"<script type=\"module\">.*?</script>", "", output, flags=re.DOTALL)
+    return output
