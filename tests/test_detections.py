@@ -89,8 +89,21 @@ def test_filter_and_top() -> None:
         found.filter(names=["cat", "owl"])
     with pytest.raises(ValueError, match="count"):
         found.top(-1)
+    assert found.filter(max_score=0.7, min_score=0.6).scores.tolist() == pytest.approx([0.7])
+    assert found.filter(min_area=12, max_area=625).labels.tolist() == [0, 1]
+    assert len(found.filter(labels=1)) == len(found.filter(labels=np.array([1, 2]))) == 2
+    assert len(found.filter(labels=())) == 0
+    for words, bounds in (
+        ("labels: expected an integer from 0 to 2, got 3", {"labels": 3}),
+        ("labels: expected an integer from 0 to 2, got -1", {"labels": [1, -1]}),
+        ("max_score: expected", {"max_score": np.nan}),
+        ("min_area: expected", {"min_area": np.nan}),
+    ):
+        with pytest.raises(ValueError, match=words):
+            found.filter(**bounds)
     nameless = make(class_names=None)
     assert len(nameless.filter(names="1")) == 2
+    assert len(nameless.filter(labels=1)) == 2
     tied = Detections(np.zeros((3, 4)), [0, 1, 2], [0.5, 0.5, 0.5])
     assert tied.top(2).labels.tolist() == [0, 1]
 

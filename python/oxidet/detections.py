@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet._arrays import F32, as_array, as_float32, box_shape, pair, read_only
+from oxidet._arrays import F32, as_array, as_float32, integer, number, pair, read_only
+from oxidet._detection_formats import DetectionFormats
 from oxidet._text import printable
 
 REPR_ROWS = 8
@@ -28,7 +28,7 @@ class Detection(NamedTuple):
     score: float
 
 
-class Detections:
+class Detections(DetectionFormats):
     """The objects found in one image: boxes, labels and scores, row by row.
 
     Immutable: the arrays are read-only, and every method returns a new object.
@@ -211,21 +211,48 @@ class Detections:
         min_score: float | None = None,
         names: str | Iterable[str] | None = None,
         min_area: float | None = None,
+        *,
+        max_score: float | None = None,
+        max_area: float | None = None,
+        labels: int | Iterable[int] | None = None,
     ) -> Detections:
         """The rows that meet every condition given, in their order.
 
         Parameters
         ----------
-        min_score
-            Scores of at least this.
+        min_score, max_score
+            Scores of at least, and of at most this.
         names
             One class name or several.
-        min_area
-            Areas of at least this many square pixels.
+        min_area, max_area
+            Areas of at least, and of at most this many square pixels.
+        labels
+            One label or several.
+
+        Raises
+        ------
+        ValueError
+            A name or label that no class has, or a bound that is NaN.
+
+        Examples
+        --------
+        >>> found = Detections([[0, 0, 8, 8], [5, 5, 95, 95]], [0, 1], [0.9, 0.6])
+        >>> found.filter(min_area=100).labels, found.filter(labels=0, min_score=0.5).scores
+        (array([1]), array([0.9], dtype=float32))
         """
         keep = np.ones(len(self), np.bool_)
-        if min_score is not None:
-            keep &= self.scores >= min_score
+        for argument, bound, values in (
+            ("min_score", min_score, self.scores),
+            ("min_area", min_area, self.areas),
+        ):
+            if bound is not None:
+                keep &= values >= number(bound, argument, -np.inf)
+        for argument, bound, values in (
+            ("max_score", max_score, self.scores),
+            ("max_area", max_area, self.areas),
+        ):
+            if bound is not None:
+                keep &= values <= number(bound, argument, -np.inf)
         if names is not None:
             wanted = {names} if isinstance(names, str) else set(names)
             unknown = wanted - set(self.class_names or wanted)
@@ -234,8 +261,11 @@ class Detections:
                     f"names: expected some of {list(self.class_names or ())}, got {sorted(unknown)}"
                 )
             keep &= np.array([name in wanted for name in self.names], np.bool_)
-        if min_area is not None:
-            keep &= self.areas >= min_area
+        if labels is not None:
+            several = labels if isinstance(labels, Iterable) else [labels]
+            last = None if self.class_names is None else len(self.class_names) - 1
+            chosen = [integer(label, "labels", 0, last) for label in several]
+            keep &= np.isin(self.labels, np.array(chosen, np.int64))
         return self._take(keep)
 
     def top(self, count: int) -> Detections:
@@ -251,83 +281,6 @@ class Detections:
         if unknown:
             raise TypeError(f"replace: expected some of {list(values)}, got {sorted(unknown)}")
         return Detections(**{**values, **changes})
-
-    # -- other forms --------------------------------------------------------------------------
-
-    def to_torchvision(self) -> dict[str, NDArray[Any]]:
-        """``{"boxes": (R, 4) float32 xyxy, "labels": (R,) int64 from 1, "scores": (R,) float32}``.
-
-        NumPy arrays; label 0 is torchvision's background.
-        """
-        return {
-            "boxes": self.boxes.copy(),
-            "labels": self.labels + 1,
-            "scores": self.scores.copy(),
-        }
-
-    @classmethod
-    def from_torchvision(cls, prediction: Mapping[str, Any], **rest: Any) -> Detections:
-        """From a torchvision detector's dictionary; labels count from 1, ``scores`` may be missing.
-
-        ``rest`` goes to the constructor. ``class_names`` has no entry for the background.
-        """
-        labels = as_array(prediction["labels"], "labels")
-        if labels.size and labels.min() < 1:
-            raise ValueError(f"labels: expected at least 1 (0 is background), got {labels.min()}")
-        return cls(
-            prediction["boxes"], labels.astype(np.int64) - 1, prediction.get("scores"), **rest
-        )
-
-    def to_chainercv(self) -> tuple[F32, NDArray[np.int32], F32]:
-        """``(bbox, label, score)``: (R, 4) float32 yxyx, (R,) int32 from 0, (R,) float32."""
-        return self.boxes[:, [1, 0, 3, 2]], self.labels.astype(np.int32), self.scores.copy()
-
-    @classmethod
-    def from_chainercv(cls, bbox: Any, label: Any, score: Any = None, **rest: Any) -> Detections:
-        """From one image's entry of chainercv's or simple-faster-rcnn's ``predict``.
-
-        ``bbox`` is ``(R, 4)``, ``(y_min, x_min, y_max, x_max)``; ``rest`` goes to the constructor.
-        A data set's ground truth is such an entry without scores.
-        """
-        boxes = box_shape(as_array(bbox, "bbox"), "bbox")
-        return cls(boxes[:, [1, 0, 3, 2]], label, score, **rest)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, ready for JSON::
-
-        {"path": str | None, "image_size": [height, width] | None,
-         "class_names": [...] | None,
-         "detections": [{"box": [x1, y1, x2, y2], "label": 0, "name": "cat", "score": 0.9}]}
-        """
-        return {
-            "path": self.path,
-            "image_size": None if self.image_size is None else list(self.image_size),
-            "class_names": None if self.class_names is None else list(self.class_names),
-            "detections": [{**row._asdict(), "box": list(row.box)} for row in self],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Detections:
-        """The inverse of ``to_dict``, bit by bit."""
-        rows = values["detections"]
-        size = values.get("image_size")
-        return cls(
-            [row["box"] for row in rows],
-            [row["label"] for row in rows],
-            [row["score"] for row in rows],
-            class_names=values.get("class_names"),
-            image_size=None if size is None else (size[0], size[1]),
-            path=values.get("path"),
-        )
-
-    def to_json(self, indent: int | None = None) -> str:
-        """``to_dict`` as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Detections:
-        """The inverse of ``to_json``."""
-        return cls.from_dict(json.loads(text))
 
     # -- comparing, copying, showing ----------------------------------------------------------
 

@@ -263,7 +263,16 @@ def read_record(path: str | os.PathLike[str], offsets: Box) -> Record:
     """All that an annotation file says, with a fault for every object that cannot be read."""
     name = os.fspath(path)
     try:
-        root = parse_xml(_read_small(name))
+        data = _read_small(name)
+    except ValueError as error:
+        return Record(faults=[Fault("unreadable annotation", f"{name}: {error}")])
+    return parse_record(data, name, offsets)
+
+
+def parse_record(data: bytes, name: str, offsets: Box) -> Record:
+    """The same of the content of an annotation file; messages call it ``name``."""
+    try:
+        root = parse_xml(data)
     except ValueError as error:
         return Record(faults=[Fault("unreadable annotation", f"{name}: {error}")])
     objects, faults = [], []
