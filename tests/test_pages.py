@@ -1,5 +1,5 @@
 """The Python examples of README and of the pages in docs run, in order and in one namespace a page,
-and print what the page says; links lead somewhere.
+and print what the page says; links lead somewhere, and the site's navigation lists every page.
 
 A block that begins with the comment ``# with ...`` needs what the comment names (torch, a foreign
 file, the network) and is only compiled.
@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from conftest import ROOT
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+PAGES += sorted(path.name for path in ROOT.glob("*.md"))
 # A block of Python, and the text block that may follow it: its output.
 BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", re.DOTALL)
 EXAMPLES = {page: BLOCK.findall((ROOT / page).read_text("utf-8")) for page in PAGES}
@@ -28,6 +31,7 @@ NEEDED = {
     "docs/training.md": ["sklearn"],
 }
 NUMBER = re.compile(r"\d+(?:\.(\d+))?")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def assert_same_output(got: str, expected: str, code: str) -> None:
@@ -57,9 +61,42 @@ def test_examples_print_what_they_say(
     assert namespace, "a page whose examples all need something else"
 
 
+@cache
+def _anchors(path: Path) -> set[str]:
+    """What links may name in a page: its headings, as the site and hosts of repositories do."""
+    anchors: set[str] = set()
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        explicit = re.search(r"\{ #(\S+) \}$", heading)
+        words = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        anchors.add(explicit[1] if explicit else words.replace(" ", "-"))
+    return anchors
+
+
+def _is_there(page: str, link: str) -> bool:
+    target, _, anchor = link.partition("#")
+    path = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+    if not path.exists():
+        return False
+    return not anchor or path.suffix != ".md" or anchor in _anchors(path)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files(page: str) -> None:
-    path = ROOT / page
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8"))
-    missing = [target for target in targets if not (path.parent / target).exists()]
-    assert not missing
+def test_links_lead_somewhere(page: str) -> None:
+    links = LINK.findall((ROOT / page).read_text("utf-8"))
+    inside = [link for link in links if not re.match(r"[a-z]+:", link)]
+    assert not [link for link in inside if not _is_there(page, link)]
+    for link in set(links) - set(inside):
+        parts = urlsplit(link)
+        assert parts.scheme == "https", link
+        assert "." in (parts.hostname or ""), link
+
+
+def test_navigation_lists_every_page_once() -> None:
+    listed = re.findall(r"[ :-] ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
+    outside = [
+        "changelog.md",
+        *(["contributing.md"] if (ROOT / "CONTRIBUTING.md").exists() else []),
+    ]
+    assert sorted(listed) == sorted([*pages, *outside])

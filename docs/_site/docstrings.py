@@ -55,7 +55,9 @@ class _Rewriter:
             text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
             if not re.search(r"^ *Examples\n *---", text, re.MULTILINE):
                 text = re.sub(r"\n\n(?=>>> )", "\n\nExamples\n--------\n", text, count=1)
-            thing.docstring.value = _ROLE.sub(lambda role: self._link(role[2], thing, bool(role[1])), text)
+            thing.docstring.value = _ROLE.sub(
+                lambda role: self._link(role[2], thing, bool(role[1])), text
+            )
         for member in thing.members.values():
             if not member.is_alias:
                 self.rewrite(member)
@@ -71,10 +73,8 @@ class _Rewriter:
             return f"`{label}`"
         if rest and first != "oxidet":
             path = f"{path}.{rest}"
-        try:
+        with contextlib.suppress(KeyError, griffe.AliasResolutionError):
             path = self.package[path.removeprefix("oxidet.")].canonical_path
-        except (KeyError, griffe.AliasResolutionError):
-            pass
         return f'<autoref optional identifier="{path}">`{label}`</autoref>'
 
     def _resolve(self, name: str, thing: griffe.Object) -> str | None:

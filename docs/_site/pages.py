@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Leave out what notebooks would load from elsewhere: the script that draws Mermaid's charts."""
+    """Leave out what notebooks would load from elsewhere: the script for Mermaid's charts."""
     if page.file.src_uri.endswith(".ipynb"):
         output = re.sub(r"<script type=\"module\">.*?</script>", "", output, flags=re.DOTALL)
     return output
