@@ -53,7 +53,9 @@ class DataLoader:
     Parameters
     ----------
     dataset
-        Anything with ``len`` and ``[index]``.
+        Anything with ``len`` and ``[index]``. One with a method ``random_item(index, rng)``, such
+        as :class:`Mosaic`, is asked by that instead of ``[index]``, with the Generator that
+        ``transform`` then goes on with.
     batch_size
         Items in a batch; the last batch of an epoch may have fewer.
     shuffle

@@ -64,10 +64,13 @@ class CocoEvaluation:
         float64, ``(T, R, K, A, M)``: the score of the detection at which the recall is reached.
     recall
         float64, ``(T, K, A, M)``: recall of all detections, -1 where no object counts.
-
-    The axes are spelled out by the class attributes ``iou_thresholds`` (0.5, 0.55, ..., 0.95),
-    ``recall_thresholds`` (0, 0.01, ..., 1), ``area_names`` ("all", "small", "medium", "large":
-    up to 32 x 32, up to 96 x 96, above) and ``max_dets`` (1, 10, 100).
+    iou_thresholds, recall_thresholds
+        What the axes T and R mean: 0.5, 0.55, ..., 0.95, and 0, 0.01, ..., 1.
+    area_names
+        What A means: "all", "small", "medium", "large" (all sizes; up to 32 x 32, up to 96 x 96,
+        and above).
+    max_dets
+        What M means: 1, 10 and 100 detections of an image.
     """
 
     category_ids: list[Any]

@@ -49,6 +49,8 @@ class NaiveInception(nn.Module):
     conv_block
         What makes a convolution, by default with batch norm and ReLU.
 
+    Examples
+    --------
     >>> import numpy as np
     >>> from oxidet.models import NaiveInception
     >>> NaiveInception(192, 64, 128, 32).eval()(np.zeros((1, 192, 28, 28))).shape

@@ -156,6 +156,8 @@ class LeNet5(Classifier):
     original
         Whether to build the paper's own form.
 
+    Examples
+    --------
     >>> from oxidet.models import LeNet5
     >>> [sum(p.numel() for p in LeNet5(original=o).parameters()) for o in (False, True)]
     [61706, 60000]
@@ -304,6 +306,8 @@ class LeNet(Classifier):
     num_classes
         Number of classes, 10 for digits.
 
+    Examples
+    --------
     >>> from oxidet.models import LeNet
     >>> sum(p.numel() for p in LeNet().parameters())
     431080

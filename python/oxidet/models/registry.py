@@ -124,7 +124,7 @@ def get_model(
     new_classifier: bool = False,
     **config: Any,
 ) -> nn.Module:
-    """Build a network by name; ``config`` goes to its builder.
+    """Build a network by name, as ``torchvision.models.get_model``.
 
     Parameters
     ----------
@@ -137,6 +137,8 @@ def get_model(
         training mode.
     new_classifier
         Leave the last layer fresh, for other classes than those of the weights.
+    **config
+        Of the network's builder, such as ``num_classes``.
 
     Raises
     ------
@@ -145,6 +147,8 @@ def get_model(
     DownloadError, OSError
         The weights cannot be had.
 
+    Examples
+    --------
     >>> from oxidet.models import get_model
     >>> get_model("resnet18", num_classes=10).fc
     Linear(in_features=512, out_features=10, bias=True)

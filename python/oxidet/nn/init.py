@@ -23,6 +23,23 @@ from oxidet import _random
 from oxidet._arrays import F32
 from oxidet.nn.tensor import Stored
 
+__all__ = [
+    "caffe_xavier_",
+    "calculate_gain",
+    "constant_",
+    "fan_in_uniform_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "trunc_normal_",
+    "uniform_",
+    "variance_scaling_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
 _S = TypeVar("_S", bound=Stored)
 
 _GAINS = {

@@ -65,6 +65,7 @@ def _needs_value(what: str) -> Callable[..., NoReturn]:
     def method(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise trace_error(f"{what} needs a value, and a plan is made before there are values")
 
+    method.__doc__ = "Raises a TraceError: a plan is made before there are values."
     return method
 
 
@@ -76,6 +77,7 @@ def _needs_batch(what: str) -> Callable[..., NoReturn]:
             "else " + ADVICE,
         )
 
+    method.__doc__ = "Raises a TraceError: a plan leaves the batch size open."
     return method
 
 

@@ -16,6 +16,13 @@ from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.tensor import Tensor
 
+__all__ = [
+    "clip_filter_rms_",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "fuse_conv_bn_eval",
+]
+
 
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],

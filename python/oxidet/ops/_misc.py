@@ -93,6 +93,8 @@ class Conv2dNormActivation(Sequential):
         Called with ``out_channels``; None for no normalisation.
     activation_layer
         Called with ``inplace=inplace`` (without arguments if that is None); None for none.
+    inplace
+        Taken as torchvision takes it; in place or not, the results are the same.
     bias
         Whether the convolution has one; by default only without normalisation.
 

@@ -21,6 +21,23 @@ from typing import Any
 from oxidet._arrays import choice, integer, number
 from oxidet.optim.optimizer import Optimizer
 
+__all__ = [
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "InverseDecayLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+    "warmup_cosine",
+    "warmup_multistep",
+]
+
 
 class LRScheduler:
     """Base class of schedules.

@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 
 from oxidet import nn
 
+__all__ = [
+    "HostArray",
+    "scalar",
+    "tonumpy",
+    "totensor",
+]
+
 
 class HostArray(np.ndarray):
     """A NumPy array with the methods by which code for torch moves and converts its tensors.

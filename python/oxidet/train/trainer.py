@@ -42,7 +42,7 @@ class Trainer(TrainingLoop):
         Directory of the run, made where missing.
     validation
         A data set of the same kind to score the detector on; None to go without.
-    epochs, batch_size, lr
+    epochs, batch_size, lr, num_workers
         As of :class:`TrainingLoop`. Images of a batch may differ in size if the detector can take
         them so: torchvision's family pads them, the detectors after simple-faster-rcnn take one
         size at a time.
@@ -57,7 +57,9 @@ class Trainer(TrainingLoop):
         has both VOC's and COCO's figures in any case.
     use_difficult
         Learn from objects marked as difficult, too. Crowds are never learned from.
-    options
+    seed
+        Of order, augmentation and what is drawn in a step.
+    **options
         All further options of :class:`TrainingLoop`: ``optimizer``, ``schedule``, ``warmup``,
         ``accumulate``, ``max_grad_norm``, ``ema``, ``freeze``, ``freeze_batch_norm``,
         ``early_stop``, ``on_error``, ``resume`` and so on.

@@ -49,6 +49,7 @@ class Normalize:
 
     @classmethod
     def torchvision(cls) -> Normalize:
+        """ImageNet's mean and deviation in RGB and 0..1, as torchvision's models take it."""
         return cls(IMAGENET_MEAN, IMAGENET_STD, scale=1 / 255)
 
     @classmethod
@@ -66,6 +67,7 @@ class Normalize:
 
     @classmethod
     def chainercv(cls) -> Normalize:
+        """Minus VGG's mean, in RGB and 0..255, as chainercv's ``FasterRCNNVGG16`` was trained."""
         return cls(VGG_MEAN_RGB)
 
     def __call__(self, img: F32) -> F32:

@@ -95,9 +95,9 @@ def fasterrcnn_resnet_fpn(
 
     Parameters
     ----------
-    n_fg_class
-        Number of classes without background; or give ``num_classes``, with background. By default
-        those of the weights, else as many as there are ``class_names``, else the 90 of COCO.
+    n_fg_class, num_classes
+        Number of classes, without and with background; one of the two is enough. By default those
+        of the weights, else as many as there are ``class_names``, else the 90 of COCO.
     backbone
         ``"resnet18"`` to ``"resnet152"``, or a ResNeXt or wide ResNet.
     weights
@@ -164,7 +164,7 @@ def faster_rcnn(
 
     Parameters
     ----------
-    n_fg_class
+    n_fg_class, num_classes
         As for :func:`fasterrcnn_resnet_fpn`.
     backbone
         Name of a network (see ``list_models``), or a network, whose layers are then the detector's.
