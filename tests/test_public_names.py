@@ -163,15 +163,15 @@ def test_parameters_sections_name_the_parameters() -> None:
             continue
         parameters = inspect.signature(function).parameters
         names = [n for n in parameters if not n.startswith("_") and n not in ("self", "cls")]
-        only_described, only_taken = set(described) - set(names), set(names) - set(described)
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            only_described = set()  # one of those that are passed on
+        passed_on = _section(text, "Other Parameters")  # in **options
+        only_described = set(described) - set(names)
+        only_taken = set(names) - {*described, *passed_on}
         if only_described or only_taken:
             wrong.append(f"{path}: only described {only_described}, only taken {only_taken}")
     assert not wrong, "\n".join(wrong)
 
 
-LISTS = ("Parameters", "Attributes", "Raises")
+LISTS = ("Parameters", "Other Parameters", "Attributes", "Raises")
 
 
 def test_lists_hold_nothing_else() -> None:

@@ -97,11 +97,6 @@ class DataLoader:
         From the loop, when an item cannot be prepared. Batches before it are delivered. Its
         ``index`` is the item's, its ``__cause__`` the original exception.
 
-    Notes
-    -----
-    A data set with a method ``random_item(index, rng)``, such as :class:`Mosaic`, is asked by that
-    instead of ``[index]``, with the Generator that ``transform`` then goes on with.
-
     Examples
     --------
     >>> from oxidet.data import DataLoader
