@@ -206,7 +206,7 @@ def test_validation_data_without_items_is_refused_before_training(tmp_path: Path
 
 def test_a_detector_without_recipe_leaves_weights_alone(tmp_path: Path) -> None:
     detector = tiny_detector()
-    detector.recipe = None
+    detector.built_with = {}
     make_trainer(tmp_path, detector=detector, epochs=1).run()
     assert weights.load_metadata(tmp_path / "best.npz") == {}
     tiny_detector(seed=1).load_state_dict(weights.load(tmp_path / "best.npz"))

@@ -73,6 +73,9 @@ class FasterRCNN(Detector):
         faster-rcnn's name for :class:`Detector`'s ``nms_threshold``.
     objective
         What training minimises.
+    built_with
+        Name of the function that builds such a detector, as ``model``, and its options besides
+        class names and preprocessing; empty for a detector put together from modules.
     """
 
     loc_normalize_mean: tuple[float, ...]
@@ -107,6 +110,7 @@ class FasterRCNN(Detector):
         self.preprocessing = preprocessing or Preprocessing()
         self.nms_rule = nms_rule
         self.objective = Objective()
+        self.built_with: dict[str, Any] = {}
         self.use_preset("evaluate")
 
     @property
@@ -341,7 +345,13 @@ class FasterRCNN(Detector):
 
     def settings(self) -> dict[str, Any]:
         """What a recipe states of this detector: see :class:`Detector`."""
-        return {**super().settings(), "preprocessing": self.preprocessing.to_dict()}
+        preprocessing = self.preprocessing.to_dict()
+        return {**super().settings(), "preprocessing": preprocessing, **self.built_with}
+
+    def _remember(self, model: str, builder: type[FasterRCNN], **options: Any) -> None:
+        """Keep the options of a builder; its name only in an instance of the class that it builds:
+        one derived from that may be another network."""
+        self.built_with = {"model": model, **options} if type(self) is builder else options
 
     def detect(
         self, image: F32, score_thresh: float | None = None, nms_thresh: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from oxidet import nn
+from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models import resnet
 from oxidet.ops import RoIAlign
 from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
@@ -75,6 +76,11 @@ class FasterRCNNResNet(FasterRCNN):
         pool = RoIAlign((14, 14), 1.0 / self.feat_stride, sampling_ratio=2)
         head = RoIHead(n_fg_class + 1, pool, classifier, channels, flatten=False)
         super().__init__(extractor, rpn, head, class_names=class_names, preprocessing=preprocessing)
+        options: dict[str, Any] = {"ratios": list(ratios), "anchor_scales": list(anchor_scales)}
+        if backbone == "resnet101":
+            self._remember("faster_rcnn_resnet101", FasterRCNNResNet, **options)
+        else:
+            self._remember("faster_rcnn_resnet", FasterRCNNResNet, backbone=backbone, **options)
         self.train()
 
     def train(self: Self, mode: bool = True) -> Self:
@@ -90,9 +96,12 @@ def faster_rcnn_resnet(
     n_fg_class: int = 20, backbone: str = "resnet50", **options: Any
 ) -> FasterRCNNResNet:
     """Faster R-CNN over a ResNet with fresh weights; options as :class:`FasterRCNNResNet`."""
+    refuse_unknown("faster_rcnn_resnet", options, keywords_of(FasterRCNNResNet))
     return FasterRCNNResNet(n_fg_class, backbone, **options)
 
 
 def faster_rcnn_resnet101(n_fg_class: int = 20, **options: Any) -> FasterRCNNResNet:
     """Faster R-CNN over ResNet-101 with fresh weights; options as :class:`FasterRCNNResNet`."""
+    known = set(keywords_of(FasterRCNNResNet)) - {"backbone"}
+    refuse_unknown("faster_rcnn_resnet101", options, known)
     return FasterRCNNResNet(n_fg_class, "resnet101", **options)

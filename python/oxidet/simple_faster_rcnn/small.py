@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from oxidet import nn
+from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.resnet import BasicBlock, make_layer
 from oxidet.nn import init
 from oxidet.ops import RoIAlign
@@ -77,13 +79,15 @@ class FasterRCNNSmall(FasterRCNN):
             class_names=class_names,
             preprocessing=preprocessing or Preprocessing(min_size=192, max_size=256, edge="clamp"),
         )
+        self._remember(
+            "faster_rcnn_small",
+            FasterRCNNSmall,
+            ratios=list(ratios),
+            anchor_scales=list(anchor_scales),
+        )
 
 
-def faster_rcnn_small(
-    n_fg_class: int = 10,
-    *,
-    class_names: Sequence[str] | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> FasterRCNNSmall:
-    """A small Faster R-CNN with fresh weights; see :class:`FasterRCNNSmall`."""
-    return FasterRCNNSmall(n_fg_class, class_names=class_names, preprocessing=preprocessing)
+def faster_rcnn_small(n_fg_class: int = 10, **options: Any) -> FasterRCNNSmall:
+    """A small Faster R-CNN with fresh weights; options as :class:`FasterRCNNSmall`."""
+    refuse_unknown("faster_rcnn_small", options, keywords_of(FasterRCNNSmall))
+    return FasterRCNNSmall(n_fg_class, **options)

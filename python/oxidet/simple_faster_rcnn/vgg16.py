@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from oxidet import nn
 from oxidet._arrays import choice
+from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.data import VOC_BBOX_LABEL_NAMES
 from oxidet.detection.non_maximum_suppression import NmsRule
 from oxidet.models import vgg
@@ -208,11 +209,13 @@ class FasterRCNNVGG16(FasterRCNN):
             preprocessing=preprocessing or rules.preprocessing,
             nms_rule=stated["nms_rule"],
         )
-        self._stated = stated
-
-    def settings(self) -> dict[str, Any]:
-        """What a recipe states of this detector: see :class:`Detector`."""
-        return {**super().settings(), **self._stated}
+        self._remember(
+            "faster_rcnn_vgg16",
+            FasterRCNNVGG16,
+            ratios=list(ratios),
+            anchor_scales=list(anchor_scales),
+            **stated,
+        )
 
 
 def _extractor(ceil_mode: bool, frozen: int) -> nn.Sequential:
@@ -250,4 +253,5 @@ def faster_rcnn_vgg16(
 
     The same whatever ``oxidet.simple_faster_rcnn.opt`` says.
     """
+    refuse_unknown("faster_rcnn_vgg16", options, keywords_of(FasterRCNNVGG16))
     return FasterRCNNVGG16(n_fg_class, flavour=flavour, use_drop=use_drop, **options)

@@ -9,6 +9,7 @@ from typing import Any
 
 from oxidet import nn
 from oxidet._arrays import choice, integer, number
+from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.backbone_utils import RESNETS, STAGES, _resnet_fpn_extractor
 from oxidet.models.detection.coco import coco_classes
@@ -16,6 +17,7 @@ from oxidet.models.detection.faster_rcnn import (
     ANCHOR_RATIOS,
     ANCHOR_SIZES,
     FEATURES,
+    TRANSFORM_OPTIONS,
     FasterRCNN,
     FastRCNNConvFCHead,
     FastRCNNPredictor,
@@ -30,6 +32,9 @@ Weights = str | os.PathLike[str]
 Norm = str | Callable[..., nn.Module] | None
 
 COCO_CLASSES = 91  # with background, and with the numbers that no class has
+# What all builders hand on: the options of FasterRCNN. Its Modules among them are no plain values.
+OPTIONS = frozenset(keywords_of(FasterRCNN)) - {"backbone", "num_classes"} | {*TRANSFORM_OPTIONS}
+MODULES = ("rpn_head", "box_roi_pool", "box_head", "box_predictor")
 PREDICTOR = "roi_heads.box_predictor."
 
 
@@ -207,6 +212,8 @@ def faster_rcnn(
     >>> faster_rcnn(2, "resnet18", "layer2").backbone.neck
     Conv2d(128, 256, kernel_size=(1, 1), stride=(1, 1))
     """
+    refuse_unknown("faster_rcnn", options, OPTIONS)
+    options = _given(options)
     classes = _count(n_fg_class, num_classes, class_names)
     if isinstance(backbone, str):
         network = get_model(backbone, weights=weights_backbone)
@@ -227,28 +234,29 @@ def faster_rcnn(
         strides = [*maps.strides, 2 * maps.strides[-1]]
         one_map = (tuple(size for (size,) in ANCHOR_SIZES),)
         anchor_sizes = one_map if len(names) == 1 else tuple((8 * stride,) for stride in strides)
-    anchors = _anchors(anchor_sizes, aspect_ratios)
     integer(representation_size, "representation_size", 1)
     pool = options.get("box_roi_pool", MultiScaleRoIAlign(names, 7, 2))
+    anchors = _anchors(anchor_sizes, aspect_ratios)
     parts: dict[str, Any] = {"rpn_anchor_generator": anchors, "box_roi_pool": pool}
     if isinstance(pool, MultiScaleRoIAlign):  # another is refused by FasterRCNN
         values = body.out_channels * math.prod(pool.output_size)
         parts["box_head"] = TwoMLPHead(values, representation_size)
     if "box_predictor" in options:
-        parts["num_classes"] = classes
+        parts["num_classes"] = _count(n_fg_class, num_classes, None)
     else:
         classes = COCO_CLASSES if classes is None else classes
         parts["box_predictor"] = FastRCNNPredictor(representation_size, classes)
     detector = FasterRCNN(body, class_names=class_names, **{**parts, **options})
     detector.built_with = {
-        "backbone": backbone if isinstance(backbone, str) else None,
+        "model": "faster_rcnn",
+        "backbone": backbone if isinstance(backbone, str) else type(network),
         "levels": body.layers if len(names) > 1 else body.layers[0],
         "weights_backbone": None,
         "norm_layer": norm_layer,
         "norm_eps": norm_eps,
         "out_channels": body.out_channels,
         "representation_size": representation_size,
-        **_described(anchors),
+        **_described(detector, options, representation_size),
     }
     return detector
 
@@ -261,6 +269,12 @@ def freeze_batch_norms(network: nn.Module, eps: float | None = None) -> None:
                 frozen = FrozenBatchNorm2d(child.num_features, child.eps if eps is None else eps)
                 frozen.load_state_dict(child.state_dict(), strict=False)
                 module.add_module(name, frozen)
+
+
+# What an order takes besides.
+ORDERED = frozenset(
+    ("new_classifier", "norm_layer", "norm_eps", "anchor_sizes", "aspect_ratios", "class_names")
+)
 
 
 class _Order:
@@ -277,7 +291,8 @@ class _Order:
         self.model, self.backbone = model, backbone
         self.v2 = model.endswith("_v2")
         self.weights, self.weights_backbone = weights, weights_backbone
-        options = dict(options)
+        refuse_unknown(model, options, OPTIONS | ORDERED)
+        options = _given(options)
         self.new_classifier: bool = options.pop("new_classifier", False)
         self.norm_layer: Norm = options.pop("norm_layer", None)
         self.norm_eps: float | None = options.pop("norm_eps", None)
@@ -299,6 +314,7 @@ class _Order:
         trained = state is not None or self.weights_backbone is not None
         if trainable is None:
             trainable = 3 if trained else len(STAGES)
+        integer(trainable, "trainable_backbone_layers", 0, len(STAGES))
         if self.norm_layer is None:
             self.norm_layer = "frozen" if trained and not self.v2 else "batch"
         norm = _norm(self.norm_layer, 1e-5 if self.norm_eps is None else self.norm_eps)
@@ -309,27 +325,29 @@ class _Order:
         )
         own = norm if self.v2 else None
         body = _resnet_fpn_extractor(network, trainable, norm_layer=own)
-        anchors = _anchors(self.anchor_sizes, self.aspect_ratios)
+        anchors = self.options.get("rpn_anchor_generator")
+        if anchors is None:
+            anchors = _anchors(self.anchor_sizes, self.aspect_ratios)
         parts: dict[str, Any] = {"rpn_anchor_generator": anchors}
         if self.v2:
             count = anchors.num_anchors_per_location()[0]
             parts["rpn_head"] = RPNHead(body.out_channels, count, conv_depth=2)
             size = (body.out_channels, 7, 7)
-            parts["box_head"] = FastRCNNConvFCHead(size, [256] * 4, [1024], norm)
+            parts["box_head"] = FastRCNNConvFCHead(size, [256] * 4, [FEATURES], norm)
         if "box_predictor" not in self.options:
             if self.num_classes is None:
                 self.num_classes, self.class_names = COCO_CLASSES, coco_classes()
             parts["num_classes"] = self.num_classes
         detector = FasterRCNN(body, class_names=self.class_names, **{**parts, **self.options})
         detector.built_with = {
+            "model": self.model,
             **({"backbone": self.backbone} if self.model == "fasterrcnn_resnet_fpn" else {}),
             "weights": None,
             "new_classifier": False,
             "weights_backbone": None,
             "trainable_backbone_layers": trainable,
-            "norm_layer": self.norm_layer,
-            "norm_eps": self.norm_eps,
-            **_described(anchors),
+            **_described_norm(self.norm_layer, self.norm_eps),
+            **_described(detector, self.options),
         }
         if state is not None:
             self._load(detector, state)
@@ -376,6 +394,12 @@ class _Order:
         detector.load_state_dict(state)
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without the Modules that are None, which stands for the builder's own."""
+    modules = ("rpn_anchor_generator", *MODULES)
+    return {name: v for name, v in options.items() if v is not None or name not in modules}
+
+
 def _count(
     n_fg_class: int | None, num_classes: int | None, class_names: Sequence[str] | None
 ) -> int | None:
@@ -405,11 +429,34 @@ def _anchors(sizes: Sequence[Any], ratios: Sequence[Any] | None) -> AnchorGenera
     return AnchorGenerator(sizes, ratios)
 
 
-def _described(anchors: AnchorGenerator) -> dict[str, Any]:
-    return {
+def _described_norm(norm_layer: Norm, eps: float | None) -> dict[str, Any]:
+    """A norm's options, with the words for the layers that they make."""
+    if norm_layer is nn.BatchNorm2d:
+        norm_layer = "batch"
+    elif norm_layer is FrozenBatchNorm2d:
+        norm_layer, eps = "frozen", 1e-5
+    return {"norm_layer": norm_layer, "norm_eps": eps}
+
+
+def _described(
+    detector: FasterRCNN, options: Mapping[str, Any], features: int = FEATURES
+) -> dict[str, Any]:
+    """Anchors, and the classes of Modules that were given; for a predictor of as many features as
+    the builder's own, nothing beyond the number of classes."""
+    anchors = detector.rpn.anchor_generator
+    described: dict[str, Any] = {
         "anchor_sizes": [list(sizes) for sizes in anchors.sizes],
         "aspect_ratios": [list(ratios) for ratios in anchors.aspect_ratios],
     }
+    if type(anchors) is not AnchorGenerator:
+        described["rpn_anchor_generator"] = type(anchors)
+    for name in MODULES:
+        module = options.get(name)
+        if type(module) is FastRCNNPredictor and module.cls_score.in_features == features:
+            continue
+        if module is not None:
+            described[name] = type(module)
+    return described
 
 
 def _from_recipe(text: str, eps: float | None) -> tuple[Sequence[str] | None, float | None]:

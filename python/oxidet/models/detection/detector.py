@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from oxidet import nn
 from oxidet._arrays import F32, integer, number
+from oxidet._kinds import is_torch_tensor
 from oxidet.data import ImageError, read_image
 from oxidet.detections import Detections
+from oxidet.models.detection.recipe import written_recipe
 
 if TYPE_CHECKING:
     from oxidet.models.detection.stages import Stages
@@ -54,9 +56,6 @@ class Detector(nn.Module):
     score_threshold, nms_threshold
         What :meth:`predict` uses where it is not told otherwise: scores above 0.5, and the family's
         own IoU. Evaluation, which needs the low scores too, takes the second alone.
-    recipe
-        What ``build_detector`` was called with, as plain values; None if it was not. A file that
-        ``save_detector`` writes carries it.
     """
 
     score_threshold: float = 0.5
@@ -66,7 +65,6 @@ class Detector(nn.Module):
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
         self.class_names = tuple(str(name) for name in class_names)
-        self.recipe: dict[str, Any] | None = None
 
     # --- what a family implements
 
@@ -142,9 +140,25 @@ class Detector(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define detect_in_stages")
 
     def settings(self) -> dict[str, Any]:
-        """Options of the builder, as plain values, that a recipe states even where they were
-        defaults, so that a file means the same under later defaults."""
+        """What to tell the builder to get this detector again, as it is now.
+
+        ``model`` is the builder's name, the rest are its options, also where they were defaults, so
+        that a file means the same under later defaults. What is no plain value, such as the class
+        of a Module that the builder was given, keeps the detector from being saved.
+        """
         return {"n_fg_class": len(self.class_names), "class_names": list(self.class_names)}
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """:meth:`settings` as plain values, which a file that ``save_detector`` writes carries.
+
+        None for a detector that no function of :mod:`oxidet.models.detection` can build again from
+        such values alone: one around Modules of one's own.
+        """
+        try:
+            return written_recipe(self.settings(), type(self).__name__)
+        except ValueError:
+            return None
 
     # --- pictures in, detections out
 
@@ -182,9 +196,10 @@ class Detector(nn.Module):
         Parameters
         ----------
         images
-            A path, a Pillow image or an array, or whatever else :func:`oxidet.data.read_image`
-            takes; or several of them, of any sizes: a list, a generator or another iterable, or an
-            array with a first axis of images.
+            A path, a Pillow image, an array of 0..255, a torch tensor (3, H, W) (uint8, or floats
+            of 0..1 as torchvision has them), or whatever else :func:`oxidet.data.read_image` takes;
+            or several of them, of any sizes: a list, a generator or another iterable, or an array
+            or a tensor with a first axis of images.
         score_threshold
             Keep what scores above this, 0..1; by default ``self.score_threshold``, 0.5.
         nms_threshold
@@ -281,6 +296,8 @@ def _are_several(images: Any) -> bool:
     """Whether what ``predict`` was given is pictures rather than a picture."""
     if isinstance(images, np.ndarray):
         return images.ndim == 4 or images.dtype.kind in "OU"  # images, or paths of images
+    if is_torch_tensor(images):
+        return bool(images.ndim == 4)
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
         return False
     # A file is an iterable of lines, a Pillow image of nothing.

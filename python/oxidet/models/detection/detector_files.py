@@ -22,6 +22,7 @@ from oxidet.models.detection.builders import (
     fasterrcnn_resnet_fpn,
 )
 from oxidet.models.detection.detector import Detector
+from oxidet.models.detection.recipe import written_recipe
 from oxidet.models.detection.recognition import recognise_torchvision
 from oxidet.simple_faster_rcnn.checkpoints import (
     describe,
@@ -52,7 +53,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
 
 
 def build_detector(model: str, **options: Any) -> Detector:
-    """A detector by name, with fresh weights and a ``recipe`` from which it can be built again.
+    """A detector by name, with fresh weights.
 
     ``options`` are those of the named function in ``oxidet.models.detection``; ``preprocessing``
     may be a dict of :class:`Preprocessing`'s fields.
@@ -62,25 +63,7 @@ def build_detector(model: str, **options: Any) -> Detector:
     preprocessing = options.get("preprocessing")
     if isinstance(preprocessing, Mapping):
         options["preprocessing"] = Preprocessing(**preprocessing)
-    detector = DETECTORS[model](**options)
-    detector.recipe = _recipe(detector, {**options, "model": model})
-    return detector
-
-
-def _recipe(detector: Detector, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as plain values, with what the detector now says of itself, as from a file."""
-    recipe = {**options, **detector.settings()}
-    # Said by n_fg_class, which may have changed with the box predictor.
-    recipe.pop("num_classes", None)
-    plain: dict[str, Any] = json.loads(json.dumps(recipe, default=_plain))
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"options: expected plain values, got one of type {type(value).__name__}")
+    return DETECTORS[model](**options)
 
 
 def save_detector(
@@ -88,16 +71,17 @@ def save_detector(
 ) -> None:
     """Write a detector's weights and recipe to ``.npz`` or ``.safetensors``.
 
-    ``dtype="float16"`` halves the file; the detector must come from :func:`build_detector` (or
-    :func:`load_detector`). Class names, sizes and thresholds are those that the detector has now.
-    The file appears whole or not at all.
+    ``dtype="float16"`` halves the file. The detector may come from any function of
+    :mod:`oxidet.models.detection` that was given plain values. Class names, sizes and the builder's
+    thresholds are those that the detector has now. The file appears whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        A Module was given in place of a value, ``faster_rcnn(backbone=module)`` for one, so that a
+        file cannot say how to build the detector.
     """
-    if detector.recipe is None:
-        raise ValueError(
-            "detector: expected one made by build_detector or load_detector, "
-            f"got a {type(detector).__name__} without recipe"
-        )
-    recipe = json.dumps(_recipe(detector, detector.recipe))
+    recipe = json.dumps(written_recipe(detector.settings(), type(detector).__name__))
     weights.save(path, detector.state_dict(), dtype=dtype, metadata={"detector": recipe})
 
 

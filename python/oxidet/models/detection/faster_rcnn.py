@@ -12,6 +12,7 @@ from typing import Any
 
 from oxidet import nn
 from oxidet._arrays import extent, integer
+from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.generalized_rcnn import GeneralizedRCNN
 from oxidet.models.detection.roi_heads import RoIHeads
@@ -25,6 +26,7 @@ ANCHOR_SIZES = ((32,), (64,), (128,), (256,), (512,))
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FEATURES = 1024  # of a region, behind the head
+TRANSFORM_OPTIONS = ("size_divisible", "fixed_size", "_skip_resize")
 
 
 class TwoMLPHead(nn.Module):
@@ -175,8 +177,8 @@ box_bg_iou_thresh, box_batch_size_per_image, box_positive_fraction, bbox_reg_wei
     Attributes
     ----------
     built_with
-        Options of the function that built the detector, as plain values, besides the arguments
-        here.
+        Name of the function that built the detector, as ``model``, and its options besides the
+        arguments here; for a Module that it was given its class.
 
     Raises
     ------
@@ -243,6 +245,8 @@ box_bg_iou_thresh, box_batch_size_per_image, box_positive_fraction, bbox_reg_wei
         class_names: Sequence[str] | None = None,
         **transform_options: Any,
     ) -> None:
+        known = (*keywords_of(FasterRCNN), *TRANSFORM_OPTIONS)
+        refuse_unknown("FasterRCNN", transform_options, known)
         if not hasattr(backbone, "out_channels"):
             raise ValueError(
                 "backbone: expected a module with an attribute out_channels, the channels of its "
@@ -337,4 +341,5 @@ box_bg_iou_thresh, box_batch_size_per_image, box_positive_fraction, bbox_reg_wei
             "box_batch_size_per_image": heads.fg_bg_sampler.batch_size_per_image,
             "box_positive_fraction": heads.fg_bg_sampler.positive_fraction,
             "bbox_reg_weights": list(heads.box_coder.weights),
+            **({"_skip_resize": True} if transform._skip_resize else {}),
         }

@@ -67,7 +67,6 @@ class GeneralizedRCNN(Detector):
         self.roi_heads = roi_heads
         # Behind the heads, which know how many names there are to be.
         self.class_names = () if class_names is None else tuple(class_names)
-        self.recipe = None
 
     @property
     def num_classes(self) -> int:
