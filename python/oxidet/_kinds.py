@@ -51,6 +51,12 @@ def same_kind(function: Callable[P, R]) -> Callable[P, R]:
     return either_kind
 
 
+def is_torch_tensor(value: Any) -> bool:
+    """Whether it is a tensor of torch's; who holds one has imported torch."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(value, tensor)
+
+
 def _holds(values: Iterable[Any], kind: type) -> bool:
     """Whether one of the values, or something in a container among them, is of that kind."""
     for value in values:
@@ -74,7 +80,7 @@ def _name(names: tuple[str, ...], index: int) -> str:
 def _to_array(value: Any, argument: str, tensor: type) -> Any:
     """``value`` with arrays that share their memory in place of its tensors."""
     if isinstance(value, tensor):
-        return _shared(value, argument)
+        return shared_array(value, argument)
     if _is_array(value):
         raise TypeError(
             f"{argument}: expected a torch tensor as the other arguments are, got "
@@ -94,7 +100,8 @@ def _is_recorded(value: Any) -> bool:
     return tensors is not None and isinstance(value, tensors.Tensor)
 
 
-def _shared(tensor: Any, argument: str) -> Any:
+def shared_array(tensor: Any, argument: str) -> Any:
+    """The array that shares a torch tensor's memory; TypeError with the remedy if there is none."""
     if not tensor.is_cpu:
         raise TypeError(
             f"{argument}: expected a tensor on the CPU, got one on {tensor.device}; "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._arrays import F32, as_array
+from oxidet._kinds import is_torch_tensor, shared_array
 
 Layout = Literal["CHW", "HWC"]
 Colour = float | tuple[float, float, float]
@@ -45,17 +46,23 @@ def read_image(
     bool is black and white. The array is never written to; float32 RGB input that is already
     channels-last is returned as a view of it, not a copy.
 
+    torch tensors are taken as torchvision makes them: ``(C, H, W)`` or ``(H, W)``, and floats count
+    0..1 (those that ``ToTensor`` returns, before any normalisation); integers count as in arrays.
+    So the same numbers mean the same picture to torchvision and here, and floats that cannot be
+    meant so, with values above 1, are refused rather than guessed at.
+
     Parameters
     ----------
     image
-        A path, the bytes of an image file, a binary file object, a Pillow image or a NumPy array.
+        A path, the bytes of an image file, a binary file object, a Pillow image, a NumPy array or a
+        torch tensor on the CPU.
     background
         What shows through transparent pixels: a grey level or an RGB triple, 0..255. White by
         default, as a browser or a sheet of paper would show them.
     layout
         Axis order of an array, ``"CHW"`` or ``"HWC"``. By default the axis that can only be the
         channels (length 1, 3 or 4) decides; where both can, this argument must (but what this
-        function returned is recognised by its memory).
+        function returned is recognised by its memory). Tensors are ``"CHW"`` by default.
 
     Returns
     -------
@@ -83,6 +90,8 @@ def read_image(
     """
     if isinstance(image, np.ndarray):
         return _from_array(image, background, layout)
+    if is_torch_tensor(image):
+        return _from_tensor(image, background, layout)
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
         if "\0" in os.fsdecode(path):
@@ -97,7 +106,7 @@ def read_image(
     if hasattr(image, "read"):
         return _from_file(image, str(getattr(image, "name", "<file>")), background)
     raise TypeError(
-        "image: expected a path, bytes, a binary file, a Pillow image or an array, "
+        "image: expected a path, bytes, a binary file, a Pillow image, an array or a torch tensor, "
         f"got {type(image).__name__}"
     )
 
@@ -167,7 +176,34 @@ def _from_pillow(image: Any, name: str, background: Colour) -> F32:
 
 
 def _from_array(array: NDArray[Any], background: Colour, layout: Layout | None) -> F32:
-    array = as_array(array, "image")
+    array = _channels_last(as_array(array, "image"), layout)
+    if array.dtype == np.bool_:
+        values = array.astype(np.float32) * np.float32(255)
+    elif array.dtype == np.uint16:
+        values = array.astype(np.float32) * np.float32(1 / 257)
+    else:
+        values = array.astype(np.float32, copy=False)
+        if array.dtype != np.uint8:
+            values = _in_range(values, array.dtype)
+    return _rgb(values, background)
+
+
+def _from_tensor(tensor: Any, background: Colour, layout: Layout | None) -> F32:
+    array = as_array(shared_array(tensor, "image"), "image")
+    if array.dtype.kind == "f" and array.size:
+        low, high = float(array.min()), float(array.max())
+        if not (low >= -HAIR / 255 and high <= 1 + HAIR / 255):
+            raise ImageError(
+                "image: expected values from 0 to 1 in a float tensor, as torchvision's before "
+                f"normalisation, got {low:g} to {high:g}; hand over values of 0..255 as uint8"
+            )
+        values = _channels_last(array, layout or "CHW").astype(np.float32, copy=False)
+        return _rgb((values * np.float32(255)).clip(0, 255), background)
+    return _from_array(array, background, layout or "CHW")
+
+
+def _channels_last(array: NDArray[Any], layout: Layout | None) -> NDArray[Any]:
+    """An image in any layout as a view (H, W, C)."""
     if array.ndim == 2:
         array = array[:, :, None]
     elif array.ndim != 3:
@@ -179,16 +215,7 @@ def _from_array(array: NDArray[Any], background: Colour, layout: Layout | None) 
         array = array.transpose(1, 2, 0)
     if 0 in array.shape:
         raise ImageError(f"image: expected at least one pixel, got shape {array.shape}")
-
-    if array.dtype == np.bool_:
-        values = array.astype(np.float32) * np.float32(255)
-    elif array.dtype == np.uint16:
-        values = array.astype(np.float32) * np.float32(1 / 257)
-    else:
-        values = array.astype(np.float32, copy=False)
-        if array.dtype != np.uint8:
-            values = _in_range(values, array.dtype)
-    return _rgb(values, background)
+    return array
 
 
 def _layout(array: NDArray[Any], layout: Layout | None) -> Layout:
@@ -207,7 +234,8 @@ def _layout(array: NDArray[Any], layout: Layout | None) -> Layout:
             "oxidet.data.read_image(image, layout=...), and hand on what it returns"
         )
     if not (first if layout == "CHW" else last if layout == "HWC" else first or last):
-        raise ImageError(f"image: expected 1, 3 or 4 channels, got shape {shape}")
+        where = "" if layout is None else f" in {layout}"
+        raise ImageError(f"image: expected 1, 3 or 4 channels{where}, got shape {shape}")
     return layout or ("CHW" if first else "HWC")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from oxidet import nn
 from oxidet._arrays import integer
+from oxidet._kinds import is_torch_tensor
 from oxidet.classification import Classification
 from oxidet.data.image import ImageError
 from oxidet.transforms import ImageClassification
@@ -50,7 +51,8 @@ class Classifier(nn.Module):
         ----------
         image
             Anything that :func:`oxidet.data.read_image` reads (a path, a Pillow image, an array of
-            one picture in 0..255), or a list or tuple of such, or an array of four dimensions.
+            one picture in 0..255, a torch tensor of one in 0..1), or a list or tuple of such, or an
+            array or a tensor of four dimensions.
         top
             How many classes, at most as many as there are.
 
@@ -82,7 +84,7 @@ class Classifier(nn.Module):
               2  blue   0.245  #####
         """
         count = integer(top, "top", 1)
-        if isinstance(image, np.ndarray) and image.ndim == 4:
+        if (isinstance(image, np.ndarray) or is_torch_tensor(image)) and image.ndim == 4:
             image = list(image)
         if not isinstance(image, (list, tuple)):
             return self._classified([image], count)[0]
