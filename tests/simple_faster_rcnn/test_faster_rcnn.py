@@ -259,7 +259,7 @@ def test_a_detector_file_without_recipe_needs_a_name(tmp_path: Path) -> None:
     assert load_detector(path, "faster_rcnn_small", n_fg_class=2).n_class == 3
     with pytest.raises(ValueError, match="model: expected one of"):
         load_detector(path, "yolo")
-    with pytest.raises(ValueError, match="expected one made by build_detector"):
+    with pytest.raises(ValueError, match="expected one made by a function of"):
         save_detector(path, TinyDetector())
 
 

@@ -83,6 +83,7 @@ class FasterRCNN(Detector):
     preprocessing: Preprocessing
     objective: Objective
     score_thresh: float
+    built_with: dict[str, Any]
 
     def __init__(
         self,
@@ -110,7 +111,7 @@ class FasterRCNN(Detector):
         self.preprocessing = preprocessing or Preprocessing()
         self.nms_rule = nms_rule
         self.objective = Objective()
-        self.built_with: dict[str, Any] = {}
+        self.built_with = {}
         self.use_preset("evaluate")
 
     @property

@@ -347,7 +347,7 @@ class _Order:
             "weights_backbone": None,
             "trainable_backbone_layers": trainable,
             **_described_norm(self.norm_layer, self.norm_eps),
-            **_described(detector, self.options),
+            **_described(detector, self.options, FEATURES),
         }
         if state is not None:
             self._load(detector, state)
@@ -438,9 +438,7 @@ def _described_norm(norm_layer: Norm, eps: float | None) -> dict[str, Any]:
     return {"norm_layer": norm_layer, "norm_eps": eps}
 
 
-def _described(
-    detector: FasterRCNN, options: Mapping[str, Any], features: int = FEATURES
-) -> dict[str, Any]:
+def _described(detector: FasterRCNN, options: Mapping[str, Any], features: int) -> dict[str, Any]:
     """Anchors, and the classes of Modules that were given; for a predictor of as many features as
     the builder's own, nothing beyond the number of classes."""
     anchors = detector.rpn.anchor_generator
