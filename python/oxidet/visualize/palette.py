@@ -34,13 +34,27 @@ def label_colour(label: int) -> Colour:
     return PALETTE[label % len(PALETTE)]
 
 
-def text_colour(behind: Colour) -> Colour:
-    """Black or white, whichever stands out more (WCAG 2 relative luminance)."""
-    channels = np.array(behind, np.float64) / 255
+def luminance(colour: Colour) -> float:
+    """Relative luminance, 0 of black to 1 of white, as WCAG 2 defines it."""
+    channels = np.array(colour, np.float64) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    """Contrast ratio of WCAG 2, 1 to 21; text should have 4.5.
+
+    >>> contrast((0, 0, 0), (255, 255, 255))
+    21.0
+    """
+    dark, bright = sorted((luminance(one), luminance(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def text_colour(behind: Colour) -> Colour:
+    """Black or white, whichever has more contrast; that is at least 4.5 on any colour."""
     # Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05); equal at L = 0.179.
-    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+    return (0, 0, 0) if luminance(behind) > 0.179 else (255, 255, 255)
 
 
 def voc_colormap(labels: NDArray[np.integer] | list[int]) -> F32:

@@ -267,7 +267,7 @@ class Detector(nn.Module):
             pixels = [array for array in read if array is not None]
             found = iter(self.detect_images(pixels, score, nms) if pixels else ())
             for image, array in zip(batch, read, strict=True):
-                yield None if array is None else self._detections(next(found), image, array)
+                yield None if array is None else self.as_detections(next(found), image, array)
 
     def _read(self, image: Any, on_error: str) -> F32 | None:
         try:
@@ -278,7 +278,8 @@ class Detector(nn.Module):
             warnings.warn(f"skipped: {error}", stacklevel=4)
             return None
 
-    def _detections(self, found: Found, image: Any, pixels: F32) -> Detections:
+    def as_detections(self, found: Found, image: Any, pixels: F32) -> Detections:
+        """What was found in an image as :meth:`predict` returns it: named, and best first."""
         boxes, labels, scores = found
         order = np.argsort(-scores, kind="stable")
         return Detections(
