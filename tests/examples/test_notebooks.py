@@ -21,11 +21,14 @@ from conftest import ROOT
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
+TransformerManager = pytest.importorskip("IPython.core.inputtransformer2").TransformerManager
 
 FOLDER = ROOT / "examples" / "notebooks"
 NEEDS = {
     "2_replace_your_numpy_utilities": ["matplotlib", "torch", "torchvision"],
     "3_convolution_explained": ["matplotlib", "PIL", "sklearn"],
+    "4_lenet_to_densenet": ["matplotlib", "pandas"],
+    "7_how_fast_and_why": ["matplotlib", "pandas"],
     "alternating_training": ["matplotlib", "sklearn"],
     "degradation": ["matplotlib", "sklearn"],
 }
@@ -138,7 +141,7 @@ def test_what_is_stored_is_fit_to_be_read(name: str) -> None:
 def test_what_notebooks_import_from_oxidet_is_there(name: str) -> None:
     """Also for those that run only with the slow tests."""
     for cell in code_cells(load(name)):
-        for node in ast.walk(ast.parse(re.sub(r"(?m)^[%!].*$", "", cell.source))):
+        for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
             if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "oxidet":
                 exec(ast.unparse(node), {})  # an ImportError names what is missing
 
