@@ -7,7 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,25 @@ from oxidet._kinds import is_torch_tensor, shared_array
 Layout = Literal["CHW", "HWC"]
 Colour = float | tuple[float, float, float]
 
+
+class PillowImage(Protocol):
+    """What :func:`read_image` knows a Pillow image by, which is not imported for it."""
+
+    @property
+    def mode(self) -> str:
+        """The kind of its pixels: "RGB", "L", ..."""
+        ...
+
+    def getbands(self) -> tuple[str, ...]:
+        """Names of its channels."""
+        ...
+
+
+ImageSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | PillowImage | NDArray[Any]
+)
+"""What a picture may be given as; :func:`read_image` says more about each."""
+
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 HAIR = 1e-2  # grey levels that a float array may lie out of range
 ORIENTATION = 0x0112  # EXIF's tag; its values from 5 on exchange height and width
@@ -29,7 +48,7 @@ class ImageError(ValueError):
 
 
 def read_image(
-    image: Any,
+    image: ImageSource,
     *,
     background: Colour = 255.0,
     layout: Layout | None = None,

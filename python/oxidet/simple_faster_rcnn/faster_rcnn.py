@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from oxidet import nn
 from oxidet._arrays import F32, as_float32
+from oxidet.data.image import ImageSource
 from oxidet.detection import resize_bbox
 from oxidet.detection.non_maximum_suppression import NmsRule, is_chainercv
 from oxidet.detections import Detections
@@ -148,10 +149,11 @@ class FasterRCNN(Detector):
 
     @overload
     def predict(
-        self,
-        images: Any,
-        sizes: Sequence[Any] | None = ...,
-        visualize: bool = ...,
+        self, images: Sequence[Any], sizes: Sequence[Any], visualize: bool | None = ...
+    ) -> tuple[list[F32], list[I32], list[F32]]: ...
+    @overload
+    def predict(
+        self, images: Sequence[Any], sizes: None = ..., *, visualize: bool
     ) -> tuple[list[F32], list[I32], list[F32]]: ...
     @overload
     def predict(
@@ -161,18 +163,38 @@ class FasterRCNN(Detector):
         score_threshold: float | None = ...,
         nms_threshold: float | None = ...,
         batch_size: int = ...,
-        on_error: OnError = ...,
-    ) -> list[Detections | None]: ...
+        on_error: Literal["raise"] = ...,
+    ) -> list[Detections]: ...
     @overload
     def predict(
         self,
-        images: Any,
+        images: list[Any] | tuple[Any, ...] | Iterator[Any],
         *,
         score_threshold: float | None = ...,
         nms_threshold: float | None = ...,
         batch_size: int = ...,
-        on_error: OnError = ...,
+        on_error: OnError,
+    ) -> list[Detections | None]: ...
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
     ) -> Detections: ...
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError,
+    ) -> Detections | None: ...
     def predict(
         self,
         images: Any,

@@ -20,6 +20,7 @@ from oxidet import nn
 from oxidet._arrays import F32, integer, number
 from oxidet._kinds import is_torch_tensor
 from oxidet.data import ImageError, read_image
+from oxidet.data.image import ImageSource
 from oxidet.detections import Detections
 from oxidet.models.detection.recipe import written_recipe
 
@@ -170,18 +171,38 @@ class Detector(nn.Module):
         score_threshold: float | None = ...,
         nms_threshold: float | None = ...,
         batch_size: int = ...,
-        on_error: OnError = ...,
-    ) -> list[Detections | None]: ...
+        on_error: Literal["raise"] = ...,
+    ) -> list[Detections]: ...
     @overload
     def predict(
         self,
-        images: Any,
+        images: list[Any] | tuple[Any, ...] | Iterator[Any],
         *,
         score_threshold: float | None = ...,
         nms_threshold: float | None = ...,
         batch_size: int = ...,
-        on_error: OnError = ...,
+        on_error: OnError,
+    ) -> list[Detections | None]: ...
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
     ) -> Detections: ...
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError,
+    ) -> Detections | None: ...
     def predict(
         self,
         images: Any,
