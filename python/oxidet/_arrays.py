@@ -305,6 +305,16 @@ def listed(value: Any, argument: str, items: str = "arrays") -> list[Any]:
         raise TypeError(f"{argument}: expected a list of {items}, got {got}") from None
 
 
+def names(value: Any, argument: str, count: int | None = None) -> tuple[str, ...]:
+    """A list of names (a single text is none), ``count`` of them, as a tuple."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{argument}: expected a list of names, got {shown(value)}")
+    found = tuple([str(name) for name in listed(value, argument, "names")])
+    if count is not None and len(found) != count:
+        raise ValueError(f"{argument}: expected {count} names, got {len(found)}")
+    return found
+
+
 def computed(result: NDArray[Any] | None) -> NDArray[Any]:
     """The result of a kernel that returns None for arrays in need of conversion, after that."""
     if result is None:

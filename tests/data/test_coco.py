@@ -84,6 +84,16 @@ def test_crowds(tmp_path: Path) -> None:
     assert item[4].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("crowd", ["0", "1", 2, [1]])
+def test_a_crowd_is_0_or_1(tmp_path: Path, crowd: Any) -> None:
+    paths = make(tmp_path, [obj(iscrowd=crowd)])
+    with pytest.raises(ValueError, match=r"annotation 0: expected 0 or 1 as iscrowd, got ['2\[]"):
+        COCODetection(*paths).annotation(0)
+    either = [obj(iscrowd=value) for value in (0, 1, False, True, 0.0, None)]
+    dataset = COCODetection(*make(tmp_path / "either", either), use_crowded=True)
+    assert dataset[0][4].tolist() == [False, True, False, True, False, False]
+
+
 def test_labels_of_other_class_names(tmp_path: Path) -> None:
     paths = make(tmp_path, [obj(), obj(category=3)])
     assert COCODetection(*paths, class_names=("cat", "cow", "dog"))[0][2].tolist() == [2, 0]

@@ -219,6 +219,13 @@ def test_unknown_categories_are_told() -> None:
             r"annotations\[0\]: expected bbox \[x, y, width, height\], got \[1, 2, 3\]",
         ),
         (
+            ANNOTATIONS
+            | {"annotations": [{**r, "iscrowd": "0"} for r in ANNOTATIONS["annotations"]]},
+            RESULTS,
+            ValueError,
+            r"annotations\[0\]: expected 0 or 1 as 'iscrowd', got '0'",
+        ),
+        (
             ANNOTATIONS,
             [RESULTS[0], {**RESULTS[1], "image_id": 4}],
             ValueError,

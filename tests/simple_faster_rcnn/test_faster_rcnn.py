@@ -320,6 +320,16 @@ def test_preprocessing_sizes_and_normalisation() -> None:
 def test_class_names_must_fit() -> None:
     with pytest.raises(ValueError, match="class_names: expected 2 names, got 1"):
         build_detector("faster_rcnn_small", n_fg_class=2, class_names=["ant"])
+    model = build_detector("faster_rcnn_small", n_fg_class=3)
+    model.class_names = ("ant", "bee", "cat")
+    with pytest.raises(ValueError, match=r"^class_names: expected 3 names, got 2$"):
+        model.class_names = ("ant", "bee")
+    # A text of as many letters is no list of names.
+    with pytest.raises(TypeError, match=r"^class_names: expected a list of names, got 'cat'$"):
+        model.class_names = "cat"
+    with pytest.raises(TypeError, match=r"^class_names: expected a list of names, got 'cat'$"):
+        build_detector("faster_rcnn_small", n_fg_class=3, class_names="cat")
+    assert model.class_names == ("ant", "bee", "cat")
 
 
 def test_a_label_beyond_the_classes_is_named() -> None:

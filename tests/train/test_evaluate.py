@@ -44,6 +44,21 @@ def found(bbox: list[list[float]], label: list[int], score: list[float]) -> Any:
     )
 
 
+@pytest.mark.parametrize("place", [3, 4])
+@pytest.mark.parametrize("marks", [[False], [False] * 3, [[False, False]], [0.0, 1.0]])
+def test_marks_fit_the_objects(place: int, marks: Any) -> None:
+    boxes = [[0, 0, 4, 4], [2, 2, 8, 8]]
+    good = (*item(0, boxes, [0, 0], [False, False]), np.array([False, False]))
+    bad = (*good[:place], np.array(marks), *good[place + 1 :])
+    dataset = [good, bad]
+    oracle = Oracle([found(boxes, [0, 0], [0.8, 0.9])])
+    name = ("difficult", "crowd")[place - 3]
+    with pytest.raises(ItemError, match=rf"item 1 .*{name}: expected bool of shape \(2,\), got"):
+        evaluate_detector(oracle, dataset)
+    result = evaluate_detector(oracle, dataset, on_error="skip")
+    assert (result.images, len(result.skipped)) == (1, 1)
+
+
 def test_crowds_neither_help_nor_harm() -> None:
     boxes = [[0, 0, 4, 4], [2, 2, 8, 8]]
     dataset = [(*item(0, boxes, [0, 0], [False, False]), np.array([False, True]))]

@@ -139,10 +139,13 @@ class CocoFile:
             elif area is not None and not _is_number(area):
                 message = f"expected a finite number as area, got {shown(area)}"
                 self._blame(key, f"{self.path}: annotation {row}: {message}")
+            elif (crowd := record.get("iscrowd")) not in (None, 0, 1):
+                message = f"expected 0 or 1 as iscrowd, got {shown(crowd)}"
+                self._blame(key, f"{self.path}: annotation {row}: {message}")
             else:
                 self._boxes[row], self._labels[row] = box, label
                 self._areas[row] = math.nan if area is None else area
-                self._crowded[row] = bool(record.get("iscrowd", 0))
+                self._crowded[row] = bool(crowd)
                 by_image.setdefault(key, []).append(row)
         self._spans: dict[Any, tuple[int, int]] = {}
         rows: list[int] = []

@@ -137,6 +137,15 @@ def _keys(records: Sequence[dict[str, Any]], key: str, argument: str) -> list[An
     return keys
 
 
+def _is_crowd(record: dict[str, Any], row: int) -> bool:
+    crowd = record.get("iscrowd")
+    if crowd not in (None, 0, 1):
+        raise ValueError(
+            f"annotations[{row}]: expected 0 or 1 as 'iscrowd', got {_arrays.shown(crowd)}"
+        )
+    return bool(crowd)
+
+
 def _objects(
     records: Records, images: dict[Any, int], categories: dict[Any, int]
 ) -> tuple[_coco.Boxes, NDArray[np.bool_]]:
@@ -147,7 +156,7 @@ def _objects(
     own_areas = boxes[:, 2] * boxes[:, 3]
     given = [r.get("area", own) for r, own in zip(records, own_areas.tolist(), strict=True)]
     areas = _numbers(given, "area", "annotations")
-    crowded = np.array([bool(r.get("iscrowd", 0)) for r in records], np.bool_)
+    crowded = np.array([_is_crowd(r, row) for row, r in enumerate(records)], np.bool_)
     known = (image >= 0) & (label >= 0)
     return _coco.Boxes(boxes[known], label[known], image[known], areas[known]), crowded[known]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from oxidet import nn
+from oxidet import _arrays, nn
 from oxidet._arrays import F32, as_float32
 from oxidet.data.image import ImageSource
 from oxidet.detection import resize_bbox
@@ -84,6 +84,7 @@ class FasterRCNN(Detector):
     preprocessing: Preprocessing
     objective: Objective
     score_thresh: float
+    _names: tuple[str, ...]
     built_with: dict[str, Any]
 
     def __init__(
@@ -98,22 +99,28 @@ class FasterRCNN(Detector):
         preprocessing: Preprocessing | None = None,
         nms_rule: NmsRule = "torchvision",
     ) -> None:
-        names = tuple(str(i) for i in range(head.n_class - 1))
-        super().__init__(names if class_names is None else class_names)
+        nn.Module.__init__(self)
         self.extractor = extractor
         self.rpn = rpn
         self.head = head
+        # Behind the head, which knows how many names there are to be.
+        self.class_names = range(head.n_class - 1) if class_names is None else class_names
         self.loc_normalize_mean = tuple(float(v) for v in loc_normalize_mean)
         self.loc_normalize_std = tuple(float(v) for v in loc_normalize_std)
-        if len(self.class_names) != head.n_class - 1:
-            raise ValueError(
-                f"class_names: expected {head.n_class - 1} names, got {len(self.class_names)}"
-            )
         self.preprocessing = preprocessing or Preprocessing()
         self.nms_rule = nms_rule
         self.objective = Objective()
         self.built_with = {}
         self.use_preset("evaluate")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes, as many as the head tells apart."""
+        return self._names
+
+    @class_names.setter
+    def class_names(self, names: Sequence[Any]) -> None:
+        self._names = _arrays.names(names, "class_names", self.n_class - 1)
 
     @property
     def n_class(self) -> int:

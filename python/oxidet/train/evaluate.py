@@ -22,7 +22,7 @@ from oxidet.detection import (
 )
 from oxidet.detections import Detections
 from oxidet.models.detection import Detector
-from oxidet.train.ground_truth import check_ground_truth
+from oxidet.train.ground_truth import MARKS, check_ground_truth, marks
 from oxidet.train.matching import Mistakes, match, mistakes
 from oxidet.train.progress import Progress
 
@@ -306,6 +306,9 @@ class _Checked:
 
     def __call__(self, item: Any, rng: np.random.Generator) -> Any:
         check_ground_truth(np.asarray(item[1]).reshape(-1, 4), item[2], self.classes)
+        for name, marked in zip(MARKS, item[3:5], strict=False):
+            if marked is not None:
+                marks(marked, np.shape(item[2]), name)
         return item
 
 
@@ -317,9 +320,9 @@ def _result(
     name = dataset.image_path(index).name if known else str(index)
     image, bbox, label = item[:3]
     difficult = np.zeros(len(label), np.bool_)
-    for marked in item[3:5]:  # crowds, too
+    for name, marked in zip(MARKS, item[3:5], strict=False):
         if marked is not None:
-            difficult = difficult | np.asarray(marked, np.bool_)
+            difficult = difficult | marks(marked, difficult.shape, name)
     common: dict[str, Any] = {"class_names": class_names, "image_size": image.shape[1:]}
     truth = Detections.from_chainercv(
         np.asarray(bbox, np.float32).reshape(-1, 4), np.asarray(label, np.int64), **common

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oxidet.transforms import Sample, Transform
+
+MARKS = ("difficult", "crowd")  # of objects: what may follow their labels
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,26 @@ def objects_that_count(item: Any, use_difficult: bool = False) -> Sample:
     sample = Sample(*item)
     bbox, label = np.asarray(sample.bbox), np.asarray(sample.label)
     counts = np.ones(label.shape, np.bool_)
-    for name in ("difficult", "crowd"):
+    for name in MARKS:
         mark = getattr(sample, name)
         if mark is None or (name == "difficult" and use_difficult):
             continue
-        mask = np.asarray(mark)
-        if mask.shape != label.shape or mask.dtype.kind not in "bu":
-            raise ValueError(
-                f"{name}: expected bool of shape {label.shape}, got {mask.dtype} of {mask.shape}"
-            )
-        counts &= mask == 0
+        counts &= ~marks(mark, label.shape, name)
     empty = bbox.size == 0 and len(label) == 0
     bbox = bbox.reshape(0, 4) if empty else bbox
     if not counts.all() and len(bbox) == len(label):
         bbox, label = bbox[counts], label[counts]
     return Sample(sample.img, bbox, label)
+
+
+def marks(value: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool_]:
+    """Which objects are marked; ValueError unless there is a bool (or a 0 or 1) for each."""
+    mask = np.asarray(value)
+    if mask.shape != shape or mask.dtype.kind not in "bu":
+        raise ValueError(
+            f"{name}: expected bool of shape {shape}, got {mask.dtype} of {mask.shape}"
+        )
+    return mask != 0
 
 
 def check_ground_truth(bbox: Any, label: Any, n_fg_class: int, name: str = "") -> None:

@@ -317,6 +317,11 @@ def test_classes_follow_the_predictor() -> None:
     assert model.settings()["n_fg_class"] == 2
     with pytest.raises(ValueError, match="class_names: expected 2 names, got 3"):
         model.class_names = ("x", "y", "z")
+    with pytest.raises(TypeError, match="class_names: expected a list of names, got 'xy'"):
+        model.class_names = "xy"  # type: ignore[assignment]
+    for build in (oxidet.models.detection.faster_rcnn, fasterrcnn_resnet_fpn):
+        with pytest.raises(TypeError, match="class_names: expected a list of names, got 'cat'"):
+            build(class_names="cat")
     model.nms_threshold = 0.25
     assert model.roi_heads.nms_thresh == model.nms_threshold == 0.25
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,26 @@ def test_an_unknown_option_names_the_builder(name: str) -> None:
         getattr(detection, name)(2, sizes=3)
     with pytest.raises(TypeError, match=r"'class_name', did you mean 'class_names'\?$"):
         getattr(detection, name)(2, class_name=("ant", "bee"))
+
+
+def test_modules_have_torchvisions_names() -> None:
+    """As attributes, and to import from."""
+    for name, pieces in {
+        "anchor_utils": ("AnchorGenerator", "ImageList"),
+        "backbone_utils": ("BackboneWithFPN", "resnet_fpn_backbone"),
+        "faster_rcnn": (
+            "AnchorGenerator", "FasterRCNN", "FastRCNNConvFCHead", "FastRCNNPredictor",
+            "TwoMLPHead", "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2",
+        ),
+        "generalized_rcnn": ("GeneralizedRCNN",),
+        "image_list": ("ImageList",),
+        "roi_heads": ("RoIHeads", "fastrcnn_loss"),
+        "rpn": ("AnchorGenerator", "RPNHead", "RegionProposalNetwork"),
+        "transform": ("GeneralizedRCNNTransform", "resize_boxes"),
+    }.items():  # fmt: skip
+        module = importlib.import_module(f"oxidet.models.detection.{name}")
+        for piece in pieces:
+            assert getattr(module, piece) is getattr(getattr(detection, name), piece), piece
 
 
 def test_the_arguments_of_builders_are_named_as_they_are_called() -> None:

@@ -6,6 +6,9 @@ Boxes are ``(x1, y1, x2, y2)``. Detectors that follow simple-faster-rcnn and cha
 
 from __future__ import annotations
 
+import sys
+
+from oxidet.models.detection import anchor_utils as anchor_utils
 from oxidet.models.detection.anchor_generator import AnchorGenerator
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
@@ -35,9 +38,13 @@ from oxidet.simple_faster_rcnn.small import faster_rcnn_small
 from oxidet.simple_faster_rcnn.vgg16 import faster_rcnn_vgg16
 
 # Here the name faster_rcnn is a function's; torchvision's programs find classes under it as well,
-# as in ``models.detection.faster_rcnn.FastRCNNPredictor(1024, 3)``.
-for _piece in (FasterRCNN, FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead):
+# as in ``models.detection.faster_rcnn.FastRCNNPredictor(1024, 3)``, and import builders from the
+# module of that name.
+for _piece in (FasterRCNN, FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead, AnchorGenerator):
     setattr(faster_rcnn, _piece.__name__, _piece)
+for _build in (fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2):
+    setattr(faster_rcnn, _build.__name__, _build)
+    setattr(sys.modules[FasterRCNN.__module__], _build.__name__, _build)
 
 __all__ = [
     "DETECTORS",

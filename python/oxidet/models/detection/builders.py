@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from oxidet import nn
+from oxidet import _arrays, nn
 from oxidet._arrays import choice, integer, number
 from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.detection.anchor_generator import AnchorGenerator
@@ -404,6 +404,8 @@ def _count(
     n_fg_class: int | None, num_classes: int | None, class_names: Sequence[str] | None
 ) -> int | None:
     """Classes with background, by whatever was given of three."""
+    if class_names is not None:
+        class_names = _arrays.names(class_names, "class_names")
     if n_fg_class is not None:
         classes = integer(n_fg_class, "n_fg_class", 1) + 1
         if num_classes not in (None, classes):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import nn
-from oxidet._arrays import F32, integer, number
+from oxidet._arrays import F32, integer, names, number
 from oxidet._kinds import is_torch_tensor
 from oxidet.data import ImageError, read_image
 from oxidet.data.image import ImageSource
@@ -65,7 +65,7 @@ class Detector(nn.Module):
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__()
-        self.class_names = tuple(str(name) for name in class_names)
+        self.class_names = names(class_names, "class_names")
 
     # --- what a family implements
 

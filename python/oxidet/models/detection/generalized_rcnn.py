@@ -66,7 +66,7 @@ class GeneralizedRCNN(Detector):
         self.rpn = rpn
         self.roi_heads = roi_heads
         # Behind the heads, which know how many names there are to be.
-        self.class_names = () if class_names is None else tuple(class_names)
+        self.class_names = () if class_names is None else class_names
 
     @property
     def num_classes(self) -> int:
@@ -89,15 +89,10 @@ class GeneralizedRCNN(Detector):
 
     @class_names.setter
     def class_names(self, names: Sequence[str]) -> None:
-        given = tuple(str(name) for name in names)
-        if not given or not hasattr(self.roi_heads.box_predictor, "cls_score"):
-            self._names: tuple[str, ...] = given
-            return
-        if len(given) != self.num_classes - 1:
-            raise ValueError(
-                f"class_names: expected {self.num_classes - 1} names, got {len(given)}"
-            )
-        self._names = given
+        given = _arrays.names(names, "class_names")
+        if given and hasattr(self.roi_heads.box_predictor, "cls_score"):
+            given = _arrays.names(given, "class_names", self.num_classes - 1)
+        self._names: tuple[str, ...] = given
 
     @property
     def nms_threshold(self) -> float:
