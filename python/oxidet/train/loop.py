@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -23,6 +24,7 @@ import numpy as np
 
 from oxidet import _random, nn, weights
 from oxidet._arrays import choice, integer
+from oxidet._atomic import atomic_write
 from oxidet._text import printable
 from oxidet.data import DataLoader, ItemError
 from oxidet.data.loader import Sampler
@@ -150,7 +152,9 @@ class TrainingLoop(ABC):
         True to write event files to ``out/tensorboard`` (extra ``tensorboard``, which does without
         torch), or an object with ``add_scalar(tag, value, step)``.
     resume
-        True to continue from ``out/last.npz``, or the path of a checkpoint.
+        True to continue from ``out/last.npz``, or the path of a checkpoint, or of a folder with a
+        run. Of a run that lies elsewhere the best weights are taken over as well, and what it has
+        is left as it is.
     overwrite
         Start anew in a directory that holds a run. Without it that is a FileExistsError.
     num_workers
@@ -341,14 +345,19 @@ class TrainingLoop(ABC):
         self.stale = 0
         self._order: tuple[int, list[int]] | None = None
         self._noted: set[str] = set()
-        self._replaces = overwrite and not resume
+        self._best_elsewhere: Path | None = None
+        start = None
         if resume:
-            self.resume(self.out / LAST if resume is True else resume)
-        elif (self.out / LAST).exists() and not overwrite:
+            start = self.out / LAST if resume is True else _checkpoint_of(resume)
+        here = start is not None and _same_folder(start.parent, self.out)
+        self._replaces = overwrite and not here
+        if (self.out / LAST).exists() and not here and not overwrite:
             raise FileExistsError(
                 f"out: expected a directory without {LAST} (or resume=True to continue that run, "
                 f"overwrite=True to start another), got {os.fspath(out)}"
             )
+        if start is not None:
+            self.resume(start)
 
     # --- what a subclass defines
 
@@ -407,7 +416,9 @@ class TrainingLoop(ABC):
         steps = self.epochs * self.steps_per_epoch
         with (
             self.loader,
-            contextlib.closing(JsonLog(self.out / LOG, self.iteration)) as self._log,
+            contextlib.closing(
+                JsonLog(self.out / LOG, 0 if self._replaces else self.iteration)
+            ) as self._log,
             tensorboard_writer(
                 self.tensorboard, self.out / TENSORBOARD, self.iteration
             ) as self._writer,
@@ -420,6 +431,10 @@ class TrainingLoop(ABC):
                 for name in (LAST, BEST):
                     (self.out / name).unlink(missing_ok=True)
                 self._replaces = False
+            if self._best_elsewhere is not None:
+                with atomic_write(self.out / BEST) as copy, self._best_elsewhere.open("rb") as file:
+                    shutil.copyfileobj(file, copy)
+                self._best_elsewhere = None
             try:
                 while self.epoch < self.epochs and not self.stopped_early:
                     self._train_epoch()
@@ -646,8 +661,35 @@ class TrainingLoop(ABC):
         self._mark = time.perf_counter()
 
     def resume(self, path: str | os.PathLike[str]) -> None:
-        """Go to where a checkpoint was written; :meth:`run` continues from there."""
+        """Go to where a checkpoint was written; :meth:`run` continues from there.
+
+        ``path`` is that of the checkpoint, or of a folder with a ``last.npz``. FileNotFoundError if
+        it lies in another folder than this run without the ``best.npz`` that ``reload_best`` will
+        ask for.
+        """
+        path = _checkpoint_of(path)
         self.load_state_dict(load_checkpoint(path))
+        self._best_elsewhere = None
+        if self.best is None or _same_folder(path.parent, self.out):
+            return
+        best = path.with_name(BEST)
+        if best.exists():
+            self._best_elsewhere = best
+        elif any(epoch > self.epoch for epoch in self.reload_best):
+            raise FileNotFoundError(
+                f"resume: expected {BEST} beside {path.name}, for reload_best, got none in "
+                f"{path.parent}"
+            )
+
+
+def _checkpoint_of(path: str | os.PathLike[str]) -> Path:
+    """A checkpoint, or the last one of the run in a folder."""
+    path = Path(path)
+    return path / LAST if path.is_dir() else path
+
+
+def _same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _grouped(batches: Any, size: int) -> Iterator[list[Any]]:
