@@ -53,10 +53,24 @@ def _documented(page: str) -> set[str]:
     )
 
 
+def _documented_whole() -> set[str]:
+    """Modules that a page describes with all that is in them."""
+    found = set()
+    for path in REFERENCE.glob("*.md"):
+        for name, options in re.findall(
+            r"^::: (\S+)$\n((?:    .*\n)*)", path.read_text("utf-8"), re.MULTILINE
+        ):
+            if "members: false" not in options:
+                found.add(name)
+    return found
+
+
 @pytest.mark.parametrize("name", _modules())
 def test_every_public_name_is_on_a_page(name: str) -> None:
     module = importlib.import_module(name)
     page = f"{name.removeprefix('oxidet.')}.md"
+    if name in _documented_whole():
+        return
     assert (REFERENCE / page).exists(), f"{name} has no page docs/reference/{page}"
     names = [public for public in _names(module) if not _is_package(module, public)]
     missing = set(names) - _documented(page)
