@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_float32, labels, read_only
+from oxidet._arrays import names as as_names
 from oxidet._text import printable
 
 BAR = 20  # characters of a certain class's bar
@@ -73,7 +74,7 @@ class Classification(Sequence[ClassProbability]):
     ) -> None:
         shares = as_float32(probabilities, "probabilities", ndim=1, form="(K,)")
         indices = _labels(labels, len(shares))
-        names = None if class_names is None else tuple(str(name) for name in class_names)
+        names = None if class_names is None else as_names(class_names, "class_names")
         if names is not None and len(indices) and indices.max() >= len(names):
             raise ValueError(f"labels: expected 0 to {len(names) - 1}, got one of {indices.max()}")
         for name, value in (

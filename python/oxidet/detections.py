@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32, as_array, as_float32, integer, number, pair, read_only
+from oxidet._arrays import names as as_names
 from oxidet._detection_formats import DetectionFormats
 from oxidet._text import printable
 
@@ -119,7 +120,7 @@ class Detections(DetectionFormats):
             if not np.isfinite(values).all():
                 row = int(np.argwhere(~np.isfinite(values))[0, 0])
                 raise ValueError(f"{name}: expected finite numbers, got {values[row]} in row {row}")
-        names = None if class_names is None else tuple(str(name) for name in class_names)
+        names = None if class_names is None else as_names(class_names, "class_names")
         if count and (
             label_array.min() < 0 or (names is not None and label_array.max() >= len(names))
         ):

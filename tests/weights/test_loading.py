@@ -242,7 +242,7 @@ def test_a_broken_recipe(tmp_path: Path, metadata: dict[str, str]) -> None:
 def test_names_that_are_no_text_are_not_written(tmp_path: Path, names: Any) -> None:
     model = Net()
     model.class_names = names
-    with pytest.raises(TypeError, match="class_names: expected names as text"):
+    with pytest.raises(TypeError, match=r"class_names: expected .*names"):
         weights.save_from(model, tmp_path / "w.npz")
     assert list(tmp_path.iterdir()) == []
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32, choice, read_only
+from oxidet._arrays import names as as_names
 from oxidet.data.image import read_image, read_size
 
 InvalidBoxes = Literal["drop", "raise", "keep"]
@@ -115,7 +116,7 @@ class BboxDataset(ABC):
         self.invalid_boxes = invalid_boxes
         self.outside = outside
         self.on_error = on_error
-        self.class_names = tuple(class_names)
+        self.class_names = as_names(class_names, "class_names")
         self._labels = {class_key(name): label for label, name in enumerate(self.class_names)}
         if len(self._labels) != len(self.class_names):
             raise ValueError(f"class_names: expected distinct names, got {list(self.class_names)}")

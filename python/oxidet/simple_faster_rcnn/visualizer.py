@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import F32
+from oxidet._arrays import names as as_names
 from oxidet.data import VOC_BBOX_LABEL_NAMES
 from oxidet.detections import Detections
 
@@ -128,6 +129,8 @@ def visdom_bbox(
     labels = np.zeros(len(boxes), np.int64) if label is None else np.asarray(label).reshape(-1)
     if label_names is None and labels.max(initial=0) < len(VOC_BBOX_LABEL_NAMES):
         label_names = VOC_BBOX_LABEL_NAMES
+    elif label_names is not None:
+        label_names = as_names(label_names, "label_names")
     found = Detections.from_chainercv(
         boxes, labels, None if score is None else np.asarray(score), class_names=label_names
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from oxidet import _extras
 from oxidet._arrays import boxes as as_boxes
+from oxidet._arrays import names as as_names
 from oxidet.visualize._networks import as_axes
 from oxidet.visualize.draw import displayed_pixels
 
@@ -86,6 +87,8 @@ def vis_bbox(
     for name, column in (("label", label), ("score", score)):
         if column is not None and len(column) != len(boxes):
             raise ValueError(f"{name}: expected length {len(boxes)} as bbox, got {len(column)}")
+    if label_names is not None:
+        label_names = as_names(label_names, "label_names")
     if label is not None and label_names is not None:
         for value in label:
             if not 0 <= value < len(label_names):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from oxidet import nn
+from oxidet._arrays import names as as_names
 from oxidet.weights._convert import DescribedWeights
 from oxidet.weights._fetch import fetch, is_url
 from oxidet.weights._files import find_state, read_weights, save, strip_prefixes
@@ -218,9 +219,9 @@ def to_metadata(
     if preprocess is not None:
         metadata["preprocess"] = json.dumps(dataclasses.asdict(preprocess))
     if class_names is not None:
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        if not all(isinstance(name, str) for name in class_names):
             raise TypeError(f"class_names: expected names as text, got {class_names!r}")
-        metadata["class_names"] = json.dumps(list(class_names))
+        metadata["class_names"] = json.dumps(as_names(class_names, "class_names"))
     return metadata
 
 
