@@ -221,7 +221,7 @@ def draw(result: Evaluation, dataset: VOCBboxDataset, out: Path) -> None:
         image = result.results[place]
         found = image.found.filter(min_score=0.5)
         picture = annotated(dataset.image_path(image.item), found, image.truth)
-        picture.save(folder / f"{image.name}.png")
+        picture.save(folder / f"{Path(image.name).stem}.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
