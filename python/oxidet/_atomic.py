@@ -19,7 +19,11 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 @overload
 def atomic_write(
-    path: str | os.PathLike[str], mode: Literal["wb"] = "wb", *, durable: bool = True
+    path: str | os.PathLike[str],
+    mode: Literal["wb"] = "wb",
+    *,
+    durable: bool = True,
+    tag: str | None = None,
 ) -> contextlib.AbstractContextManager[BinaryIO]: ...
 
 
@@ -30,6 +34,7 @@ def atomic_write(
     *,
     newline: str | None = None,
     durable: bool = True,
+    tag: str | None = None,
 ) -> contextlib.AbstractContextManager[TextIO]: ...
 
 
@@ -39,6 +44,7 @@ def atomic_write(
     *,
     newline: str | None = None,
     durable: bool = True,
+    tag: str | None = None,
 ) -> contextlib.AbstractContextManager[Any]:
     """Open a file for writing that replaces ``path`` when the block ends without an exception.
 
@@ -61,6 +67,9 @@ def atomic_write(
     durable
         Wait until the disk has it. Without that, which is many times faster, a killed process still
         leaves whole files, but a power failure may not.
+    tag
+        What stands in place of ``<random>``, by which ``remove_leftovers`` knows the file again.
+        Two who may write to one ``path`` at the same time need different ones.
 
     Raises
     ------
@@ -84,11 +93,36 @@ def atomic_write(
     """
     if mode not in ("wb", "w"):
         raise ValueError(f"mode: expected 'wb' or 'w', got {mode!r}")
-    return _atomic_write(os.fspath(path), mode, newline, durable)
+    return _atomic_write(os.fspath(path), mode, newline, durable, tag or secrets.token_hex(6))
+
+
+def remove_leftovers(folder: str | os.PathLike[str], tag: str, *, below: bool = False) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Those with ``tag`` go, so nobody may be writing with it. ``below`` looks into the folders in it
+    as well.
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> for name in (".a.png.run1.tmp", ".b.png.run2.tmp", "c.png"):
+    ...     open(os.path.join(folder, name), "w").close()
+    >>> remove_leftovers(folder, "run1")
+    >>> sorted(os.listdir(folder))
+    ['.b.png.run2.tmp', 'c.png']
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in names:
+            if name.startswith(".") and name.endswith(f".{tag}.tmp"):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(parent, name))
+        if not below:
+            folders.clear()
 
 
 @contextlib.contextmanager
-def _atomic_write(path: str, mode: str, newline: str | None, durable: bool) -> Iterator[IO[Any]]:
+def _atomic_write(
+    path: str, mode: str, newline: str | None, durable: bool, tag: str
+) -> Iterator[IO[Any]]:
     how: Any = {"encoding": "utf-8" if mode == "w" else None, "newline": newline}
     try:
         previous = os.stat(path)
@@ -104,7 +138,7 @@ def _atomic_write(path: str, mode: str, newline: str | None, durable: bool) -> I
     target = Path(os.path.realpath(path))
     # Not tempfile.mkstemp: its files are private (0600), a new file here obeys the umask. Of the
     # name no more than fits into the 255 bytes of a file name, four to a character.
-    temporary = target.with_name(f".{target.name[:48]}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".{target.name[:48]}.{tag}.tmp")
     with _naming(path, instead_of=temporary), _removed_on_failure(temporary):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with open(descriptor, mode, **how) as file:

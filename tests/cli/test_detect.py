@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,18 +48,55 @@ def test_table_pictures_and_json(oxidet_command, random_detector, make_image, tm
 
 def test_folders_patterns_and_repetitions(oxidet_command, random_detector, make_image, tmp_path):
     folder = tmp_path / "in"
-    for name in ("b.jpg", "a.png", "c.gif", ".hidden.png"):
+    for name in ("b.jpg", "a.png", "x/y/deep.bmp", "c.gif", ".hidden.png", ".cache/a.png"):
         make_image(folder / name)
     (folder / "notes.txt").write_text("no image")
-    deep = make_image(folder / "x" / "y" / "deep.bmp")
+    (folder / "x" / "loop").symlink_to(folder)
+    apart = make_image(tmp_path / "apart" / "e.webp")
+    (folder / "z").symlink_to(tmp_path / "apart")
     file = tmp_path / "found.json"
     code, _, err = oxidet_command(
-        "detect", folder, folder / "a.png", tmp_path / "**" / "*.bmp",
+        "detect", folder / "c.gif", folder, folder / "a.png", tmp_path / "**" / "*.webp",
         "--weights", random_detector, "--json", file, "--quiet",
     )  # fmt: skip
     assert (code, err) == (0, "")
     paths = [entry["path"] for entry in json.loads(file.read_text())["images"]]
-    assert paths == [str(folder / name) for name in ("a.png", "b.jpg", "c.gif")] + [str(deep)]
+    names = ("c.gif", "a.png", "b.jpg", "x/y/deep.bmp", "z/e.webp")
+    assert paths == [str(folder / name) for name in names]
+    assert apart.exists()
+
+
+def test_pictures_of_a_folder_are_in_folders_like_its_own(
+    oxidet_command, random_detector, make_image, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "monday/a.png", "tuesday/a.jpg", "tuesday/pm/b.png"):
+        make_image(Path("shots", name))
+    make_image(Path("a.png"))
+    command = ("detect", "shots", "a.png", "--weights", random_detector, "--save-images")
+    assert oxidet_command(*command, "found").code == 0
+    written = sorted(str(path) for path in Path("found").rglob("*.png"))
+    expected = ("a-2.png", "a.png", "monday/a.png", "tuesday/a.png", "tuesday/pm/b.png")
+    assert written == [f"found/{name}" for name in expected]
+
+    # Below the images, they are none themselves.
+    for _ in range(2):
+        code, out, _ = oxidet_command("detect", ".", *command[3:], "shots/found")
+        assert code == 0
+        assert "in 10 images" in out
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_named(
+    oxidet_command, random_detector, make_image, tmp_path
+):
+    make_image(tmp_path / "in" / "a.png")
+    closed = make_image(tmp_path / "in" / "closed" / "b.png").parent
+    closed.chmod(0)
+    code, out, err = oxidet_command("detect", tmp_path / "in", "--weights", random_detector)
+    closed.chmod(0o700)
+    assert (code, err) == (1, f"error: {closed}: Permission denied\n")
+    assert "in 1 image" in out
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_processed(
@@ -187,21 +226,21 @@ def test_weights_alone_need_the_name_of_the_network(
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "exit_code", "expected"),
     [
-        (["--model", "yolo"], "--model: expected one of faster_rcnn"),
-        (["--model", "faster_rcnn_small", "--normalization", "x"], "--normalization: expected"),
-        (["--normalization", "caffe"], "--normalization: expected together with --model"),
-        (["--class-names", "a,b"], "--class-names: expected together with --model"),
-        (["--model", "faster_rcnn_small", "--class-names", "a,b"], "head.score"),
+        (["--model", "yolo"], 2, "--model: expected one of faster_rcnn"),
+        (["--model", "faster_rcnn_small", "--normalization", "x"], 2, "--normalization: expected"),
+        (["--normalization", "caffe"], 2, "--normalization: expected together with --model"),
+        (["--class-names", "a,b"], 2, "--class-names: expected together with --model"),
+        (["--model", "faster_rcnn_small", "--class-names", "a,b"], 1, "head.score"),
     ],
 )
 def test_options_that_do_not_fit_the_weights(
-    oxidet_command, random_detector, make_image, tmp_path, options, expected
+    oxidet_command, random_detector, make_image, tmp_path, options, exit_code, expected
 ):
     image = make_image(tmp_path / "a.png")
     code, out, err = oxidet_command("detect", image, "--weights", random_detector, *options)
-    assert (code, out) == (1, "")
+    assert (code, out) == (exit_code, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert expected in err

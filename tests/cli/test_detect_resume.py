@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import oxidet
+from cli_process import OXIDET, environment, in_terminal
 from oxidet.cli._journal import Journal
 from oxidet.detection import eval_coco
 from oxidet.models.detection import build_detector, save_detector
@@ -51,12 +52,14 @@ def make_folder(folder: Path, count: int, damaged: tuple[int, ...] = ()) -> list
     return paths
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "oxidet", "detect", *map(str, arguments)],
+        [*OXIDET, "detect", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment(),
+        cwd=cwd,
     )
 
 
@@ -97,13 +100,12 @@ def test_killed_twice_and_every_image_is_there_once(tiny_detector, tmp_path):
     assert process.returncode == 1
     note, *problems = errors.splitlines()
     assert note.startswith("note: continuing: ")
-    problems = [line for line in problems if not line.startswith("detecting ")]
     assert [line.split(": ")[1] for line in problems] == [str(paths[n]) for n in damaged]
     assert_each_once(tmp_path, paths, damaged)
-    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         path.name for number, path in enumerate(paths) if number not in damaged
     ]
-    assert not journal.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "found.json", "found.csv"}
 
     # As if nothing had happened.
     undisturbed = tmp_path / "undisturbed.json"
@@ -192,7 +194,7 @@ def test_control_c_keeps_what_is_done(oxidet_command, tiny_detector, tmp_path, m
     append = Journal.append
 
     def interrupted(journal, record):
-        if len(journal.done) == 2:
+        if journal.count == 2:
             raise KeyboardInterrupt
         append(journal, record)
 
@@ -206,6 +208,81 @@ def test_control_c_keeps_what_is_done(oxidet_command, tiny_detector, tmp_path, m
     assert err == f"note: continuing: 2 images done before ({file}.partial)\n"
     assert_each_once(tmp_path, paths, ())
     assert all(str(path) in out for path in paths)  # the table has all of them
+
+
+def test_control_c_shows_what_would_be_lost(oxidet_command, tiny_detector, tmp_path, monkeypatch):
+    paths = make_folder(tmp_path / "in", 5)
+    command = ("detect", tmp_path / "in", "--weights", tiny_detector)
+    append = Journal.append
+
+    def interrupted(journal, record):
+        if journal.count == 2:
+            raise KeyboardInterrupt
+        append(journal, record)
+
+    monkeypatch.setattr(Journal, "append", interrupted)
+    code, out, err = oxidet_command(*command)
+    assert (code, err) == (130, "error: interrupted\n")
+    assert "0 objects in 2 images" in out
+    code, out, err = oxidet_command(*command, "--json", "-", "--quiet")
+    assert (code, err) == (130, "error: interrupted\n")
+    entries = json.loads(out)["images"]
+    assert [entry["path"] for entry in entries] == [str(path) for path in paths[:2]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_the_signal_of_control_c_leaves_what_can_be_continued(tiny_detector, tmp_path):
+    paths = make_folder(tmp_path / "in", 2000)
+    journal = tmp_path / "found.jsonl"
+    command = (tmp_path / "in", "--weights", tiny_detector, "--json", journal, "--quiet")
+    process = start(*command)
+    deadline = time.monotonic() + 120
+    while lines(journal) < 20 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    note, error = errors.splitlines()
+    assert error == "error: interrupted"
+    _, *records = map(json.loads, journal.read_text().splitlines())
+    assert 19 <= len(records) < len(paths)
+    assert note == (
+        f"note: {journal} has the {len(records)} images done so far; the same command goes on"
+    )
+    assert [record["path"] for record in records] == list(map(str, paths[: len(records)]))
+
+
+def test_what_a_killed_run_left_is_cleared_away(oxidet_command, tiny_detector, tmp_path):
+    make_folder(tmp_path / "in", 2)
+    out, file = tmp_path / "out", tmp_path / "found.json"
+    header = {"run": {}}
+    journal = Journal(Path(f"{file}.partial"), header)
+    own = [out / "sub" / f".x.png.{journal.tag}.tmp", tmp_path / f".found.json.{journal.tag}.tmp"]
+    journal.close(complete=True)
+    other = Journal(tmp_path / "other.json.partial", header)
+    others = [out / f".x.png.{other.tag}.tmp", tmp_path / f"x.{journal.tag}.tmp"]
+    other.close(complete=True)
+    for path in own + others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half a picture")
+    command = ("--weights", tiny_detector, "--json", file, "--save-images", out)
+    assert oxidet_command("detect", tmp_path / "in", *command).code == 0
+    assert [path.exists() for path in own + others] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--json", "-"), ("--csv", "-", "--json", "found.json"), ("--save-images", "o")]
+)
+def test_a_reader_that_leaves_early_is_no_error(tiny_detector, tmp_path, options):
+    make_folder(tmp_path / "in", 3)
+    process = start("in", "--weights", tiny_detector, *options, *LOW, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
+    left = {path.name for path in tmp_path.iterdir()} - {"in", "o"}
+    assert left == ({"found.json"} if "found.json" in options else set())
 
 
 def test_two_runs_do_not_write_to_one_file(tmp_path):
@@ -244,15 +321,37 @@ def feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_paths_on_standard_input(oxidet_command, tiny_detector, tmp_path, monkeypatch):
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"])
+def test_paths_in_a_list(oxidet_command, tiny_detector, tmp_path, monkeypatch, separator):
     paths = make_folder(tmp_path / "in", 3)
-    text = "".join(f"{path}\r\n" for path in paths[1:]) + "\nmissing.png\n"
-    feed(monkeypatch, text.encode())
-    command = ("--weights", tiny_detector, "--json", "-")
-    code, out, err = oxidet_command("detect", paths[0], "-", *command)
+    more = make_folder(tmp_path / "more", 2)
+    listed = ["", str(paths[1]), str(paths[2]), "missing.png", str(tmp_path / "more"), ""]
+    text = separator.join(listed).encode()
+    command = ("detect", paths[0], "--weights", tiny_detector, "--json", "-", "--files-from")
+    file = tmp_path / "list.txt"
+    file.write_bytes(text)
+    feed(monkeypatch, text)
+    outcome = oxidet_command(*command, "-")
+    assert outcome == oxidet_command(*command, file)
+    code, out, err = outcome
     assert code == 1
-    assert [entry["path"] for entry in json.loads(out)["images"]] == list(map(str, paths))
+    assert [entry["path"] for entry in json.loads(out)["images"]] == list(map(str, paths + more))
     assert err.splitlines()[-1] == "error: missing.png: no such file or folder"
+
+
+def test_a_list_that_is_not_there(oxidet_command, tiny_detector, tmp_path):
+    file = tmp_path / "list.txt"
+    outcome = oxidet_command("detect", "--files-from", file, "--weights", tiny_detector)
+    assert outcome == (1, "", f"error: {file}: No such file or directory\n")
+
+
+def test_paths_where_an_image_was_expected(oxidet_command, tiny_detector, tmp_path, monkeypatch):
+    [path] = make_folder(tmp_path / "in", 1)
+    feed(monkeypatch, f"{path}\n".encode())
+    code, _, err = oxidet_command("detect", "-", "--weights", tiny_detector, "--quiet")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert err.endswith(" (--files-from - reads a list of paths)\n")
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "bmp", "gif", "webp", "tiff", "ppm"])
@@ -338,7 +437,7 @@ def test_outputs_that_would_mix(
     monkeypatch.chdir(tmp_path)
     paths = make_folder(tmp_path / "in", 1)
     code, out, err = oxidet_command("detect", *paths, "--weights", tiny_detector, *options)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith(f"error: {expected}")
 
 
@@ -367,11 +466,22 @@ def test_many_images_are_counted_not_listed(oxidet_command, tiny_detector, tmp_p
 def test_progress_has_rate_and_time_left(oxidet_command, tiny_detector, tmp_path, monkeypatch):
     monkeypatch.setattr("oxidet.cli._output.SECONDS_BETWEEN_LINES", 0.0)
     make_folder(tmp_path / "in", 3)
-    _, _, err = oxidet_command("detect", tmp_path / "in", "--weights", tiny_detector)
-    first = err.splitlines()[0]
+    command = ("detect", tmp_path / "in", "--weights", tiny_detector)
+    assert oxidet_command(*command).err == ""  # no terminal
+    first = oxidet_command(*command, "--progress").err.splitlines()[0]
     assert first.startswith("detecting 1/3, ")
     assert "/s, " in first
     assert first.endswith(" left")
+
+
+def test_a_terminal_shows_a_bar(tiny_detector, tmp_path):
+    make_folder(tmp_path / "in", 40)
+    command = ("detect", tmp_path / "in", "--weights", tiny_detector, "--quiet")
+    shown = in_terminal(80, *command)
+    assert "detecting" in shown
+    assert "40/40" in shown
+    assert shown.split("\x1b")[-1].find("detecting") < 0  # it has vanished
+    assert "detecting" not in in_terminal(80, *command, "--no-progress")
 
 
 def test_an_image_that_spoils_its_batch_is_named(

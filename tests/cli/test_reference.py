@@ -45,6 +45,8 @@ def test_commands_print_what_the_page_says(words, oxidet_command, tmp_path, monk
     for name, index in (("door", 1), ("desk", 3)):
         save_png(f"{name}.png", scenes[index][0])
     Path("notes.png").write_text("milk\n")
+    if words == "--help":
+        monkeypatch.setenv("COLUMNS", "80")
     code, out, err = oxidet_command(*shlex.split(words))
     errors = "".join(f"{line}\n" for line in err.splitlines() if line.startswith("error: "))
     assert code == (1 if errors else 0)

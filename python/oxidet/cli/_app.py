@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -11,35 +12,30 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import oxidet
-from oxidet.cli import INTERRUPTED, _output
-from oxidet.cli.check_data import check
-from oxidet.cli.convert import convert
-from oxidet.cli.demo import demo
-from oxidet.cli.detect import detect
-from oxidet.cli.evaluate import evaluate
-from oxidet.cli.info import info
-from oxidet.cli.train import train
+from oxidet.cli import INTERRUPTED, _completion
+from oxidet.cli._help import COMMANDS, SETTINGS, Commands
+from oxidet.cli._usage import UsageError
 
 # typer re-exports neither of its bases, and has moved them between packages: ClickException is
 # what every refusal of an argument derives from.
 _ClickException: Any = typer.BadParameter.__mro__[2]
 
-COMPLETION = "_OXIDET_COMPLETE"  # by which a shell asks for what may come next
-USAGE = 2  # exit code of a command line that is not understood
-
 app = typer.Typer(
     name="oxidet",
+    cls=Commands,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
-app.command("detect")(detect)
-app.command("train")(train)
-app.command("eval")(evaluate)
-app.command("check-data")(check)
-app.command("demo")(demo)
-app.command("convert")(convert)
-app.command("info")(info)
+
+
+def _stand_in() -> None:
+    """What ``Commands`` replaces by the command itself."""
+
+
+for _name, _entry in COMMANDS.items():
+    app.command(_name, help=_entry.summary)(_stand_in)
 
 
 def _print_version(wanted: bool) -> None:
@@ -60,37 +56,59 @@ def _oxidet(
         bool,
         typer.Option("--debug", help="Show the traceback of an error; also after the command."),
     ] = False,
+    # These two are here for the help, and for completion: ``_completion`` takes them.
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            _completion.INSTALL,
+            help="Complete commands, options and networks in this shell from now on, or in the "
+            f"named one: {', '.join(_completion.SHELLS)}.",
+        ),
+    ] = False,
+    show_completion: Annotated[
+        bool,
+        typer.Option(_completion.SHOW, help="Print the script that does so."),
+    ] = False,
 ) -> None:
-    """Find objects in pictures with Faster R-CNN on the CPU, and train and evaluate detectors."""
+    """Find objects in pictures with Faster R-CNN on the CPU; train and evaluate detectors."""
 
 
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     args, debug = _take_debug(args)
-    _output.never_fail()
-    if not args and COMPLETION not in os.environ:
-        run(["--help"])
-        return USAGE
+    _never_fail()
+    nothing = not args and _completion.COMPLETION not in os.environ
     with warnings.catch_warnings():
         if not debug:
             warnings.showwarning = _show_warning
         try:
-            code = app(args=args, prog_name="oxidet", standalone_mode=False)
+            code = _completion.complete(args)
+            if code is None:
+                code = app(
+                    args=args if not nothing else ["--help"],
+                    prog_name="oxidet",
+                    standalone_mode=False,
+                )
             sys.stdout.flush()
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except BrokenPipeError:
-            # Whoever read the output has left; Python must not try to write the rest at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return _left_alone()
         except Exception as error:
             if debug:
                 raise
-            _output.error(_describe(error))
+            _error(_describe(error, args))
             return int(getattr(error, "exit_code", 1))
     if code == INTERRUPTED:
-        _output.error("interrupted")
-    return int(code or 0)
+        _error("interrupted")
+    return UsageError.exit_code if nothing else int(code or 0)
+
+
+def _never_fail() -> None:
+    """Have the standard streams write what their encoding lacks as an escape, not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _take_debug(args: Sequence[str]) -> tuple[list[str], bool]:
@@ -101,13 +119,33 @@ def _take_debug(args: Sequence[str]) -> tuple[list[str], bool]:
     return options + args[end:], len(options) < end
 
 
-def _describe(error: Exception) -> str:
+def _left_alone() -> int:
+    """Whoever read the output has left; Python must not try to write the rest at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    return 1
+
+
+def _error(message: str) -> None:
+    from oxidet.cli import _output  # which needs rich
+
+    _output.error(message)
+
+
+def _describe(error: Exception, args: Sequence[str]) -> str:
     """What went wrong, for a person."""
-    if isinstance(error, _ClickException):
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context is not None else ""
-        return f"{error.format_message().rstrip('.')}{hint}"
-    return _output.describe(error)
+    from oxidet.cli import _output
+
+    if not isinstance(error, (_ClickException, UsageError)):
+        return _output.describe(error)
+    command = next((arg for arg in args if arg in COMMANDS), None)
+    where = "oxidet" if command is None else f"oxidet {command}"
+    text = error.format_message() if isinstance(error, _ClickException) else str(error)
+    return f"{text.rstrip('.')} (see {where} --help)"
 
 
 def _show_warning(
@@ -118,4 +156,6 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    from oxidet.cli import _output
+
     _output.warning(str(message))

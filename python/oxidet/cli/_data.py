@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oxidet.cli._options import DataFormat
+from oxidet.cli._usage import UsageError
 from oxidet.data import DigitScenes, open_dataset
 from oxidet.data.digits import SPLITS
 from oxidet.data.open_dataset import find_coco, find_voc, guess_format
@@ -34,7 +35,7 @@ def open_data(
     """
     if data == DIGITS:
         if split not in SPLITS:
-            raise ValueError(f"--split: expected one of {', '.join(SPLITS)}, got {split!r}")
+            raise UsageError(f"--split: expected one of {', '.join(SPLITS)}, got {split!r}")
         if class_names is not None and tuple(class_names) != DigitScenes.class_names:
             raise ValueError(
                 f"--weights: expected a detector of the digits 0 to 9, got one of "

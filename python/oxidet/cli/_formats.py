@@ -21,17 +21,21 @@ Record = dict[str, Any]
 CSV_COLUMNS = ("path", "width", "height", "name", "label", "score", "x1", "y1", "x2", "y2")
 
 
-def opened(file: str, newline: str | None = None) -> AbstractContextManager[TextIO]:
+def opened(
+    file: str, tag: str | None, newline: str | None = None
+) -> AbstractContextManager[TextIO]:
     """A file that appears whole or not at all, or standard output for ``"-"``."""
     if file == "-":
         return nullcontext(sys.stdout)
-    return atomic_write(file, "w", newline=newline)
+    return atomic_write(file, "w", newline=newline, tag=tag)
 
 
-def write_json(file: str, header: Record, records: Iterable[Record]) -> None:
+def write_json(
+    file: str, header: Record, records: Iterable[Record], *, tag: str | None = None
+) -> None:
     """Everything, a line an image: the header's entries, ``"images"`` and ``"errors"``."""
     errors = []
-    with opened(file) as stream:
+    with opened(file, tag) as stream:
         stream.write("{\n")
         for key, value in header.items():
             stream.write(f" {_text(key)}: {_text(value)},\n")
@@ -49,9 +53,9 @@ def write_json(file: str, header: Record, records: Iterable[Record]) -> None:
         stream.write("\n ]\n}\n" if errors else "]\n}\n")
 
 
-def write_csv(file: str, records: Iterable[Record]) -> None:
+def write_csv(file: str, records: Iterable[Record], *, tag: str | None = None) -> None:
     """A line for every object."""
-    with opened(file, newline="") as stream:
+    with opened(file, tag, newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(CSV_COLUMNS)
         for record in records:
@@ -63,12 +67,14 @@ def write_csv(file: str, records: Iterable[Record]) -> None:
                 writer.writerow((*image, name, label, score, *box))
 
 
-def write_coco(file: str, class_names: Sequence[str], records: Iterable[Record]) -> None:
+def write_coco(
+    file: str, class_names: Sequence[str], records: Iterable[Record], *, tag: str | None = None
+) -> None:
     """A data set as COCO's: images, categories, and annotations, which have a score.
 
     Categories count from 1, in the order of the labels. The records are gone through twice.
     """
-    with opened(file) as stream:
+    with opened(file, tag) as stream:
         stream.write('{\n "images": [')
         separator = "\n  "
         found = (record for record in records if "error" not in record)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
 STDIN = "-"
-# What image files of the usual formats begin with; no path does.
-MAGIC = (
-    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"P5", b"P6",
-    b"\0\0\0",
-)  # fmt: skip
+
+
+class Image(NamedTuple):
+    """An image file, and which folder below the one that was named it is in."""
+
+    path: Path
+    folder: str = ""
 
 
 class Missing(NamedTuple):
@@ -25,25 +27,32 @@ class Missing(NamedTuple):
     reason: str
 
 
-def read_stdin() -> tuple[list[str], bytes | None]:
-    """What is on standard input: paths, one a line, or the bytes of one image."""
-    stream = sys.stdin.buffer
-    content = stream.read()
-    if content.startswith(MAGIC):
-        return [], content
-    lines = (os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n"))
-    return [line for line in lines if line], None
+def read_list(file: str) -> list[str]:
+    """The paths in a file, or, for ``"-"``, on standard input: one a line.
+
+    Where there is a NUL byte, as ``find -print0`` writes, only that separates them.
+    """
+    content = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
+    if b"\0" in content:
+        lines = content.split(b"\0")
+    else:
+        lines = [line.rstrip(b"\r") for line in content.split(b"\n")]
+    return [os.fsdecode(line) for line in lines if line]
 
 
-def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Missing]]:
+def find_images(
+    arguments: Iterable[str], leave_out: Path | None = None
+) -> tuple[list[Image], list[Missing]]:
     """The image files that files, folders and patterns stand for, each once, in order.
 
-    A folder stands for the files in it with the ending of an image, hidden ones aside, sorted; a
-    pattern, where no file has that very name, for what matches it, ``**`` for folders of any depth.
-    A file counts as an image whatever its name.
+    A folder stands for the files in it, and in the folders below, with the ending of an image,
+    hidden ones aside, sorted; a pattern, where no file has that very name, for what matches it,
+    ``**`` for folders of any depth. A file counts as an image whatever its name. ``leave_out`` is a
+    folder that is passed over where it lies below another.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Image] = {}
     missing: list[Missing] = []
+    avoided = set() if leave_out is None else {os.path.realpath(leave_out)}
     for argument in arguments:
         if os.path.lexists(argument):
             paths = [Path(argument)]
@@ -54,58 +63,74 @@ def find_images(arguments: Iterable[str]) -> tuple[list[Path], list[Missing]]:
                 reason = "matches no file" if pattern else "no such file or folder"
                 missing.append(Missing(argument, reason))
         for path in paths:
-            images = _images_in(path) if path.is_dir() else {os.path.realpath(path): path}
-            if not images:
+            if not path.is_dir():
+                found.setdefault(os.path.realpath(path), Image(path))
+                continue
+            some = False
+            real = os.path.realpath(path)
+            for name, image in _images_in(path, "", real, {real, *avoided}, missing):
+                found.setdefault(name, image)
+                some = True
+            if not some and (not missing or missing[-1].argument != str(path)):
                 missing.append(Missing(str(path), f"no images ({', '.join(IMAGE_SUFFIXES)})"))
-            for real, image in images.items():
-                found.setdefault(real, image)
     return list(found.values()), missing
 
 
-def _images_in(folder: Path) -> dict[str, Path]:
-    """The images in a folder by their real paths."""
-    real = os.path.realpath(folder)
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if (
-                entry.name.lower().endswith(IMAGE_SUFFIXES)
-                and not entry.name.startswith(".")
-                and entry.is_file()
-            ):
-                path = os.path.join(real, entry.name)
-                found[os.path.realpath(path) if entry.is_symlink() else path] = Path(
-                    folder, entry.name
-                )
-    return found
+def _images_in(
+    folder: Path, below: str, real: str, seen: set[str], missing: list[Missing]
+) -> Iterator[tuple[str, Image]]:
+    """The images in a folder and in those below, with their real paths.
+
+    ``seen`` are the real paths of folders that are not entered, as links could lead in circles.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        missing.append(Missing(str(folder), error.strerror or str(error)))
+        return
+    for entry in listed:
+        if entry.name.startswith("."):
+            continue
+        path = os.path.join(real, entry.name)
+        if entry.is_symlink():
+            path = os.path.realpath(path)
+        if entry.is_dir():
+            if path not in seen:
+                seen.add(path)
+                inner = os.path.join(below, entry.name)
+                yield from _images_in(folder / entry.name, inner, path, seen, missing)
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+            yield path, Image(folder / entry.name, below)
 
 
 class OutputPaths:
     """A ``.png`` in ``folder`` for every image: no two the same, and none of them an input.
 
-    Named after the image; where that name is taken, ``-2``, ``-3``, ... is added. Names that
-    differ in case alone count as the same, as some file systems hold them to be. ``done`` has
-    images that already have a picture, or None.
+    Named after the image, and in the folders that it is in below the one that was named; where that
+    name is taken, ``-2``, ``-3``, ... is added. Names that differ in case alone count as the same,
+    as some file systems hold them to be. ``done`` has images that already have a picture, or None.
     """
 
     def __init__(
-        self, images: Sequence[Path], folder: Path, done: Mapping[str, str | None] | None = None
+        self, images: Sequence[Image], folder: Path, done: Mapping[str, str | None] | None = None
     ) -> None:
         self.folder = folder
         self._real: dict[str, str] = {}
-        self._taken = {self._key(image) for image in images}
+        self._taken = {self._key(image.path) for image in images}
         # Of a link, the file it leads to is as little to be written to as the link itself.
-        links = filter(os.path.islink, images)
-        self._taken.update(os.path.realpath(image).lower() for image in links)
+        links = (image.path for image in images if os.path.islink(image.path))
+        self._taken.update(os.path.realpath(path).lower() for path in links)
         self._taken.update(self._key(Path(path)) for path in (done or {}).values() if path)
 
-    def next(self, image: Path) -> Path:
+    def next(self, image: Image) -> Path:
         """The picture of the next image."""
-        stem = "stdin" if str(image) == STDIN else image.stem
-        path, number = self.folder / f"{stem}.png", 1
+        stem = "stdin" if str(image.path) == STDIN else image.path.stem
+        folder = self.folder / image.folder
+        path, number = folder / f"{stem}.png", 1
         while self._key(path) in self._taken or os.path.islink(path):
             number += 1
-            path = self.folder / f"{stem}-{number}.png"
+            path = folder / f"{stem}-{number}.png"
         self._taken.add(self._key(path))
         return path
 

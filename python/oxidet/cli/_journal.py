@@ -9,6 +9,7 @@ mixed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -51,8 +52,11 @@ class Journal:
         self.path = path
         self.keep = keep
         self.done: dict[str, str | None] = {}
-        """Paths of the finished images, and of their annotated pictures."""
+        """Paths of the images that earlier runs finished, and of their annotated pictures."""
+        self.count = 0
+        """How many images are finished by now."""
         self.problems = 0
+        """How many of those have failed."""
         if path is None:
             descriptor, name = tempfile.mkstemp(prefix="oxidet-")
             os.unlink(name)
@@ -69,6 +73,13 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def tag(self) -> str | None:
+        """For the temporary files of all runs with this journal, of which the lock permits one."""
+        if self.path is None:
+            return None
+        return hashlib.sha256(os.fsencode(os.path.realpath(self.path))).hexdigest()[:12]
 
     def _lock(self) -> None:
         if fcntl is None or self.path is None:
@@ -91,7 +102,8 @@ class Journal:
                         raise ValueError(f"{self.path}: expected results of oxidet detect")
                     first = record
                 elif record is not None:
-                    self._note(record)
+                    self._count(record)
+                    self.done[record["path"]] = record.get("annotated")
                 if record is None:
                     break
                 end += len(line)
@@ -110,10 +122,10 @@ class Journal:
     def append(self, record: Record) -> None:
         """Add the record of an image, which has a ``"path"``; ``"error"`` if it has failed."""
         self._write(record)
-        self._note(record)
+        self._count(record)
 
-    def _note(self, record: Record) -> None:
-        self.done[record["path"]] = record.get("annotated")
+    def _count(self, record: Record) -> None:
+        self.count += 1
         self.problems += "error" in record
 
     def _write(self, record: Record) -> None:

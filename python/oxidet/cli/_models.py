@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from oxidet.cli._usage import UsageError
 from oxidet.models.detection import DETECTORS, Detector, build_detector, load_detector
 from oxidet.pretrained import PRETRAINED
 from oxidet.simple_faster_rcnn import FasterRCNN
@@ -28,7 +29,7 @@ def resolve(weights: str) -> Path:
 def known_model(model: str) -> str:
     """``model``, if it is the name of a detector."""
     if model not in DETECTORS:
-        raise ValueError(f"--model: expected {KNOWN}, got {model!r}")
+        raise UsageError(f"--model: expected {KNOWN}, got {model!r}")
     return model
 
 
@@ -58,7 +59,7 @@ def load_named_detector(
     if model is None:
         for option, value in (("--normalization", normalization), ("--class-names", class_names)):
             if value is not None:
-                raise ValueError(f"{option}: expected together with --model")
+                raise UsageError(f"{option}: expected together with --model")
         try:
             return load_detector(path)
         except ValueError as error:
@@ -67,14 +68,14 @@ def load_named_detector(
             raise
     if normalization is not None and normalization not in NORMALIZATIONS:
         names = ", ".join(sorted(NORMALIZATIONS))
-        raise ValueError(f"--normalization: expected one of {names}, got {normalization!r}")
+        raise UsageError(f"--normalization: expected one of {names}, got {normalization!r}")
     options: dict[str, Any] = {}
     if class_names is not None:
         classes = [name.strip() for name in class_names.split(",")]
         options = {"n_fg_class": len(classes), "class_names": classes}
     if known_model(model) in TORCHVISION:
         if normalization is not None:
-            raise ValueError(
+            raise UsageError(
                 f"--normalization: expected none for {model}, which has torchvision's, got "
                 f"{normalization!r}"
             )

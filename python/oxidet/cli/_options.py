@@ -9,6 +9,9 @@ import typer
 
 import oxidet
 
+# The groups that options are listed in.
+DETECTOR, DATA, OUTPUT, RUN = "Detector", "Data", "Output", "Run"
+
 
 class CoordinateForm(str, Enum):
     """``coordinates`` of ``oxidet.data.VOCBboxDataset``."""
@@ -46,13 +49,20 @@ class OnError(str, Enum):
 
 Format = Annotated[
     DataFormat | None,
-    typer.Option("--format", help="Form of the data; by default what it looks like."),
+    typer.Option(
+        "--format",
+        metavar="voc|coco",
+        rich_help_panel=DATA,
+        help="Form of the data; by default what it looks like.",
+    ),
 ]
 
 ErrorHandling = Annotated[
     OnError,
     typer.Option(
         "--on-error",
+        metavar="stop|skip",
+        rich_help_panel=DATA,
         help="Whether an image or annotation that cannot be read stops the command or is left out.",
     ),
 ]
@@ -62,6 +72,7 @@ Coordinates = Annotated[
     typer.Option(
         "--coordinates",
         metavar="FORM",
+        rich_help_panel=DATA,
         help="How the numbers of VOC files become pixel edges: voc (from 1, as chainercv reads "
         "them), inclusive (from 1, last pixel included) or edges (as they are).",
     ),
@@ -72,6 +83,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE|digits",
+        rich_help_panel=DETECTOR,
         help="A detector written by oxidet; a checkpoint of torchvision, simple-faster-rcnn or "
         "chainercv (with --model where the file does not tell the network); or 'digits' for the "
         "shipped detector of handwritten digits.",
@@ -83,6 +95,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
+        rich_help_panel=DETECTOR,
         help="The network that the weights are for, where the file does not say so, such as "
         "faster_rcnn_vgg16 (simple-faster-rcnn's) or fasterrcnn_resnet50_fpn (torchvision's); "
         "'oxidet info' lists all.",
@@ -95,6 +108,7 @@ Normalization = Annotated[
     typer.Option(
         "--normalization",
         metavar="NAME",
+        rich_help_panel=DETECTOR,
         help="With --model: what the weights expect pixels to be normalised by: torchvision "
         "(default), caffe (simple-faster-rcnn's caffe_pretrain) or chainercv.",
     ),
@@ -105,6 +119,7 @@ ClassNames = Annotated[
     typer.Option(
         "--class-names",
         metavar="A,B,...",
+        rich_help_panel=DETECTOR,
         help="With --model: names of the classes in label order; by default VOC's 20.",
     ),
 ]
@@ -112,15 +127,24 @@ ClassNames = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", min=1, max=1024, metavar="N", help="Threads to compute with; default: cores."
+        "--threads",
+        min=1,
+        max=1024,
+        metavar="N",
+        rich_help_panel=RUN,
+        help="Threads to compute with; default: cores.",
     ),
 ]
-
 
 Batch = Annotated[
     int,
     typer.Option(
-        "--batch", "--batch-size", min=1, metavar="N", help="Images given to the network at once."
+        "--batch",
+        "--batch-size",
+        min=1,
+        metavar="N",
+        rich_help_panel=RUN,
+        help="Images given to the network at once.",
     ),
 ]
 

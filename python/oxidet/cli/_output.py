@@ -7,10 +7,8 @@ nothing is folded or cut off.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,8 +29,6 @@ from rich.table import Table
 from rich.text import Text
 
 from oxidet._atomic import atomic_write
-from oxidet.data import ItemError
-from oxidet.train.progress import duration
 
 T = TypeVar("T")
 
@@ -40,13 +36,6 @@ UNLIMITED = 10_000  # columns of what is no terminal
 NARROWEST = 76  # columns that the tables need
 LONGEST = 600  # characters of an error's line
 SECONDS_BETWEEN_LINES = 10.0  # of progress where there is no terminal
-
-
-def never_fail() -> None:
-    """Have the standard streams write what their encoding lacks as an escape, not raise."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def console(stderr: bool = False) -> Console:
@@ -151,6 +140,8 @@ def describe(problem: BaseException) -> str:
         name = problem.filename
         reason = problem.strerror
         return f"{os.fsdecode(name)}: {reason}" if isinstance(name, (str, bytes)) else reason
+    from oxidet.data import ItemError
+
     if isinstance(problem, ItemError) and problem.__cause__ is not None:
         return describe(problem.__cause__)
     if isinstance(problem, MemoryError):
@@ -217,18 +208,23 @@ class Rate(ProgressColumn):
 
 
 class Counter:
-    """How far something has come: a bar in a terminal, else a line now and then on stderr.
+    """How far something has come, how fast, and how long the rest takes: a bar in a terminal, which
+    vanishes when done.
 
-    The bar vanishes when done; the first line comes late enough that short work has none.
+    ``shown=False`` shows nothing anywhere, ``True`` a line on stderr now and then where there is no
+    terminal; the first one comes late enough that short work has none.
     """
 
-    def __init__(self, total: int, description: str, done: int = 0) -> None:
+    def __init__(
+        self, total: int, description: str, done: int = 0, *, shown: bool | None = None
+    ) -> None:
         self.total, self.description, self.done, self._before = total, description, done, done
         self._started = time.monotonic()
         self._next_line = self._started + SECONDS_BETWEEN_LINES
         out = console(stderr=True)
+        self._lines = shown is True and not out.is_terminal
         self._bar = None
-        if out.is_terminal:
+        if out.is_terminal and shown is not False:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
@@ -256,7 +252,9 @@ class Counter:
             self._bar.advance(self._task)
             return
         now = time.monotonic()
-        if now >= self._next_line and self.done < self.total:
+        if self._lines and now >= self._next_line and self.done < self.total:
+            from oxidet.train.progress import duration
+
             self._next_line = now + SECONDS_BETWEEN_LINES
             rate = (self.done - self._before) / (now - self._started)
             left = duration((self.total - self.done) / rate)

@@ -28,6 +28,7 @@ def check(
         str | None,
         typer.Option(
             metavar="NAME",
+            rich_help_panel=_options.DATA,
             help="Look at this split only; by default at all there is.",
         ),
     ] = None,
@@ -36,6 +37,7 @@ def check(
         typer.Option(
             "--class-names",
             metavar="A,B,...|FILE",
+            rich_help_panel=_options.DATA,
             help="The names that labels may have, or a text file with one a line; by default those "
             "that the data has.",
         ),
@@ -43,15 +45,29 @@ def check(
     coordinates: _options.Coordinates = _options.CoordinateForm.voc,
     tiny: Annotated[
         float,
-        typer.Option(min=0, metavar="PIXELS", help="Point out boxes with a side below this."),
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            rich_help_panel=_options.DATA,
+            help="Point out boxes with a side below this.",
+        ),
     ] = 4.0,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a sheet of images with their boxes, a PNG."),
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write a sheet of images with their boxes, a PNG.",
+        ),
     ] = None,
     json_file: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help="Write JSON; '-' is standard output."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write JSON; '-' is standard output.",
+        ),
     ] = None,
 ) -> None:
     """Look for what is wrong with labelled images.

@@ -12,6 +12,7 @@ import typer
 
 from oxidet import models, nn, weights
 from oxidet.cli import _output
+from oxidet.cli._usage import UsageError
 from oxidet.cli.info import BUFFERS, megabytes, print_rows
 from oxidet.weights import DescribedWeights
 from oxidet.weights._files import read_weights
@@ -69,6 +70,7 @@ def convert(
         typer.Option(
             "--from",
             metavar="LAYOUT",
+            show_default=False,
             help="plain (names and values as they are), chainercv or caffe (VGG); by default "
             "plain, unless the names or .caffemodel say otherwise.",
         ),
@@ -111,12 +113,12 @@ def convert(
       oxidet convert VGG_ILSVRC_16_layers.caffemodel vgg16.safetensors --normalized
     """
     if target.suffix.lower() not in ENDINGS:
-        raise ValueError(f"TARGET: expected a name ending in {' or '.join(ENDINGS)}, got {target}")
+        raise UsageError(f"TARGET: expected a name ending in {' or '.join(ENDINGS)}, got {target}")
     if model is not None and model not in models.list_models():
         models.get_model(model)  # says which are near
     origin = weights.locate(source)
     if target.exists() and origin.path.exists() and os.path.samefile(origin.path, target):
-        raise ValueError(f"TARGET: expected another file than SOURCE, got {target}")
+        raise UsageError(f"TARGET: expected another file than SOURCE, got {target}")
     described, metadata, layout = _read(origin, layout, key, channels, normalized)
     rows = {"from": f"{_output.printable(origin.path)} ({layout.value})"}
     if model is not None:
@@ -159,7 +161,7 @@ def _read(
     layout = found if layout is Layout.auto else layout
     if layout is Layout.plain:
         if channels is not None or normalized:
-            raise ValueError("--channels, --normalized: expected together with chainercv or caffe")
+            raise UsageError("--channels, --normalized: expected together with chainercv or caffe")
         return describe(origin, state, metadata), metadata, layout
     convert_from = weights.from_caffe if layout is Layout.caffe else weights.from_chainercv
     options: Any = {} if channels is None else {"channels": channels.value}

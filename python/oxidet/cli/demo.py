@@ -48,16 +48,39 @@ class Scene(NamedTuple):
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the pictures.")
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", rich_help_panel=_options.OUTPUT, help="Folder for the pictures."
+        ),
     ] = Path("demo-output"),
     scenes: Annotated[
-        int, typer.Option(min=1, max=100, metavar="N", help="Scenes to show and draw.")
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="N",
+            rich_help_panel=_options.RUN,
+            help="Scenes to show and draw.",
+        ),
     ] = 6,
     evaluate_on: Annotated[
-        int, typer.Option("--evaluate-on", min=1, metavar="N", help="Scenes to measure mAP on.")
+        int,
+        typer.Option(
+            "--evaluate-on",
+            min=1,
+            metavar="N",
+            rich_help_panel=_options.RUN,
+            help="Scenes to measure mAP on.",
+        ),
     ] = 200,
     weights: Annotated[
-        str, typer.Option("--weights", metavar="FILE|digits", help="Another digit detector.")
+        str,
+        typer.Option(
+            "--weights",
+            metavar="FILE|digits",
+            rich_help_panel=_options.RUN,
+            help="Another digit detector.",
+        ),
     ] = "digits",
     threads: _options.Threads = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,56 +13,40 @@ from typing import Annotated, Any
 import typer
 
 import oxidet
+from oxidet._atomic import remove_leftovers
 from oxidet.cli import _formats, _options, _output
-from oxidet.cli._images import STDIN, OutputPaths, find_images, read_stdin
+from oxidet.cli._detecting import Run
+from oxidet.cli._images import STDIN, Image, find_images, read_list
 from oxidet.cli._journal import Journal, Record
 from oxidet.cli._models import load_named_detector, resolve
-from oxidet.data import DataLoader, ImageError, read_image
+from oxidet.cli._usage import UsageError
 from oxidet.detections import Detections
-from oxidet.models.detection import Detector
-from oxidet.visualize import draw, save_png
-from oxidet.visualize.draw import legible_scale
 
 TABLE_IMAGES = 100  # whose objects are listed; of more, the classes are counted
-READERS = 2  # threads that decode ahead
 
 
 def detect(
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="IMAGE",
-            help="Image files, folders of images, patterns such as '*.jpg', or - for standard "
-            "input: an image, or paths, one a line.",
-        ),
-    ],
-    weights: _options.Weights,
-    save_images: Annotated[
-        Path | None,
-        typer.Option(
-            "--save-images",
-            "--out",
-            metavar="DIR",
-            help="Write an annotated PNG of every image into this folder.",
+            show_default=False,
+            rich_help_panel="Input",
+            help="Image files, folders (with all below), quoted patterns such as "
+            "'shots/**/*.jpg', and - for an image on standard input.",
         ),
     ] = None,
-    json_file: Annotated[
+    *,
+    files_from: Annotated[
         str | None,
         typer.Option(
-            "--json",
+            "--files-from",
             metavar="FILE",
-            help="Write what was found as JSON; '-' is standard output. FILE.jsonl gets a line an "
-            "image as it is done, and only what is new when run again.",
+            rich_help_panel="Input",
+            help="Also the images that a file lists, one path a line; '-' is standard input.",
         ),
     ] = None,
-    csv_file: Annotated[
-        str | None,
-        typer.Option("--csv", metavar="FILE", help="Write a line for every object, or to '-'."),
-    ] = None,
-    coco_file: Annotated[
-        str | None,
-        typer.Option("--coco", metavar="FILE", help="Write a data set in COCO's form, or to '-'."),
-    ] = None,
+    weights: _options.Weights,
     model: _options.Model = None,
     normalization: _options.Normalization = None,
     class_names: _options.ClassNames = None,
@@ -73,6 +58,7 @@ def detect(
             min=0,
             max=1,
             metavar="SCORE",
+            rich_help_panel=_options.DETECTOR,
             help="Report what scores above this; by default 0.5.",
         ),
     ] = None,
@@ -82,19 +68,77 @@ def detect(
             min=0,
             max=1,
             metavar="IOU",
+            rich_help_panel=_options.DETECTOR,
             help="Of two boxes of a class that overlap more than this (IoU), keep the better one. "
             "By default the model's own threshold.",
         ),
     ] = None,
+    save_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-images",
+            "--out",
+            metavar="DIR",
+            rich_help_panel=_options.OUTPUT,
+            help="Write an annotated PNG of every image into this folder.",
+        ),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write what was found as JSON; '-' is standard output. FILE.jsonl gets a line an "
+            "image as it is done, and only what is new when run again.",
+        ),
+    ] = None,
+    csv_file: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write a line for every object, or to '-'.",
+        ),
+    ] = None,
+    coco_file: Annotated[
+        str | None,
+        typer.Option(
+            "--coco",
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write a data set in COCO's form, or to '-'.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            rich_help_panel=_options.OUTPUT,
+            help="Print no table, only what went wrong.",
+        ),
+    ] = False,
+    progress: Annotated[
+        bool | None,
+        typer.Option(
+            "--progress/--no-progress",
+            rich_help_panel=_options.OUTPUT,
+            help="Show rate and time left: a bar in a terminal, else a line every ten seconds. By "
+            "default in a terminal alone.",
+        ),
+    ] = None,
     batch: _options.Batch = 1,
+    threads: _options.Threads = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Start anew instead of continuing a run that stopped."),
+        typer.Option(
+            "--overwrite",
+            rich_help_panel=_options.RUN,
+            help="Start anew instead of continuing a run that stopped.",
+        ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no table, only what went wrong.")
-    ] = False,
-    threads: _options.Threads = None,
 ) -> None:
     """Detect objects in images.
 
@@ -107,24 +151,28 @@ def detect(
     Examples:
       oxidet detect scene.png --weights digits --save-images found
       oxidet detect photos/ 'more/*.jpg' --weights run/best.npz --json out.json
-      find . -name '*.jpg' | oxidet detect - --weights run/best.npz --csv out.csv
+      curl -s https://example.org/a.jpg | oxidet detect - --weights run/best.npz
+      git ls-files '*.png' | oxidet detect --files-from - --weights digits
       oxidet detect street.jpg --weights fasterrcnn.pth --save-images found \\
           --model faster_rcnn_vgg16 --normalization caffe
     """
     _options.set_threads(threads)
     files = [file for file in (json_file, csv_file, coco_file) if file is not None]
     if files.count(STDIN) > 1:
-        raise ValueError("--json, --csv, --coco: expected at most one of them to be '-'")
+        raise UsageError("--json, --csv, --coco: expected at most one of them to be '-'")
     if len(set(map(os.path.realpath, files))) < len(files):
-        raise ValueError("--json, --csv, --coco: expected different files")
-    piped = None
-    if STDIN in images:
-        listed, piped = read_stdin()
-        place = images.index(STDIN)
-        images = [*images[:place], *listed, *images[place + 1 :]]
-    paths, missing = find_images(images)
+        raise UsageError("--json, --csv, --coco: expected different files")
+    arguments = list(images or ())
+    if not arguments and files_from is None:
+        raise UsageError("IMAGE: expected files, folders, patterns, '-' or --files-from")
+    if files_from == STDIN and STDIN in arguments:
+        raise UsageError("--files-from: expected another file than '-', which is the image")
+    if files_from is not None:
+        arguments += read_list(files_from)
+    piped = sys.stdin.buffer.read() if STDIN in arguments else None
+    found, missing = find_images((a for a in arguments if a != STDIN), leave_out=save_images)
     if piped is not None:
-        paths.append(Path(STDIN))
+        found.append(Image(Path(STDIN)))
     if save_images is not None:
         save_images.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -133,7 +181,6 @@ def detect(
     score = detector.score_threshold if score is None else score
     nms = detector.nms_threshold if nms_threshold is None else nms_threshold
 
-    run = Run(detector, score, nms, save_images, piped)
     journal_path, keep = _journal_path(files, save_images)
     header = {
         "oxidet": oxidet.__version__,
@@ -147,6 +194,9 @@ def detect(
     if journal_path is not None:
         settings["weights"] = _digest(resolve(weights))
     journal = Journal(journal_path, {**header, "run": settings}, overwrite=overwrite, keep=keep)
+    outputs = {"json": json_file, "csv": csv_file, "coco": coco_file}
+    problems = [{"path": p.argument, "error": p.reason} for p in missing]
+    results = Results(journal, header, problems, outputs)
     complete = False
     try:
         if not keep and journal.done:
@@ -154,25 +204,22 @@ def detect(
                 f"continuing: {_output.count(len(journal.done), 'image')} done before "
                 f"({journal_path})"
             )
-        run.process(paths, journal, batch)
-        problems = [{"path": p.argument, "error": p.reason} for p in missing]
-        everything = Everything(problems, journal)
-        if json_file is not None and not json_file.endswith(".jsonl"):
-            _formats.write_json(json_file, header, everything)
-        if csv_file is not None:
-            _formats.write_csv(csv_file, journal)
-        if coco_file is not None:
-            _formats.write_coco(coco_file, detector.class_names, journal)
-        if not quiet:
-            _print_found(journal, save_images, stderr=STDIN in files)
-        for record in everything:
-            if "error" in record:
-                _output.error(f"{record['path']}: {record['error']}")
+        run = Run(detector, score, nms, save_images, piped)
+        try:
+            run.process(found, journal, batch, progress)
+        except KeyboardInterrupt:
+            if journal_path is None:  # then this is all that is left of it
+                results.write(stdout=True)
+                results.show(save_images, quiet)
+            raise
+        results.write(stdout=False)
         complete = True
+        results.write(stdout=True)
+        results.show(save_images, quiet)
     finally:
-        if not complete and journal_path is not None and journal.done:
+        if not complete and journal_path is not None and journal.count:
             _output.note(
-                f"{journal_path} has the {_output.count(len(journal.done), 'image')} done so far; "
+                f"{journal_path} has the {_output.count(journal.count, 'image')} done so far; "
                 "the same command goes on"
             )
         journal.close(complete)
@@ -202,130 +249,51 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-class Everything:
-    """Records of what no image stands for, and then those of a journal."""
+class Results:
+    """What a run has found, and what stood for no image; where it is written to.
 
-    def __init__(self, problems: Sequence[Record], journal: Journal) -> None:
-        self.problems = problems
+    ``outputs`` are the values of ``--json``, ``--csv`` and ``--coco``.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        header: Record,
+        problems: Sequence[Record],
+        outputs: Mapping[str, str | None],
+    ) -> None:
         self.journal = journal
+        self.header = header
+        self.problems = problems
+        self.outputs = outputs
+        for file in outputs.values():
+            if journal.tag is not None and file not in (None, STDIN):
+                remove_leftovers(os.path.dirname(os.path.realpath(file)), journal.tag)
 
     def __iter__(self) -> Iterator[Record]:
         yield from self.problems
         yield from self.journal
 
+    def write(self, *, stdout: bool) -> None:
+        """Write the files, or else what goes to standard output."""
+        tag = self.journal.tag
+        for form, file in self.outputs.items():
+            if file is None or (file == STDIN) != stdout or file.endswith(".jsonl"):
+                continue
+            if form == "json":
+                _formats.write_json(file, self.header, self, tag=tag)
+            elif form == "csv":
+                _formats.write_csv(file, self.journal, tag=tag)
+            else:
+                _formats.write_coco(file, self.header["class_names"], self.journal, tag=tag)
 
-class Pictures:
-    """Pixels of images, or the reason why there are none."""
-
-    def __init__(self, paths: Sequence[Path], piped: bytes | None) -> None:
-        self.paths = paths
-        self.piped = piped
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Path, Any]:
-        path = self.paths[index]
-        try:
-            source = self.piped if self.piped is not None and str(path) == STDIN else path
-            return path, read_image(source)
-        except ImageError as error:
-            return path, str(error).removeprefix(f"{path}: ").removeprefix("<bytes>: ")
-        except OSError as error:
-            return path, error.strerror or str(error)
-        except MemoryError:
-            return path, "not enough memory"
-
-
-class Run:
-    """One pass over the images that are not done yet."""
-
-    def __init__(
-        self,
-        detector: Detector,
-        score: float,
-        nms: float,
-        save_images: Path | None,
-        piped: bytes | None,
-    ) -> None:
-        self.detector = detector
-        self.score = score
-        self.nms = nms
-        self.save_images = save_images
-        self.piped = piped
-
-    def process(self, paths: Sequence[Path], journal: Journal, batch: int) -> None:
-        """Detect, draw and write down."""
-        own = {path for path in journal.done.values() if path is not None}
-        remaining = [
-            path for path in paths if str(path) not in journal.done and str(path) not in own
-        ]
-        targets = None
-        if self.save_images is not None:
-            targets = OutputPaths(paths, self.save_images, journal.done)
-        before = len(journal.done)
-        with (
-            DataLoader(
-                Pictures(remaining, self.piped), batch_size=batch, num_workers=READERS
-            ) as loader,
-            _output.Counter(before + len(remaining), "detecting", before) as counter,
-        ):
-            for pictures in loader:
-                for path, pixels, found in self._detect(pictures):
-                    if isinstance(found, str):
-                        journal.append({"path": str(path), "error": found})
-                    else:
-                        target = None if targets is None else targets.next(path)
-                        if target is not None:
-                            scale = legible_scale(*pixels.shape[1:])
-                            save_png(target, draw(pixels, found, scale=scale), quick=True)
-                        journal.append(_record(path, found, target))
-                    counter.step()
-
-    def _detect(
-        self, pictures: Sequence[tuple[Path, Any]]
-    ) -> Iterator[tuple[Path, Any, Detections | str]]:
-        """What is found in each picture of a batch, or why nothing can be."""
-        good = [pixels for _, pixels in pictures if not isinstance(pixels, str)]
-        try:
-            found = iter(self._found(good))
-        except (ArithmeticError, MemoryError, ValueError) as error:
-            if len(pictures) == 1:
-                yield pictures[0][0], None, _output.describe(error)
-                return
-            for picture in pictures:  # one of them spoils it; which?
-                yield from self._detect([picture])
-            return
-        for path, pixels in pictures:
-            yield path, pixels, pixels if isinstance(pixels, str) else next(found)
-
-    def _found(self, images: Sequence[Any]) -> list[Detections]:
-        if not images:
-            return []
-        return [
-            Detections(
-                *found, class_names=self.detector.class_names, image_size=image.shape[1:]
-            ).top(len(found[2]))
-            for image, found in zip(
-                images, self.detector.detect_images(images, self.score, self.nms), strict=True
-            )
-        ]
-
-
-def _record(path: Path, found: Detections, annotated: Path | None) -> Record:
-    """One image's entry in the journal and in the JSON."""
-    rows = list(found)
-    height, width = found.image_size or (0, 0)
-    return {
-        "path": str(path),
-        "width": width,
-        "height": height,
-        "boxes": [list(row.box) for row in rows],
-        "labels": [row.label for row in rows],
-        "names": [row.name for row in rows],
-        "scores": [row.score for row in rows],
-        "annotated": None if annotated is None else str(annotated),
-    }
+    def show(self, save_images: Path | None, quiet: bool) -> None:
+        """Print the table, and what went wrong; on stderr if stdout is taken."""
+        if not quiet:
+            _print_found(self.journal, save_images, stderr=STDIN in self.outputs.values())
+        for record in self:
+            if "error" in record:
+                _output.error(f"{record['path']}: {record['error']}")
 
 
 def detections_table(results: Sequence[tuple[str, Detections]]) -> Any:
@@ -346,7 +314,7 @@ def detections_table(results: Sequence[tuple[str, Detections]]) -> Any:
 
 def _print_found(journal: Journal, save_images: Path | None, stderr: bool) -> None:
     """The table of objects, or, of many images, that of classes, and a line with the sum."""
-    listed = len(journal.done) - journal.problems <= TABLE_IMAGES
+    listed = journal.count - journal.problems <= TABLE_IMAGES
     shown: list[tuple[str, Detections]] = []
     images, counts = 0, Counter[str]()
     for record in journal:

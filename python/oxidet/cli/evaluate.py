@@ -32,6 +32,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="DIR|digits",
+            rich_help_panel=_options.DATA,
             help="A folder of labelled images in VOC's or COCO's form, or 'digits' for composed "
             "scenes of handwritten digits.",
         ),
@@ -40,6 +41,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME",
+            rich_help_panel=_options.DATA,
             help="Which images: NAME as in ImageSets/Main/NAME.txt or instances_NAME2017.json; "
             "'all' for all there are; of the digits, train, validation or test.",
         ),
@@ -48,34 +50,62 @@ def evaluate(
     use_07_metric: Annotated[
         bool,
         typer.Option(
-            "--use-07-metric", help="VOC 2007's eleven points instead of the area under the curve."
+            "--use-07-metric",
+            rich_help_panel="Measure",
+            help="VOC 2007's eleven points instead of the area under the curve.",
         ),
     ] = False,
     iou_threshold: Annotated[
         float,
         typer.Option(
-            min=0, max=1, metavar="IOU", help="IoU from which on a detection matches an object."
+            min=0,
+            max=1,
+            metavar="IOU",
+            rich_help_panel="Measure",
+            help="IoU from which on a detection matches an object.",
         ),
     ] = 0.5,
     score_threshold: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="SCORE", help="Leave out detections that score less."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SCORE",
+            rich_help_panel="Measure",
+            help="Leave out detections that score less.",
+        ),
     ] = 0.05,
-    scenes: Annotated[int, typer.Option(min=1, metavar="N", help="Number of digit scenes.")] = 200,
+    scenes: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel=_options.DATA, help="Number of digit scenes."
+        ),
+    ] = 200,
     coordinates: _options.Coordinates = _options.CoordinateForm.voc,
     json_file: Annotated[
         str | None,
-        typer.Option("--json", metavar="FILE", help="Write JSON; '-' is standard output."),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            rich_help_panel=_options.OUTPUT,
+            help="Write JSON; '-' is standard output.",
+        ),
     ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
+            rich_help_panel=_options.OUTPUT,
             help="Write plots of precision against recall and of the confusion of classes, and the "
             "images with the most mistakes, into this folder.",
         ),
     ] = None,
-    worst: Annotated[int, typer.Option(min=1, metavar="N", help="Images with --pictures.")] = 12,
+    worst: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel=_options.OUTPUT, help="Images with --pictures."
+        ),
+    ] = 12,
     batch: _options.Batch = 1,
     on_error: _options.ErrorHandling = _options.OnError.stop,
     model: _options.Model = None,

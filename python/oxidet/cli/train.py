@@ -16,6 +16,7 @@ from oxidet.cli import _options, _output
 from oxidet.cli._check import check_training_data
 from oxidet.cli._data import DIGITS, has_split, open_data
 from oxidet.cli._models import TORCHVISION, known_model, read_metadata, resolve
+from oxidet.cli._usage import UsageError
 from oxidet.data import Mosaic, RepeatFactorSampler
 from oxidet.models.detection import Detector, build_detector, load_detector, save_detector
 from oxidet.train import Trainer
@@ -123,12 +124,19 @@ def train(
         typer.Option(
             "--data",
             metavar="DIR|digits",
+            rich_help_panel=_options.DATA,
             help="A folder of labelled images in VOC's or COCO's form, or 'digits' for the recipe "
             "of the shipped weights.",
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the run, made where missing.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            rich_help_panel=_options.OUTPUT,
+            help="Folder of the run, made where missing.",
+        ),
     ] = Path("run"),
     data_format: _options.Format = None,
     model: Annotated[
@@ -136,6 +144,7 @@ def train(
         typer.Option(
             "--model",
             metavar="NAME",
+            rich_help_panel="Network",
             help="The network, by default that of --weights, else faster_rcnn_small; "
             "fasterrcnn_resnet_fpn is the next larger one. 'oxidet info' lists all. With 'digits' "
             "also lenet5.",
@@ -146,6 +155,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
+            rich_help_panel="Network",
             help="Network under fasterrcnn_resnet_fpn (default resnet18), faster_rcnn or "
             "faster_rcnn_resnet.",
         ),
@@ -155,6 +165,7 @@ def train(
         typer.Option(
             "--weights",
             metavar="FILE|digits",
+            rich_help_panel="Network",
             help="Start from these weights: of a detector, torchvision's and simple-faster-rcnn's "
             "included, or of a classifier for what it has in common. Layers for other classes "
             "start fresh.",
@@ -163,13 +174,16 @@ def train(
     split: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Images to train on, as for eval: train, 'all' for all there are."
+            metavar="NAME",
+            rich_help_panel=_options.DATA,
+            help="Images to train on, as for eval: train, 'all' for all there are.",
         ),
     ] = "train",
     validation_split: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
+            rich_help_panel=_options.DATA,
             help="And this what to choose the best weights on; by default val where there is one; "
             "'none' for none.",
         ),
@@ -177,17 +191,35 @@ def train(
     coordinates: _options.Coordinates = _options.CoordinateForm.voc,
     min_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="PIXELS", help="Short side that images are scaled to."),
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            rich_help_panel="Network",
+            help="Short side that images are scaled to.",
+        ),
     ] = None,
     max_size: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Limit of the long side.")
+        int | None,
+        typer.Option(
+            min=1, metavar="PIXELS", rich_help_panel="Network", help="Limit of the long side."
+        ),
     ] = None,
     multi_scale: Annotated[
         str | None,
-        typer.Option(metavar="A,B,...", help="Short sides, one of which every step draws."),
+        typer.Option(
+            metavar="A,B,...",
+            rich_help_panel="Images",
+            help="Short sides, one of which every step draws.",
+        ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Passes through the data; default 14.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel="Learning",
+            help="Passes through the data; default 14.",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -196,56 +228,91 @@ def train(
             "--batch-size",
             min=1,
             metavar="N",
+            rich_help_panel="Learning",
             help="Images in a step; 1 for networks that cannot mix sizes.",
         ),
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Batches whose gradients make one step.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel="Learning",
+            help="Batches whose gradients make one step.",
+        ),
     ] = 1,
     lr: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="RATE",
+            rich_help_panel="Learning",
             help="Learning rate; by default one that suits network and batch.",
         ),
     ] = None,
-    optimizer: Annotated[OptimizerName, typer.Option(help="Optimiser.")] = OptimizerName.sgd,
+    optimizer: Annotated[
+        OptimizerName,
+        typer.Option(metavar="sgd|adam|adamw", rich_help_panel="Learning", help="Optimiser."),
+    ] = OptimizerName.sgd,
     weight_decay: Annotated[
-        float, typer.Option(min=0, metavar="DECAY", help="Weight decay.")
+        float,
+        typer.Option(min=0, metavar="DECAY", rich_help_panel="Learning", help="Weight decay."),
     ] = 5e-4,
     schedule: Annotated[
-        ScheduleName, typer.Option(help="How the rate falls.")
+        ScheduleName,
+        typer.Option(metavar="NAME", rich_help_panel="Learning", help="How the rate falls."),
     ] = ScheduleName.cosine,
     warmup: Annotated[
         int | None,
         typer.Option(
             min=0,
             metavar="N",
+            rich_help_panel="Learning",
             help="Steps in which the rate rises; default 300, at most a tenth of the run.",
         ),
     ] = None,
     ema: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="DECAY", help="Average the weights, such as by 0.999."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="DECAY",
+            rich_help_panel="Learning",
+            help="Average the weights, such as by 0.999.",
+        ),
     ] = None,
     freeze: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER", help="A layer that does not learn; may be repeated."),
+        typer.Option(
+            metavar="LAYER",
+            rich_help_panel="Network",
+            help="A layer that does not learn; may be repeated.",
+        ),
     ] = None,
     freeze_batch_norm: Annotated[
-        bool, typer.Option("--freeze-batch-norm", help="No batch norm learns.")
+        bool,
+        typer.Option(
+            "--freeze-batch-norm", rich_help_panel="Network", help="No batch norm learns."
+        ),
     ] = False,
     augment: Annotated[
         Augmentation,
         typer.Option(
+            metavar="LEVEL",
+            rich_help_panel="Images",
             help="Changes at random: mirrored (flip); also in colour and size (medium); also cut "
-            "and on larger canvases (strong)."
+            "and on larger canvases (strong).",
         ),
     ] = Augmentation.flip,
     mosaic: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="P", help="Share of images put together from four."),
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="P",
+            rich_help_panel="Images",
+            help="Share of images put together from four.",
+        ),
     ] = 0.0,
     balance: Annotated[
         float | None,
@@ -253,35 +320,76 @@ def train(
             min=0,
             max=1,
             metavar="SHARE",
+            rich_help_panel="Images",
             help="Repeat images of classes that fewer than this share of the images show.",
         ),
     ] = None,
     metric: Annotated[
-        MetricName, typer.Option(help="What the best weights are chosen by.")
+        MetricName,
+        typer.Option(
+            metavar="voc|voc07|coco",
+            rich_help_panel="Learning",
+            help="What the best weights are chosen by.",
+        ),
     ] = MetricName.voc,
     evaluate_every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Epochs between evaluations.")
+        int,
+        typer.Option(
+            min=1, metavar="N", rich_help_panel="Learning", help="Epochs between evaluations."
+        ),
     ] = 1,
     early_stop: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Stop after N evaluations that brought no better."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel="Learning",
+            help="Stop after N evaluations that brought no better.",
+        ),
     ] = None,
     on_error: _options.ErrorHandling = _options.OnError.stop,
     check: Annotated[
-        bool, typer.Option(" /--no-check", help="Do not look through the data first.")
+        bool,
+        typer.Option(
+            " /--no-check",
+            rich_help_panel=_options.DATA,
+            help="Do not look through the data first.",
+        ),
     ] = True,
     num_workers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Threads that read and change images ahead.")
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            rich_help_panel=_options.RUN,
+            help="Threads that read and change images ahead.",
+        ),
     ] = 2,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write DIR/tensorboard.")
+        bool,
+        typer.Option(
+            "--tensorboard", rich_help_panel=_options.OUTPUT, help="Also write DIR/tensorboard."
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of all that is random.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", rich_help_panel=_options.RUN, help="Of all that is random."
+        ),
+    ] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was stopped, to the same bits.")
+        bool,
+        typer.Option(
+            "--resume",
+            rich_help_panel=_options.OUTPUT,
+            help="Continue a run that was stopped, to the same bits.",
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run in the folder.")
+        bool,
+        typer.Option(
+            "--overwrite", rich_help_panel=_options.OUTPUT, help="Replace a run in the folder."
+        ),
     ] = False,
     threads: _options.Threads = None,
 ) -> None:
@@ -377,7 +485,7 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
 def _refuse_with_recipe(**options: Any) -> None:
     for name, value in options.items():
         if value is not None:
-            raise ValueError(
+            raise UsageError(
                 f"--{name.replace('_', '-')}: expected none with --data digits, whose recipe has "
                 f"its own, got {value}"
             )
@@ -388,7 +496,7 @@ def _train_digits(model: str | None, out: Path, run: dict[str, Any]) -> Path:
         train_lenet(out, **run)
         return out / "lenet5_digits.npz"
     if model not in (None, "faster_rcnn_small"):
-        raise ValueError(f"--model: expected faster_rcnn_small or lenet5 for digits, got {model!r}")
+        raise UsageError(f"--model: expected faster_rcnn_small or lenet5 for digits, got {model!r}")
     return train_digit_detector(out, **run)
 
 
@@ -417,7 +525,7 @@ def _lengths(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--multi-scale: expected lengths such as 320,352, got {text!r}") from None
+        raise UsageError(f"--multi-scale: expected lengths such as 320,352, got {text!r}") from None
 
 
 def _sizes_and_backbone(
@@ -480,7 +588,7 @@ def _change(options: dict[str, Any], changes: dict[str, Any]) -> None:
     name = options["model"]
     if "backbone" in changes:
         if name not in WITH_BACKBONE:
-            raise ValueError(
+            raise UsageError(
                 f"--backbone: expected together with {' or '.join(WITH_BACKBONE)}, got {name}"
             )
         options["backbone"] = changes["backbone"]
