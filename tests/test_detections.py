@@ -279,4 +279,4 @@ def test_html_escapes_and_shows_the_picture(tmp_path: Any) -> None:
     assert "<img" not in make(path=str(tmp_path / "text.jpg"))._repr_html_()
     assert "<table" in make(image=object())._repr_html_()
     many = Detections(np.zeros((30, 4)), np.zeros(30, int))
-    assert "... 10 more" in many._repr_html_()
+    assert "... 20 more" in many._repr_html_()

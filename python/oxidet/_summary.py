@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,8 @@ from oxidet import _extras, nn
 from oxidet._arrays import integer
 from oxidet._input_shape import recorded
 from oxidet._receptive_field import ReceptiveField, receptive_fields
-from oxidet.nn.recording import RecordedCall, RecordedNode, Recording, record
+from oxidet._text import abbreviated
+from oxidet.nn.recording import RecordedCall, RecordedNode, Recording, node_macs, record
 from oxidet.nn.watching import is_layer
 
 Shape = tuple[int, ...]
@@ -55,16 +55,16 @@ class SummaryRow:
 
 
 @dataclass
-class _Branch:
+class Branch:
     """A call of a module, or an operation (then without ``call``), and what happens inside."""
 
     name: str  # as people write it behind the name of what it is in
     type: str
     row: SummaryRow
     first: int  # of its nodes
-    below: list[_Branch] = field(default_factory=list)
+    below: list[Branch] = field(default_factory=list)
 
-    def leaves(self) -> Iterator[_Branch]:
+    def leaves(self) -> Iterator[Branch]:
         if not self.below:
             yield self
         for branch in self.below:
@@ -160,8 +160,8 @@ class Summary:
             + (f" ({frozen:,} frozen)" if frozen else "")
             + (f" ({self.unused:,} in layers that run in training alone)" if self.unused else "")
             + f", multiply-adds {self.macs:,}",
-            f"memory: parameters and buffers {_bytes(self.state_bytes)}, "
-            f"outputs {_bytes(self.output_bytes)}",
+            f"memory: parameters and buffers {abbreviated(self.state_bytes, 'B')}, "
+            f"outputs {abbreviated(self.output_bytes, 'B')}",
         ]
         if any(row.receptive_field for row in self.layers):
             notes += [
@@ -171,16 +171,16 @@ class Summary:
         return notes
 
     def __str__(self) -> str:
-        table = [[*_HEADINGS]]
+        table = [[*HEADINGS]]
         for name, branch in _lines(self._root):
-            table.append([name, *(_cells(branch.row) if not branch.below else [""] * 7)])
+            table.append([name, *(cells(branch.row) if not branch.below else [""] * 7)])
         table.append(self._total())
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
         text = []
-        for name, *cells in table:
+        for name, *numbers in table:
             short = name if len(name) <= widths[0] else name[: widths[0] - 1] + "…"
-            right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+            right = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
             text.append("  ".join([short.ljust(widths[0]), *right]).rstrip())
         rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
         body = [text[0], rule, *text[1:-1], rule, text[-1]]
@@ -191,18 +191,14 @@ class Summary:
 
     def _total(self) -> list[str]:
         parameters = sum(row.parameters for row in self.layers)
-        cells = ["total", "", f"{parameters:,}", _count(self.macs), _bytes(self.output_bytes)]
-        return cells + [""] * (len(_HEADINGS) - len(cells))
-
-    # --- HTML
+        told = ["total", "", f"{parameters:,}", abbreviated(self.macs)]
+        told.append(abbreviated(self.output_bytes, "B"))
+        return told + [""] * (len(HEADINGS) - len(told))
 
     def _repr_html_(self) -> str:
-        notes = "<br>".join(html.escape(note) for note in self._notes())
-        return (
-            f"<div><p><b>{html.escape(self._title())}</b></p>{_html_inside(self._root)}"
-            f"{_html_table([_html_row(self._total(), 'th')], head=False)}"
-            f"<p><small>{notes}</small></p></div>"
-        )
+        from oxidet.visualize.html import summary_html
+
+        return summary_html(self)
 
 
 class _Reader:
@@ -222,14 +218,14 @@ class _Reader:
             open_calls.append(index)
         self.keys = dict(model.named_parameters())
 
-    def tree(self, depth: int | None) -> _Branch:
+    def tree(self, depth: int | None) -> Branch:
         """The network, as deep as ``depth``."""
         return self.branch(0, "", depth)
 
-    def branch(self, index: int, above: str, depth: int | None) -> _Branch:
+    def branch(self, index: int, above: str, depth: int | None) -> Branch:
         """A call, with what it calls if that is within ``depth``."""
         call = self.recording.calls[index]
-        below: list[_Branch] = []
+        below: list[Branch] = []
         if depth != 0 and not is_layer(call.module):
             deeper = None if depth is None else depth - 1
             inside: set[int] = set()
@@ -244,7 +240,7 @@ class _Reader:
             below.sort(key=lambda branch: branch.first)
         name = call.path[len(above) + 1 :] if above else call.path
         kind = type(call.module).__name__
-        return _Branch(name, kind, self.row(call, kind, counts=not below), call.nodes.start, below)
+        return Branch(name, kind, self.row(call, kind, counts=not below), call.nodes.start, below)
 
     def row(self, call: RecordedCall, kind: str, counts: bool) -> SummaryRow:
         parameters = sum(self.new(p) for p in call.module.parameters()) if counts else 0
@@ -252,7 +248,7 @@ class _Reader:
         output = call.outputs[0] if call.outputs else call.inputs[0]
         return self.make(call.path, kind, output, parameters, nodes)
 
-    def operation(self, number: int, path: str) -> _Branch:
+    def operation(self, number: int, path: str) -> Branch:
         node = self.recording.nodes[number]
         if node.op == "activation":
             name = node.attributes["kind"]
@@ -263,7 +259,7 @@ class _Reader:
         stored = (self.keys[c.key] for c in node.constants.values() if c.key in self.keys)
         parameters = sum(self.new(p) for p in stored)
         layer = f"{path}.{name}" if path else name
-        return _Branch(name, name, self.make(layer, name, node.output, parameters, [node]), number)
+        return Branch(name, name, self.make(layer, name, node.output, parameters, [node]), number)
 
     def new(self, parameter: nn.Parameter) -> int:
         """The size of a parameter, if it is met for the first time."""
@@ -281,18 +277,10 @@ class _Reader:
             type=kind,
             output_shape=shape,
             parameters=parameters,
-            macs=self.recording.batch * sum(map(_macs, nodes)),
+            macs=self.recording.batch * sum(map(node_macs, nodes)),
             output_bytes=_ITEM * int(np.prod(shape, dtype=np.int64)),
             receptive_field=self.fields.get(output),
         )
-
-
-def _macs(node: RecordedNode) -> int:
-    """Multiply-adds of one image."""
-    if node.op not in ("conv2d", "linear"):
-        return 0
-    positions = int(np.prod(node.shape[1:], dtype=np.int64))
-    return positions * node.constants["weight"].array.size
 
 
 def summary(model: nn.Module, *shapes: Shape, depth: int | None = None) -> Summary:
@@ -343,7 +331,7 @@ def summary(model: nn.Module, *shapes: Shape, depth: int | None = None) -> Summa
 
 # --- how things are written
 
-_HEADINGS = ("layer", "output", "parameters", "MACs", "memory", "field", "stride", "centre")
+HEADINGS = ("layer", "output", "parameters", "MACs", "memory", "field", "stride", "centre")
 
 
 def _plain(row: SummaryRow) -> dict[str, Any]:
@@ -358,26 +346,28 @@ def _plain(row: SummaryRow) -> dict[str, Any]:
     return values
 
 
-def _lines(branch: _Branch, indent: str = "") -> Iterator[tuple[str, _Branch]]:
+def _lines(branch: Branch, indent: str = "") -> Iterator[tuple[str, Branch]]:
     """What is in a branch, line by line; a layer alone is its only line."""
     for child in branch.below or [branch]:
-        yield indent + _label(child), child
+        yield indent + label(child), child
         if child.below:
             yield from _lines(child, indent + "  ")
 
 
-def _label(branch: _Branch) -> str:
+def label(branch: Branch) -> str:
+    """What a branch is called in tables."""
     return branch.type if branch.name in ("", branch.type) else f"{branch.name} {branch.type}"
 
 
-def _cells(row: SummaryRow) -> list[str]:
+def cells(row: SummaryRow) -> list[str]:
+    """A row as text, without the layer."""
     seen = row.receptive_field
     pairs = [_pair(pair) for pair in seen] if seen is not None else [""] * 3
     return [
         "x".join(map(str, row.output_shape[1:])),
         f"{row.parameters:,}" if row.parameters else "",
-        _count(row.macs) if row.macs else "",
-        _bytes(row.output_bytes),
+        abbreviated(row.macs) if row.macs else "",
+        abbreviated(row.output_bytes, "B"),
         *pairs,
     ]
 
@@ -389,80 +379,3 @@ def _pair(pair: tuple[float, float]) -> str:
     """
     y, x = (f"{value:.4g}" if value < 1000 else f"{value:.0f}" for value in pair)
     return y if y == x else f"{y}x{x}"
-
-
-def _count(number: float, unit: str = "") -> str:
-    """
-    >>> _count(0), _count(999), _count(118_013_952), _count(1_849_688_064, "B")
-    ('0', '999', '118 M', '1.8 GB')
-    """
-    power = 0
-    while number >= 999.5 and power < 4:
-        number /= 1000
-        power += 1
-    digits = f"{number:.1f}" if power and number < 99.95 else f"{number:.0f}"
-    letter = " kMGT"[power].strip() + unit
-    return f"{digits} {letter}" if letter else digits
-
-
-def _bytes(number: int) -> str:
-    return _count(number, "B")
-
-
-# Tables in ``details`` elements, which fold also where a page's styles are stripped. Their columns
-# have the same widths, and no colours but those around, so they suit dark and light notebooks.
-_WIDTHS = (20, 8, 8, 6, 6, 5, 4, 5)  # in em
-
-
-def _html_row(cells: Sequence[str], tag: str = "td") -> str:
-    made = "".join(
-        f'<{tag} style="text-align:{"right" if number else "left"};padding:1px 6px;'
-        f'overflow:hidden;text-overflow:ellipsis;white-space:nowrap">{html.escape(cell)}</{tag}>'
-        for number, cell in enumerate(cells)
-    )
-    return f"<tr>{made}</tr>"
-
-
-def _html_table(rows: Sequence[str], head: bool = True) -> str:
-    columns = "".join(f'<col style="width:{width}em">' for width in _WIDTHS)
-    first = f"<thead>{_html_row(_HEADINGS, 'th')}</thead>" if head else ""
-    return (
-        f'<table style="table-layout:fixed;width:{sum(_WIDTHS)}em;border-collapse:collapse;'
-        f'font-variant-numeric:tabular-nums;margin:2px 0"><colgroup>{columns}</colgroup>'
-        f"{first}<tbody>{''.join(rows)}</tbody></table>"
-    )
-
-
-def _html_inside(branch: _Branch) -> str:
-    """What is in a branch: layers that follow each other as a table, and what folds."""
-    parts: list[str] = []
-    rows: list[str] = []
-    for child in branch.below or [branch]:
-        if child.below:
-            if rows:
-                parts.append(_html_table(rows))
-                rows = []
-            parts.append(_html_details(child))
-        else:
-            rows.append(_html_row([_label(child), *_cells(child.row)]))
-    if rows:
-        parts.append(_html_table(rows))
-    return "".join(parts)
-
-
-def _html_details(branch: _Branch) -> str:
-    """A module that unfolds; its line has the sums of what is inside."""
-    leaves = [leaf.row for leaf in branch.leaves()]
-    output, _, _, _, *pairs = _cells(branch.row)
-    told = [
-        output,
-        f"{sum(row.parameters for row in leaves):,} parameters",
-        f"{_count(sum(row.macs for row in leaves))} MACs",
-    ]
-    if any(pairs):
-        told.append("field {}, stride {}, centre {}".format(*pairs))
-    line = f"<b>{html.escape(_label(branch))}</b>: {html.escape('; '.join(told))}"
-    return (
-        f'<details style="margin-left:6px"><summary style="cursor:pointer">{line}</summary>'
-        f'<div style="margin-left:1em">{_html_inside(branch)}</div></details>'
-    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import html.parser
 from typing import Any
 
 import numpy as np
 import pytest
 
 import oxidet
+from html_pages import Page
 from oxidet import models, nn
 from oxidet.simple_faster_rcnn import FasterRCNNSmall
 
@@ -27,28 +27,6 @@ def net() -> nn.Sequential:
 
 
 X = np.random.default_rng(0).standard_normal((4, 3, 12, 10)).astype(np.float32)
-
-
-class Balanced(html.parser.HTMLParser):
-    """Checks that tags close in order, and counts table cells."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.rows: list[int] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag == "br":
-            return
-        self.open.append(tag)
-        if tag == "tr":
-            self.rows.append(0)
-        self.rows[-1:] = [self.rows[-1] + (tag in ("td", "th"))] if self.rows else []
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_a_plan_tells_what_it_does(net: nn.Sequential) -> None:
@@ -120,8 +98,17 @@ def test_notebooks_get_a_table(net: nn.Sequential, kind: str) -> None:
     report.model = "<Net>"
     text = report._repr_html_()
     assert "&lt;Net&gt;" in text
-    parsed = Balanced(text)
-    assert parsed.rows == [8] * (len(report) + 2)
+    columns = 8 if kind == "plan" else 9  # of a profile one holds bars
+    assert Page(text).rows == [columns] * (len(report) + 2)
+
+
+def test_an_unknown_peak_is_said_to_be(net: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oxidet._core.peak_flops", lambda: 0.0)
+    report = net.profile(X, repeats=1)
+    assert all(np.isnan(row.of_peak) for row in report)
+    assert "the peak of this machine is unknown" in str(report)
+    assert str(report).splitlines()[4].split()[-1] == "?"
+    assert "unknown" in Page(report._repr_html_()).words
 
 
 def test_rows_make_a_data_frame(net: nn.Sequential) -> None:

@@ -227,7 +227,8 @@ class Module:
         Returns
         -------
         A report like that of :meth:`plan`, with time, share of the whole, GFLOP/s and the fraction
-        of what this machine's multipliers can do at most (measured in registers, all threads).
+        of what this machine multiplies at most (measured with all threads, out of the first-level
+        cache).
 
         Raises
         ------
@@ -551,6 +552,11 @@ class Module:
 
     def __repr__(self) -> str:
         return assemble(type(self).__name__, self.extra_repr(), self._child_texts())
+
+    def _repr_html_(self) -> str:
+        from oxidet.visualize.html import module_html
+
+        return module_html(self)
 
 
 def compiled_method(method: Method) -> Method:

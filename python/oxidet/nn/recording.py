@@ -293,7 +293,16 @@ def _values(given: Any) -> tuple[int, ...]:
     return ()
 
 
-def record(model: Module, *shapes: tuple[int, ...]) -> Recording:
+def node_macs(node: RecordedNode) -> int:
+    """Multiplications with an addition of an operation on one image: those of a convolution or a
+    fully connected layer, counted as direct sums; 0 of everything else."""
+    if node.op not in ("conv2d", "linear"):
+        return 0
+    positions = int(np.prod(node.shape[1:], dtype=np.int64))
+    return positions * node.constants["weight"].array.size
+
+
+def record(model: Module, *shapes: tuple[int, ...], method: str = "forward") -> Recording:
     """Write down what a module computes, in evaluation mode, for inputs of these shapes.
 
     Parameters
@@ -302,6 +311,8 @@ def record(model: Module, *shapes: tuple[int, ...]) -> Recording:
         Any module whose ``forward`` could be compiled, whether or not it is. Its mode is put back.
     shapes
         (N, C, H, W) or (N, F) of each input of ``forward``.
+    method
+        What is called in place of ``forward``, such as one that ``compiled_method`` marks.
 
     Raises
     ------
@@ -330,7 +341,7 @@ def record(model: Module, *shapes: tuple[int, ...]) -> Recording:
         trace = _RecordingTrace(model)
         symbols = [trace.input(shape[1:]) for shape in checked]
         try:
-            result = trace.run(model.forward, tuple(symbols), {})
+            result = trace.run(getattr(model, method), tuple(symbols), {})
         except ValueError as error:
             _where.name_layer(error, model)
             raise
@@ -339,7 +350,7 @@ def record(model: Module, *shapes: tuple[int, ...]) -> Recording:
         form = take_out(result, lambda value: type(value) is Symbol, leaves)
     except NotPlainError as error:
         raise trace_error(
-            f"{type(model).__name__}.forward returns a {error}, and a recording knows what is "
+            f"{type(model).__name__}.{method} returns a {error}, and a recording knows what is "
             "computed from the inputs, in tuples, lists and dicts"
         ) from None
     recorder = trace.recorder

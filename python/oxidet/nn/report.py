@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import html
 import math
 import re
 import statistics
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from oxidet import _core
+from oxidet._text import abbreviated
 
 Shape = tuple[int, ...]
 
@@ -66,8 +66,8 @@ class ProfileStep(PlanStep):
     gflops
         ``2e-9 * macs / seconds``: effective, as if every algorithm did what a direct sum does.
     of_peak
-        ``gflops`` over what this machine's multipliers do at most; above 1 where an algorithm
-        needs fewer multiplications than a direct sum.
+        ``gflops`` over ``peak_gflops`` of the report; above 1 where an algorithm needs fewer
+        multiplications than a direct sum, or multiplies in bfloat16. NaN if the peak is unknown.
     """
 
     seconds: float
@@ -129,7 +129,7 @@ class _Report(abc.ABC, Generic[Row]):
 
     def _memory_line(self) -> str:
         return "memory: " + ", ".join(
-            f"{what} {_bytes(self.memory[key])}"
+            f"{what} {abbreviated(self.memory[key], 'B')}"
             for key, what in (
                 ("weights", "packed weights"),
                 ("arena", "activations"),
@@ -153,7 +153,7 @@ class _Report(abc.ABC, Generic[Row]):
         headings = [heading for heading, _ in self._columns]
         table = [headings, *map(self._cells, self.rows), self._total()]
         for cells in table:
-            cells[1] = _short(cells[1])
+            cells[1] = short(cells[1])
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         room = max(WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1), SHORTEST_NAME)
         if widths[0] > room:
@@ -174,29 +174,6 @@ class _Report(abc.ABC, Generic[Row]):
 
     def __repr__(self) -> str:
         return str(self)
-
-    def _repr_html_(self) -> str:
-        def line(cells: Sequence[str], tag: str, style: str = "") -> str:
-            made = "".join(
-                f'<{tag} style="text-align:{"left" if words else "right"};padding:1px 8px;'
-                f'white-space:nowrap{style}">{html.escape(cell)}</{tag}>'
-                for cell, (_, words) in zip(cells, self._columns, strict=True)
-            )
-            return f"<tr>{made}</tr>"
-
-        headings = line([heading for heading, _ in self._columns], "th")
-        rows = "".join(line(self._cells(row), "td", self._shade(row)) for row in self.rows)
-        total = line(self._total(), "th", ";border-top:1px solid currentColor")
-        notes = "<br>".join(html.escape(note) for note in self._notes())
-        return (
-            f"<div><p><b>{html.escape(self._title())}</b></p>"
-            '<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">'
-            f"<thead>{headings}</thead><tbody>{rows}</tbody><tfoot>{total}</tfoot></table>"
-            f"<p><small>{notes}</small></p></div>"
-        )
-
-    def _shade(self, row: Row) -> str:
-        return ""
 
 
 class PlanReport(_Report[PlanStep]):
@@ -230,17 +207,31 @@ class PlanReport(_Report[PlanStep]):
             _shape(row.in_shape),
             _shape(row.out_shape),
             _millions(row.macs),
-            _bytes(row.weight_bytes) if row.weight_bytes else "",
-            _bytes(row.output_bytes),
+            abbreviated(row.weight_bytes, "B") if row.weight_bytes else "",
+            abbreviated(row.output_bytes, "B"),
         ]
 
     def _total(self) -> list[str]:
         weights = sum(row.weight_bytes for row in self.rows)
         results = sum(row.output_bytes for row in self.rows)
-        return ["total", "", "", "", "", _millions(self.macs), _bytes(weights), _bytes(results)]
+        return [
+            "total",
+            "",
+            "",
+            "",
+            "",
+            _millions(self.macs),
+            abbreviated(weights, "B"),
+            abbreviated(results, "B"),
+        ]
 
     def _notes(self) -> list[str]:
         return ["shapes are those of one image", *super()._notes()]
+
+    def _repr_html_(self) -> str:
+        from oxidet.visualize.html import plan_html
+
+        return plan_html(self)
 
 
 class ProfileReport(_Report[ProfileStep]):
@@ -254,7 +245,9 @@ class ProfileReport(_Report[ProfileStep]):
     seconds
         Sum of the medians of all steps.
     peak_gflops
-        What the multipliers of the threads in use do at most, measured in registers.
+        What the threads in use multiply at most, all at once: measured when the profile is made,
+        with the float32 micro-kernel that plans use on data in the first-level cache. 0 if that
+        could not be measured.
     """
 
     _columns = (
@@ -298,7 +291,7 @@ class ProfileReport(_Report[ProfileStep]):
                     fastest=min(seconds),
                     share=median / total if total > 0 else 0.0,
                     gflops=gflops,
-                    of_peak=gflops / peak,
+                    of_peak=gflops / peak if peak > 0 else math.nan,
                 )
             )
         report = cls(model, shapes, precision, storage, rows, plan.memory(batch))
@@ -326,26 +319,35 @@ class ProfileReport(_Report[ProfileStep]):
             f"{row.seconds * 1e3:.3f}",
             f"{row.share:.1%}",
             f"{row.gflops:.1f}" if row.macs else "",
-            f"{row.of_peak:.0%}" if row.macs else "",
+            self._of_peak(row.gflops) if row.macs else "",
         ]
 
     def _total(self) -> list[str]:
         speed = f"{self.gflops:.1f}" if self.macs else ""
-        of_peak = f"{self.gflops / self.peak_gflops:.0%}" if self.macs else ""
+        of_peak = self._of_peak(self.gflops) if self.macs else ""
         return ["total", "", "", "", f"{self.seconds * 1e3:.3f}", "100.0%", speed, of_peak]
 
+    def _of_peak(self, gflops: float) -> str:
+        return f"{gflops / self.peak_gflops:.0%}" if self.peak_gflops > 0 else "?"
+
     def _notes(self) -> list[str]:
-        threads = f"{self.threads} thread" + ("" if self.threads == 1 else "s")
+        threads = "1 thread reaches" if self.threads == 1 else f"{self.threads} threads reach"
+        peak = [
+            f"peak: {threads} {self.peak_gflops:.0f} GFLOP/s in float32 from the first-level cache "
+            "(measured just now);",
+            "GFLOP/s count the work of a direct sum, so what multiplies less, or in bf16, may "
+            "exceed it",
+        ]
         return [
-            f"times are medians of {self.repeats}; {threads} reach {self.peak_gflops:.0f} GFLOP/s "
-            "at most, counted as here:",
-            "the work of a direct sum, so an algorithm with fewer multiplications may exceed it",
+            f"times are medians of {self.repeats}",
+            *(peak if self.peak_gflops > 0 else ["the peak of this machine is unknown"]),
             *super()._notes(),
         ]
 
-    def _shade(self, row: ProfileStep) -> str:
-        # Twice the share, so that a step with a tenth of the time can be seen.
-        return f";background:rgba(224,120,32,{min(2 * row.share, 0.8):.3f})"
+    def _repr_html_(self) -> str:
+        from oxidet.visualize.html import profile_html
+
+        return profile_html(self)
 
 
 def _fields(step: dict[str, Any], batch: int) -> dict[str, Any]:
@@ -367,10 +369,10 @@ def _algorithm(row: PlanStep) -> str:
     return row.algorithm or row.op
 
 
-def _short(algorithm: str) -> str:
+def short(algorithm: str) -> str:
     """The name of an algorithm without how exactly, which is for rows and HTML.
 
-    >>> _short("implicit gemm, band copied"), _short("winograd f(6, 3), by tiles")
+    >>> short("implicit gemm, band copied"), short("winograd f(6, 3), by tiles")
     ('implicit gemm', 'winograd f(6,3)')
     """
     return re.sub(r",(?![^(]*\)).*", "", algorithm).replace(", ", ",")
@@ -399,14 +401,3 @@ def _millions(macs: int) -> str:
 
 def _three_digits(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _bytes(count: int) -> str:
-    """
-    >>> _bytes(0), _bytes(999), _bytes(37_632), _bytes(102_500_000)
-    ('0 B', '999 B', '37.6 kB', '102 MB')
-    """
-    if count < 1000:
-        return f"{count} B"
-    power = min(int(math.log10(count)) // 3, 4)
-    return f"{_three_digits(count / 1000**power)} {'BkMGT'[power]}B"

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from oxidet import _extras
+from oxidet._text import abbreviated
 from oxidet.visualize._networks import new_axes
 from oxidet.visualize.palette import PALETTE, Colour, text_colour
 
 if TYPE_CHECKING:
     from oxidet import nn
-    from oxidet._summary import _Branch
+    from oxidet._summary import Branch
     from oxidet.nn.recording import RecordedNode, Recording
 
 Shape = tuple[int, ...]
@@ -94,13 +95,13 @@ def architecture(
     recording = recorded(model, shape)
     if layer is not None:
         return _draw_graph(_graph(model, recording, layer), layer, ax)
-    from oxidet._summary import Summary, _count
+    from oxidet._summary import Summary
 
     table = Summary(model, recording, None)
     boxes = _blocks(model, table._root)
     size = _size(recording.shapes[recording.inputs[0]])
-    title = f"{table.model}, input {size}: {_count(table.parameters)} parameters, "
-    title += f"{_count(table.macs)} multiply-adds"
+    title = f"{table.model}, input {size}: {abbreviated(table.parameters)} parameters, "
+    title += f"{abbreviated(table.macs)} multiply-adds"
     return _draw_blocks(boxes, title, ax)
 
 
@@ -111,12 +112,12 @@ def _size(shape: Sequence[int]) -> str:
 # --- the blocks in a row
 
 
-def _blocks(model: nn.Module, root: _Branch) -> list[_Box]:
+def _blocks(model: nn.Module, root: Branch) -> list[_Box]:
     """The boxes of a network: layers, and modules in which several run."""
     modules = dict(model.named_modules())
     boxes: list[_Box] = []
 
-    def add(branch: _Branch) -> None:
+    def add(branch: Branch) -> None:
         row, shape = branch.row, branch.row.output_shape[1:]
         blocks = [child.type for child in branch.below if len(_leading(child)) > 1]
         alike = len(blocks) > 1 and len({*blocks}) == 1 and blocks[0] != "Sequential"
@@ -149,12 +150,12 @@ def _blocks(model: nn.Module, root: _Branch) -> list[_Box]:
     return boxes
 
 
-def _leading(branch: _Branch) -> list[_Branch]:
+def _leading(branch: Branch) -> list[Branch]:
     """The layers inside that have a box of their own."""
     return [leaf for leaf in branch.leaves() if leaf.type not in _FOLLOWERS]
 
 
-def _layer_box(branch: _Branch, modules: dict[str, nn.Module], name: str) -> _Box:
+def _layer_box(branch: Branch, modules: dict[str, nn.Module], name: str) -> _Box:
     module = modules.get(branch.row.layer)
     shape = branch.row.output_shape[1:]
     kind, detail = "other", branch.type
