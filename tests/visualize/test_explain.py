@@ -117,14 +117,16 @@ def test_one_level_at_a_time() -> None:
 def test_anchors_of_given_places() -> None:
     result = explained("simple")
     ax = visualize.anchors(result, places=[(30, 40)])
-    drawn = {(*p.get_xy(), p.get_width()) for p in ax.patches}
+    frames = [path.vertices for group in ax.collections for path in group.get_paths()]
+    drawn = {(*corners[0], *corners[2]) for corners in np.round(frames, 3).tolist()}
     level = result.levels[0]
     centres = (level.anchors[:, :, 0, :2] + level.anchors[:, :, 0, 2:]) / 2
     row, column = np.unravel_index(
         np.linalg.norm(centres - (30, 40), axis=2).argmin(), centres.shape[:2]
     )
-    expected = {(x1, y1, x2 - x1) for x1, y1, x2, _ in level.anchors[row, column].tolist()}
-    assert drawn == expected
+    assert drawn == {
+        tuple(box) for box in level.anchors[row, column].astype(float).round(3).tolist()
+    }
     sizes = [text.get_text() for text in ax.get_legend().get_texts()]
     assert sizes == ["23 px", "45 px"]  # 16 and 32, on a picture scaled by 64 / 90
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oxidet import _extras
 from oxidet.visualize.palette import Colour, text_colour
 
@@ -18,10 +21,14 @@ Rect = tuple[int, int, int, int]
 class Captions:
     """The captions of one picture; the first ones find the best places."""
 
-    def __init__(self, canvas: Any, picture: tuple[int, int], letters: int) -> None:
+    def __init__(
+        self, canvas: Any, picture: tuple[int, int], letters: int, boxes: Sequence[Rect] = ()
+    ) -> None:
+        """``boxes`` are all that have content better not hidden."""
         self.canvas = canvas
         self.picture = picture
         self.letters = letters
+        self.boxes = np.asarray(boxes, np.int64).reshape(-1, 4)
         self.taken: list[Rect] = []
 
     def add(self, box: Rect, texts: Sequence[str], colour: Colour) -> bool:
@@ -34,7 +41,7 @@ class Captions:
             left, top, right, bottom = self.canvas.textbbox((0, 0), text, font=font)
             padding = max(1, round((bottom - top) / 5))
             size = (right - left + 2 * padding, bottom - top + 2 * padding)
-            rect = place(box, size, self.picture, self.taken)
+            rect = place(box, size, self.picture, self.taken, self.boxes)
             if rect is None:
                 continue
             self.taken.append(rect)
@@ -46,19 +53,27 @@ class Captions:
 
 
 def place(
-    box: Rect, size: tuple[int, int], picture: tuple[int, int], taken: Sequence[Rect]
+    box: Rect,
+    size: tuple[int, int],
+    picture: tuple[int, int],
+    taken: Sequence[Rect],
+    boxes: Any = (),
 ) -> Rect | None:
     """Where a caption goes: of some places by its box, moved into the picture, that which hides
-    least of the box's content and no other caption; None if all of them do."""
-    best: tuple[int, Rect] | None = None
+    least of what is in this box and in others, and no other caption; None if all of them do.
+
+    A twentieth of the caption's area may be hidden for a better place.
+    """
+    best: tuple[float, Rect] | None = None
+    others = np.asarray(boxes).reshape(-1, 4)
     for x, y in _candidates(box, size):
         moved_x = min(max(x, 0), max(picture[0] - size[0], 0))
         moved_y = min(max(y, 0), max(picture[1] - size[1], 0))
         rect = (moved_x, moved_y, moved_x + size[0], moved_y + size[1])
         if any(shared_area(rect, other) for other in taken):
             continue
-        cost = shared_area(rect, box)
-        if cost == 0:
+        cost = shared_area(rect, box) + _shared_areas(rect, others)
+        if 20 * cost <= size[0] * size[1]:
             return rect
         if best is None or cost < best[0]:
             best = cost, rect
@@ -88,6 +103,12 @@ def shared_area(a: Rect, b: Rect) -> int:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
+
+
+def _shared_areas(a: Rect, others: NDArray[np.int64]) -> float:
+    """Pixels that a rectangle has in common with each of several, added up."""
+    low, high = np.maximum(others[:, :2], a[:2]), np.minimum(others[:, 2:], a[2:])
+    return float(np.maximum(high - low, 0).prod(axis=1).sum())
 
 
 @functools.lru_cache(maxsize=16)

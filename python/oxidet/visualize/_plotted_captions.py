@@ -6,6 +6,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from oxidet import _extras
 from oxidet.visualize._captions import Rect, place
 from oxidet.visualize.palette import Colour, text_colour
@@ -16,13 +18,14 @@ def add_captions(
     boxes: Sequence[Any],
     texts: Sequence[Sequence[str]],
     colours: Sequence[Colour],
+    *,
     fontsize: float = 8,
-    **style: Any,
-) -> list[Any]:
+    last_first: bool = False,
+) -> None:
     """Captions beside boxes (x1, y1, x2, y2), in units of the axes.
 
-    The first boxes find the best places; of a box's texts, long to short, the first that has room
-    is shown, or none. ``style`` goes to matplotlib's ``Text``. Returns the ``Text`` artists.
+    The first boxes (or the last) find the best places; of a box's texts, long to short, the first
+    that has room is shown, or none.
     """
     artists = []
     for box, alternatives, colour in zip(boxes, texts, colours, strict=True):
@@ -31,20 +34,17 @@ def add_captions(
             box[0],
             box[1],
             alternatives[0],
-            **{
-                "fontsize": fontsize,
-                "color": _unit(text_colour(colour)),
-                "bbox": behind,
-                "parse_math": False,  # a name with two dollar signs is no formula
-                "zorder": 5,
-                "va": "bottom",
-                **style,
-            },
+            fontsize=fontsize,
+            color=_unit(text_colour(colour)),
+            bbox=behind,
+            parse_math=False,  # a name with two dollar signs is no formula
+            zorder=5,
+            verticalalignment="bottom",
         )
         artist.set_in_layout(False)
         artists.append(artist)
-    ax.add_artist(_placing()(artists, boxes, texts))
-    return artists
+    order = slice(None, None, -1 if last_first else 1)
+    ax.add_artist(_placing()(artists[order], boxes[order], texts[order]))
 
 
 def _unit(colour: Colour) -> tuple[float, ...]:
@@ -75,24 +75,21 @@ def _placing() -> Any:
 def _place_all(ax: Any, captions: Any, boxes: Any, texts: Any, renderer: Any) -> None:
     frame = ax.get_window_extent(renderer)
     picture = int(frame.width), int(frame.height)
+    edges = np.asarray(boxes, np.float64).reshape(-1, 4)
+    corners = np.stack([ax.transData.transform(edges[:, pair]) for pair in ([0, 1], [2, 3])])
+    (left, low), (right, high) = corners.min(axis=0).T, corners.max(axis=0).T
+    # Pixels from the upper left corner of the axes, as `place` counts.
+    rects = np.stack([left - frame.x0, frame.y1 - high, right - frame.x0, frame.y1 - low], axis=1)
+    rects = np.rint(np.clip(rects, -1e6, 1e6)).astype(int)
     taken: list[Rect] = []
-    for caption, box, alternatives in zip(captions, boxes, texts, strict=True):
-        corners = ax.transData.transform([(box[0], box[1]), (box[2], box[3])])
-        (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
-        # Pixels from the upper left corner of the axes, as `place` counts.
-        rect = (
-            round(left - frame.x0),
-            round(frame.y1 - high),
-            round(right - frame.x0),
-            round(frame.y1 - low),
-        )
+    for caption, rect, alternatives in zip(captions, rects.tolist(), texts, strict=True):
         caption.set_visible(True)  # or it has no extent
         for text in alternatives:
             caption.set_text(text)
             extent = caption.get_window_extent(renderer)
             padding = renderer.points_to_pixels(caption.get_bbox_patch().get_boxstyle().pad)
             size = int(extent.width + 2 * padding) + 1, int(extent.height + 2 * padding) + 1
-            placed = place(rect, size, picture, taken)
+            placed = place(rect, size, picture, taken, rects)
             if placed is None:
                 continue
             taken.append(placed)

@@ -108,7 +108,7 @@ def annotated(
             dashed_box(canvas, rect, width + 1, label_colour(int(ground_truth.labels[row])))
 
     # Mistakes get their captions first: they are what one looks for.
-    captions = Captions(canvas, picture.size, letters)
+    captions = Captions(canvas, picture.size, letters, [*rects, *(rect for rect, _ in gone)])
     for rect, row in gone:
         assert ground_truth is not None  # or nothing were missed
         name = ground_truth[row].name

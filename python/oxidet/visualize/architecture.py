@@ -27,6 +27,8 @@ COLOURS: dict[str, Colour] = {
     "other": (190, 190, 190),
 }
 
+GREY = "0.5"  # of arrows: stands out from white paper and from dark
+
 ROW = 12  # boxes in a row at most
 LARGEST_GRAPH = 60  # boxes that can be read as a graph
 LETTERS = 19  # of a line under a box
@@ -216,7 +218,7 @@ def _draw_blocks(boxes: list[_Box], title: str, ax: Any) -> Any:
             end = x + 0.97 - _thickness(boxes[index + 1].shape) / 2
             if (index + 1) % columns == 0:
                 end = right + 0.12  # goes on in the next row
-            arrow = {"arrowstyle": "->", "color": "0.4", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+            arrow = {"arrowstyle": "->", "color": GREY, "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (end, y + 0.12), (right, y + 0.12), arrowprops=arrow)
     ax.set_xlim(0, columns)
     ax.set_ylim(-2.0 * (rows - 1) - 0.75, 1.3)
@@ -399,7 +401,7 @@ def _draw_graph(vertices: list[_Vertex], title: str, ax: Any) -> Any:
             start = -other.level - (half if other.box else 0)
             end = y + (half if vertex.box else 0)
             style = "-" if vertex.box is None else "-|>"
-            arrow = {"arrowstyle": style, "color": "0.35", "lw": 1, "shrinkA": 0, "shrinkB": 0}
+            arrow = {"arrowstyle": style, "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (vertex.x, end), (other.x, start), arrowprops=arrow)
         if vertex.box is None:
             continue

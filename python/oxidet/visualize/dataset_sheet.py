@@ -124,7 +124,7 @@ def _tile(dataset: Any, index: int, side: int) -> Any:
         else:
             draw_box(canvas, rects[row], line, colour)
     if len(dataset.class_names) > len(PALETTE):
-        captions = Captions(canvas, size, max(11, side // 36))
+        captions = Captions(canvas, size, max(11, side // 36), rects)
         for row in order:
             label = int(annotation.label[row])
             captions.add(rects[row], (dataset.class_names[label],), label_colour(label))

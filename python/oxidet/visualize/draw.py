@@ -107,10 +107,11 @@ def draw(
         label_colour(int(k)) if palette is None else palette[int(k) % len(palette)]
         for k in detections.labels
     ]
+    frames = [inside(rect, picture.size) for rect in rects]
     for row in ascending:
-        draw_box(canvas, inside(rects[row], picture.size), width, colours[row])
+        draw_box(canvas, frames[row], width, colours[row])
 
-    captions = Captions(canvas, picture.size, letters)
+    captions = Captions(canvas, picture.size, letters, frames)
     for row in ascending[::-1]:  # the surest find the best place
         found = detections[int(row)]
         parts = [
@@ -119,8 +120,7 @@ def draw(
             if wanted
         ]
         if parts:
-            box = inside(rects[row], picture.size)
-            captions.add(box, (": ".join(parts), parts[0]), colours[row])
+            captions.add(frames[row], (": ".join(parts), parts[0]), colours[row])
     return picture
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from oxidet import _extras
 from oxidet._arrays import as_array, number
 from oxidet.visualize._networks import as_axes
-from oxidet.visualize.palette import PALETTE, text_colour
+from oxidet.visualize.palette import text_colour
+from oxidet.visualize.themes import ink, line_colours, shades
 
 if TYPE_CHECKING:
     from oxidet.train.evaluate import Evaluation
@@ -21,8 +22,6 @@ F64 = NDArray[np.float64]
 
 # Line by line, a colour from the palette and a dash pattern: two lines differ in more than a hue.
 DASHES = ("-", "--", "-.", ":")
-# Colours of the palette that stand out from white paper.
-DARK = tuple(c for c in PALETTE if text_colour(c) == (255, 255, 255) or sum(c) < 480)
 LARGEST_LEGEND = 10  # curves that can be told apart
 LARGEST_NUMBERED = 20  # classes of a confusion matrix whose cells have room for a number
 
@@ -72,10 +71,12 @@ def precision_recall(
 
     ranked = sorted(curves, key=lambda name: ap[name])
     coloured = list(curves) if len(curves) <= LARGEST_LEGEND else ranked[:5]
+    dark, colours = ink(ax), line_colours(ax)
     for name in set(curves) - set(coloured):
         ax.plot(
             *_envelope(*curves[name]),
-            color="0.75",
+            color=dark,
+            alpha=0.3,
             linewidth=0.8,
             zorder=1,
             drawstyle="steps-pre",
@@ -83,7 +84,7 @@ def precision_recall(
     for place, name in enumerate(coloured):
         precision, recalls = curves[name]
         style: dict[str, Any] = {
-            "color": tuple(channel / 255 for channel in DARK[place % len(DARK)]),
+            "color": colours[place % len(colours)],
             "linestyle": DASHES[place % len(DASHES)],
             "drawstyle": "steps-pre",
         }
@@ -95,7 +96,7 @@ def precision_recall(
         grid = np.linspace(0, 1, 101)
         mean = np.mean([_at(grid, *curves[name]) for name in curves], axis=0)
         value = np.mean(list(ap.values()))
-        ax.plot(grid, mean, color="black", linewidth=2.5, label=f"mean of {len(ap)}  {value:.3f}")
+        ax.plot(grid, mean, color=dark, linewidth=2.5, label=f"mean of {len(ap)}  {value:.3f}")
     ax.set_xlim(0, 1.01)
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("recall")
@@ -172,8 +173,8 @@ def confusion_matrix(
     """Plot how often which class was taken for which with matplotlib (extra ``plots``).
 
     A row is a class of objects, a column what the detector called them; the last row has detections
-    where nothing is, the last column objects that were missed. A cell is as dark as its share of
-    the row, and holds the count.
+    where nothing is, the last column objects that were missed. A cell differs from the paper by its
+    share of the row, and holds the count.
 
     Parameters
     ----------
@@ -211,11 +212,12 @@ def confusion_matrix(
 
     totals = matrix.sum(axis=1, keepdims=True)
     shares = matrix / np.maximum(totals, 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    shade = ax.imshow(shares, cmap=shades(ax), vmin=0, vmax=1)
     if classes <= LARGEST_NUMBERED:
         letters = 10 if classes <= 12 else 8
         for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.55 else "black"
+            r, g, b, _ = shade.to_rgba(shares[row, column], bytes=True)
+            colour = tuple(c / 255 for c in text_colour((int(r), int(g), int(b))))
             count = str(matrix[row, column])
             ax.text(column, row, count, ha="center", va="center", color=colour, fontsize=letters)
     turned = sum(map(len, labels)) > 40 or classes > 8
@@ -225,7 +227,7 @@ def confusion_matrix(
     if turned:
         ax.tick_params(axis="x", labelrotation=90)
     for draw_line in (ax.axhline, ax.axvline):  # set apart from the classes
-        draw_line(classes - 0.5, color="0.4", linewidth=1)
+        draw_line(classes - 0.5, color=ink(ax), alpha=0.6, linewidth=1)
     ax.set_xlabel("detected as")
-    ax.set_ylabel("is")
+    ax.set_ylabel("actual class")
     return ax

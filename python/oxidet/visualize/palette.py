@@ -9,8 +9,10 @@ from oxidet._arrays import F32
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito, "Color Universal Design" (2008), without black; then the same hues darker or
-# lighter, for the labels from 7 on.
+# Okabe and Ito, "Color Universal Design" (2008), without black; then, for the labels from 7 on,
+# those that differ most from all before, from black and from white, for normal vision and in
+# Machado's simulations of protanopia, deuteranopia and tritanopia ("A physiologically-based model
+# for simulation of color vision deficiency", 2009). The closest two are 16 apart in CIELAB.
 PALETTE: tuple[Colour, ...] = (
     (230, 159, 0),  # orange
     (86, 180, 233),  # sky blue
@@ -19,13 +21,15 @@ PALETTE: tuple[Colour, ...] = (
     (213, 94, 0),  # vermillion
     (204, 121, 167),  # reddish purple
     (0, 114, 178),  # blue
-    (255, 213, 128),  # light orange
-    (0, 89, 64),  # dark green
-    (140, 40, 100),  # dark purple
-    (178, 223, 250),  # pale blue
-    (122, 54, 0),  # brown
-    (128, 240, 208),  # mint
-    (250, 190, 220),  # pink
+    (136, 0, 255),  # violet
+    (102, 51, 17),  # brown
+    (17, 34, 136),  # navy
+    (170, 255, 136),  # light green
+    (85, 51, 102),  # plum
+    (136, 187, 102),  # leaf green
+    (187, 85, 255),  # light violet
+    (136, 34, 68),  # crimson
+    (0, 238, 170),  # mint
 )
 
 

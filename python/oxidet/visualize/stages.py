@@ -28,6 +28,7 @@ Array = NDArray[Any]
 LARGEST = 1200  # pixels of a side of a picture in a plot; more are not seen
 DOTS = 4000  # centres of cells that can be told apart
 TILE = 64  # pixels of a region's side
+LARGEST_CROWD = 500  # suppressed boxes, from the best; more hide the picture
 COLUMNS = 6  # regions side by side
 SCORES = "viridis"  # the colours of scores, alike in their order for any colour vision
 
@@ -67,16 +68,15 @@ def anchors(
     dotted = [level for level in explained.levels if level.objectness[..., 0].size <= DOTS]
     if dotted:
         centres = _centres(dotted[0]).reshape(-1, 2)
-        ax.plot(*centres.T, ".", markersize=1.5, color="white", alpha=0.5, markeredgewidth=0)
+        ax.plot(*centres.T, ".", markersize=1.5, color="white", alpha=0.4, markeredgewidth=0)
     lines = _extras.require("matplotlib.lines", extra="plots")
     handles = []
     for place, (index, size, members) in enumerate(groups):
         level, colour = explained.levels[index], label_colour(place)
-        for x, y in places:
-            row, column = _nearest(level, x, y)
-            for box in level.anchors[row, column, members]:
-                _frame(ax, box, colour, 1.4, outlined=False)
-        name = f"{size:.0f} px" + (f" ({level.name})" if len(explained.levels) > 1 else "")
+        cells = [_nearest(level, x, y) for x, y in places]
+        shown = [level.anchors[row, column, members] for row, column in cells]
+        _frames(ax, np.concatenate(shown), [_unit(colour)], 1.4)
+        name = f"{size:.0f} px" + (f", level {level.name}" if len(explained.levels) > 1 else "")
         handles.append(lines.Line2D([], [], color=_unit(colour), linewidth=3, label=name))
     if handles:
         ax.legend(
@@ -170,11 +170,11 @@ def proposals(explained: Explanation, *, most: int = 50, ax: Any = None) -> Any:
     colours = _extras.require("matplotlib.colors", extra="plots")
     cm = _extras.require("matplotlib.cm", extra="plots")
     map_ = _extras.require("matplotlib", extra="plots").colormaps[SCORES]
-    bright = colours.ListedColormap(map_(np.linspace(0.3, 1, 256)))  # than the picture
-    low = min(float(scores.min(initial=1.0)), 0.99)
-    mappable = cm.ScalarMappable(colours.Normalize(low, 1.0), bright)
-    for box, colour in list(zip(boxes, mappable.to_rgba(scores), strict=True))[::-1]:
-        _frame(ax, box, tuple(round(255 * c) for c in colour[:3]), 1.2, outlined=False)
+    bright = colours.ListedColormap(map_(np.linspace(0.4, 1, 256)))  # than the picture
+    high = float(scores.max(initial=0.01))
+    low = min(float(scores.min(initial=1.0)), high - 0.01)
+    mappable = cm.ScalarMappable(colours.Normalize(low, high), bright)
+    _frames(ax, boxes[::-1], mappable.to_rgba(scores[::-1]), 1.2)
     _colour_bar(ax, mappable, "objectness")
     title = f"proposals: the best {len(boxes)} of {len(explained.proposals):,}"
     return _on_picture(ax, explained, title)
@@ -213,7 +213,7 @@ def regions(explained: Explanation, *, most: int = 12, ax: Any = None) -> Any:
         pooled = matplotlib.colormaps["magma"](one)[..., :3]
         rows, columns = (np.arange(TILE) * n // TILE for n in bins)
         pairs.append(np.vstack([_crop(explained.image, box), pooled[np.ix_(rows, columns)]]))
-    header, gap = 14, 6
+    header, gap = 26, 6
     tiles = np.stack(pairs)
     blank = np.full((count, header, TILE, 3), np.nan)
     columns = min(COLUMNS, count)
@@ -224,13 +224,14 @@ def regions(explained: Explanation, *, most: int = 12, ax: Any = None) -> Any:
     for index in range(count):
         left = index % columns * (TILE + gap)
         top = index // columns * (header + 2 * TILE + gap)
-        name = explained.class_names[best[index]]
-        text = f"{index + 1}: {_short(name, 8)} {explained.class_scores[index, best[index]]:.2f}"
+        score = explained.class_scores[index, best[index]]
+        text = f"{index + 1}: {score:.2f}\n{_short(explained.class_names[best[index]], 10)}"
         ax.text(
             left,
             top + header - 2,
             text,
             fontsize=7,
+            linespacing=1.0,
             color=ink(ax),
             va="bottom",
             parse_math=False,
@@ -303,21 +304,23 @@ def class_scores(
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
     ax.set_yticks(range(count), [str(index + 1) for index in range(count)], fontsize=8)
-    ax.set_ylabel("proposal")
+    ax.set_ylabel("proposal, by objectness", fontsize="small")
     of = "" if len(chosen) == len(names) else f", {len(chosen)} of {len(names)} classes"
     ax.set_title(f"class scores, 0 to 1{of}", fontsize="medium")
     return ax
 
 
-def boxes(explained: Explanation, *, ax: Any = None) -> Any:
+def boxes(explained: Explanation, *, captions: int = 30, ax: Any = None) -> Any:
     """Show what was found, with matplotlib (extra ``plots``).
 
-    Broad frames with captions are the detections, thin ones what they suppressed.
+    Broad frames are the detections, thin ones what they suppressed.
 
     Parameters
     ----------
     explained
         What :func:`explain` returned.
+    captions
+        How many of the detections to name, from the best; those with room for it.
     ax
         Axes to draw into; by default those of a new figure.
 
@@ -327,15 +330,16 @@ def boxes(explained: Explanation, *, ax: Any = None) -> Any:
     """
     ax = _picture(explained, ax, dim=0.0)
     found = explained.detections
-    for row in explained.candidates:
-        _frame(ax, row.box, label_colour(row.label), 0.7, outlined=False)
+    candidates = explained.candidates[:LARGEST_CROWD]
+    _frames(ax, candidates.boxes, [_unit(label_colour(row.label)) for row in candidates], 0.7)
     for row in list(found)[::-1]:
-        _frame(ax, row.box, label_colour(row.label), 2.2)
+        _frames(ax, [row.box], [_unit(label_colour(row.label))], 2.2, outline=row.label)
+    named = found[: integer(captions, "captions", 0)]
     add_captions(
         ax,
-        [row.box for row in found],
-        [(f"{row.name} {row.score:.2f}", row.name) for row in found],
-        [label_colour(row.label) for row in found],
+        [row.box for row in named],
+        [(f"{row.name} {row.score:.2f}", row.name) for row in named],
+        [label_colour(row.label) for row in named],
     )
     title = f"boxes: {len(found)} remain of {_count(len(explained.candidates), 'candidate')}"
     return _on_picture(ax, explained, title)
@@ -397,22 +401,24 @@ def _nothing(ax: Any, title: str) -> Any:
     return ax
 
 
-def _frame(ax: Any, box: Any, colour: Any, width: float, outlined: bool = True) -> None:
-    """A box; outlined by a thin contrasting line it shows on any background."""
-    patches = _extras.require("matplotlib.patches", extra="plots")
+def _frames(ax: Any, boxes: Any, colours: Any, width: float, outline: int | None = None) -> None:
+    """Boxes in some colours; with an outline that stands out from that of a label's colour."""
+    collections = _extras.require("matplotlib.collections", extra="plots")
     effects = _extras.require("matplotlib.patheffects", extra="plots")
-    x1, y1, x2, y2 = (float(v) for v in box)
-    outline = effects.withStroke(linewidth=width + 1, foreground=_unit(text_colour(colour)))
-    ax.add_patch(
-        patches.Rectangle(
-            (x1, y1),
-            x2 - x1,
-            y2 - y1,
-            fill=False,
-            edgecolor=_unit(colour),
-            linewidth=width,
-            path_effects=[outline] if outlined else None,
-        )
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4)[:, [0, 1, 2, 1, 2, 3, 0, 3]]
+    around = None
+    if outline is not None:
+        behind = _unit(text_colour(label_colour(outline)))
+        around = [effects.withStroke(linewidth=width + 1, foreground=behind)]
+    ax.add_collection(
+        collections.PolyCollection(
+            list(corners.reshape(-1, 4, 2)),
+            facecolors="none",
+            edgecolors=colours if len(corners) else "none",
+            linewidths=width,
+            path_effects=around,
+        ),
+        autolim=False,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet.visualize._networks import as_axes
+from oxidet.visualize.themes import ink, line_colours
 
 # Of an evaluation's numbers those that are no score, or one of COCO's many.
 NOT_SCORES = ("iteration", "epoch", "seconds")
@@ -64,7 +65,7 @@ def training_curves(
         raise ValueError(f"axes: expected three, got {len(axes)}")
     losses, rate, scores = map(as_axes, axes)
     _plot_losses(losses, steps, smooth)
-    rate.plot(*_series(steps, "lr"), color="black")
+    rate.plot(*_series(steps, "lr"), color=ink(rate))
     rate.set_ylabel("learning rate")
     rate.grid(alpha=0.25)
     evaluations = [record for record in records if record.get("event") == "evaluation"]
@@ -76,7 +77,9 @@ def training_curves(
 
 def _plot_losses(ax: Any, steps: Sequence[Mapping[str, Any]], smooth: int) -> None:
     window = min(smooth, max(len(steps) // 10, 1))
-    for name in dict.fromkeys(key for record in steps for key in record if "loss" in key):
+    for name, colour in _coloured(
+        ax, dict.fromkeys(key for record in steps for key in record if "loss" in key), "total_loss"
+    ):
         at, values = _series(steps, name)
         count = min(window, len(values))
         sums = np.cumsum([0.0, *values])
@@ -84,6 +87,7 @@ def _plot_losses(ax: Any, steps: Sequence[Mapping[str, Any]], smooth: int) -> No
             at[count - 1 :],
             (sums[count:] - sums[:-count]) / count,
             label=name,
+            color=colour,
             linewidth=2 if name == "total_loss" else 1,
         )
     ax.set_yscale("log")
@@ -102,13 +106,11 @@ def _plot_scores(ax: Any, evaluations: Sequence[Mapping[str, Any]]) -> None:
     flat = [_scores(record) for record in evaluations]
     names = list(dict.fromkeys(name for record in flat for name in record))
     main = next((name for name in names if name not in OF_COCO and name != "iteration"), None)
-    for name in names:
-        if name == "iteration":
-            continue
+    for name, colour in _coloured(ax, [name for name in names if name != "iteration"], main):
         at, values = _series(flat, name)
-        style: dict[str, Any] = {"linewidth": 1, "marker": ".", "alpha": 0.8}
+        style: dict[str, Any] = {"linewidth": 1, "marker": "."}
         if name == main and len(values):
-            style = {"linewidth": 2.5, "marker": "o", "color": "black"}
+            style = {"linewidth": 2.5, "marker": "o"}
             best = int(np.argmax(values))
             ax.annotate(
                 f"{values[best]:.3f}",
@@ -116,10 +118,20 @@ def _plot_scores(ax: Any, evaluations: Sequence[Mapping[str, Any]]) -> None:
                 textcoords="offset points",
                 xytext=(0, -14 if values[best] > 0.5 else 8),
                 ha="center",
+                bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.8, "pad": 1},
+                zorder=4,
             )
-        ax.plot(at, values, label=name, **style)
+        ax.plot(at, values, label=name, color=colour, **style)
     for text in ax.legend(loc="lower right", fontsize="small").get_texts():
         text.set_parse_math(False)
+
+
+def _coloured(ax: Any, names: Iterable[str], main: str | None) -> list[tuple[str, str]]:
+    """Names with the colours of their lines, that of the main one being the text's."""
+    colours = line_colours(ax)
+    others = [name for name in names if name != main]
+    by_name = {name: colours[i % len(colours)] for i, name in enumerate(others)}
+    return [(name, by_name.get(name, ink(ax))) for name in names]
 
 
 def _scores(record: Mapping[str, Any]) -> dict[str, Any]:

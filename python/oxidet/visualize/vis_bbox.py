@@ -11,7 +11,9 @@ from oxidet import _extras
 from oxidet._arrays import boxes as as_boxes
 from oxidet._arrays import names as as_names
 from oxidet.visualize._networks import as_axes
+from oxidet.visualize._plotted_captions import add_captions
 from oxidet.visualize.draw import displayed_pixels
+from oxidet.visualize.palette import Colour, text_colour
 
 RED = (255, 0, 0)
 
@@ -27,10 +29,16 @@ def vis_image(img: Any, ax: Any = None) -> Any:
         Axes to draw into; by default those of a new figure.
     """
     if ax is None:
-        ax = _extras.require("matplotlib.pyplot", extra="plots").figure().add_subplot()
+        pyplot = _extras.require("matplotlib.pyplot", extra="plots")
+        ax = pyplot.figure(layout="constrained").add_subplot()
     as_axes(ax)
     if img is not None:
-        ax.imshow(displayed_pixels(img))
+        pixels = displayed_pixels(img)
+        height, width = pixels.shape[:2]
+        # From edge to edge, as coordinates of boxes count.
+        ax.imshow(pixels, extent=(0, width, height, 0))
+    ax.set_xlabel("x (pixels)")
+    ax.set_ylabel("y (pixels)")
     return ax
 
 
@@ -48,8 +56,9 @@ def vis_bbox(
 ) -> Any:
     """Plot boxes over an image with matplotlib (extra ``plots``) and return the axes.
 
-    A caption at a box's top left corner reads ``name: score``, with two decimals, as far as the
-    two are given.
+    A caption reads ``name: score``, with two decimals, as far as the two are given. It stands at a
+    box's top left corner if it fits there, else elsewhere beside or in the box: always inside the
+    axes, and never on another caption. Where boxes crowd, those drawn last keep theirs.
 
     Parameters
     ----------
@@ -64,7 +73,8 @@ def vis_bbox(
     label_names
         Names in label order, or None: then labels are not written.
     instance_colors
-        ``(M, 3)`` RGB 0..255, one for each box, repeated if there are fewer; by default red.
+        ``(M, 3)`` RGB 0..255, one for each box, repeated if there are fewer; by default red. So are
+        the captions.
     alpha
         Opacity of the frames, 0 to 1.
     linewidth
@@ -98,13 +108,16 @@ def vis_bbox(
         raise ValueError(f"instance_colors: expected shape (M, 3), got {colours.shape}")
 
     ax = vis_image(img, ax=ax)
+    effects = _extras.require("matplotlib.patheffects", extra="plots")
     rectangle = _extras.require("matplotlib.patches", extra="plots").Rectangle
     order = np.arange(len(boxes))
     if sort_by_score and score is not None:
         order = np.argsort(np.asarray(score), kind="stable")
+    captions: list[tuple[Any, tuple[str, ...], Colour]] = []
     for row in order:
-        y1, x1, y2, x2 = boxes[row]
-        colour = tuple(colours[row % len(colours)] / 255)
+        y1, x1, y2, x2 = (float(v) for v in boxes[row])
+        r, g, b = (round(float(v)) for v in colours[row % len(colours)])
+        colour = r / 255, g / 255, b / 255
         ax.add_patch(
             rectangle(
                 (x1, y1),
@@ -114,19 +127,28 @@ def vis_bbox(
                 edgecolor=colour,
                 linewidth=linewidth,
                 alpha=alpha,
+                path_effects=[
+                    effects.withStroke(linewidth=linewidth + 1, foreground=_outline((r, g, b)))
+                ],
             )
         )
-        caption = []
+        parts = []
         if label is not None and label_names is not None:
-            caption.append(str(label_names[label[row]]))
+            parts.append(str(label_names[label[row]]))
         if score is not None:
-            caption.append(f"{score[row]:.2f}")
-        if caption:
-            behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 2}
-            # A name with two dollar signs is no formula.
-            ax.text(x1, y1, ": ".join(caption), style="italic", bbox=behind, parse_math=False)
+            parts.append(f"{score[row]:.2f}")
+        if parts:
+            captions.append(((x1, y1, x2, y2), (": ".join(parts), parts[0]), (r, g, b)))
+    if captions:
+        boxes_xy, texts, behind = zip(*captions, strict=True)
+        add_captions(ax, boxes_xy, texts, behind, last_first=True)
     if img is None and len(boxes):
         ax.autoscale_view()
         if not ax.yaxis_inverted():
             ax.invert_yaxis()
     return ax
+
+
+def _outline(colour: Colour) -> tuple[float, ...]:
+    """What a frame of a colour has around it, so that it shows on any picture."""
+    return tuple(channel / 255 for channel in text_colour(colour))

@@ -282,9 +282,9 @@ class GeneralizedRCNN(Detector):
             pooled = self.roi_heads.pool(maps, [regions], batch.image_sizes)
             scores, codes = self.roi_heads.predict_boxes(pooled)
 
-            def boxes_of(nms_thresh: float) -> Found:
+            def boxes_of(nms_thresh: float, most: int | None = None) -> Found:
                 [found] = self.roi_heads.postprocess_detections(
-                    scores, codes, [regions], batch.image_sizes, score, nms_thresh
+                    scores, codes, [regions], batch.image_sizes, score, nms_thresh, most
                 )
                 boxes = resize_boxes(found["boxes"], size, original)
                 return Found(boxes, found["labels"] - 1, found["scores"])
@@ -301,7 +301,7 @@ class GeneralizedRCNN(Detector):
                 proposal_scores=objectness,
                 pooled=np.asarray(pooled),
                 class_scores=F.softmax(np.asarray(scores), dim=1),
-                candidates=boxes_of(1.0),
+                candidates=boxes_of(1.0, scores.shape[0] * scores.shape[1]),
                 found=boxes_of(nms),
             )
 

@@ -181,8 +181,9 @@ class RoIHeads(nn.Module):
         image_shapes: Sequence[tuple[int, int]],
         score_thresh: float | None = None,
         nms_thresh: float | None = None,
+        detections_per_img: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Detections of each image as :meth:`forward` returns them; thresholds by default its own.
+        """Detections of each image as :meth:`forward` returns them; limits by default its own.
 
         Classes are told apart from 1: a detection of background is none. Equal scores stand in the
         order of regions, then of classes.
@@ -195,7 +196,7 @@ class RoIHeads(nn.Module):
             self.box_coder.weights,
             self.score_thresh if score_thresh is None else score_thresh,
             self.nms_thresh if nms_thresh is None else nms_thresh,
-            self.detections_per_img,
+            self.detections_per_img if detections_per_img is None else detections_per_img,
             self.min_size,
         )
         return [
