@@ -332,6 +332,16 @@ def test_class_names_must_fit() -> None:
     assert model.class_names == ("ant", "bee", "cat")
 
 
+@pytest.mark.parametrize(
+    ("model", "default"), [("faster_rcnn_small", 10), ("faster_rcnn_resnet", 20)]
+)
+def test_there_are_as_many_classes_as_names(model: str, default: int) -> None:
+    options = {"backbone": "resnet18"} if model == "faster_rcnn_resnet" else {}
+    named = build_detector(model, class_names=["ant", "bee", "cat"], **options)
+    assert (named.n_class, named.class_names) == (4, ("ant", "bee", "cat"))
+    assert build_detector(model, **options).n_class == default + 1
+
+
 def test_a_label_beyond_the_classes_is_named() -> None:
     model = build_detector("faster_rcnn_small", n_fg_class=2).train()
     image = np.zeros((3, 48, 64), np.float32)

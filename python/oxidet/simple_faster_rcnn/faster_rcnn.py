@@ -38,6 +38,13 @@ PRESETS = {"visualize": (0.3, 0.7), "evaluate": (0.3, 0.05)}
 Self = TypeVar("Self", bound="FasterRCNN")
 
 
+def class_count(n_fg_class: int | None, class_names: Sequence[str] | None, default: int) -> int:
+    """How many foreground classes there are: as many as said, else as there are names."""
+    if n_fg_class is not None:
+        return n_fg_class
+    return default if class_names is None else len(class_names)
+
+
 class RoIOutput(NamedTuple):
     """``roi_cls_locs`` (R, 4 * n_class), ``roi_scores`` (R, n_class), ``rois`` (R, 4) yx,
     ``roi_indices`` (R,)."""

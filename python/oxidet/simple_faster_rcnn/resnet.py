@@ -10,7 +10,7 @@ from oxidet import nn
 from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models import resnet
 from oxidet.ops import RoIAlign
-from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN, class_count
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
@@ -35,7 +35,7 @@ class FasterRCNNResNet(FasterRCNN):
     Parameters
     ----------
     n_fg_class
-        Number of classes without background.
+        Number of classes without background; by default that of ``class_names``, or 20.
     backbone
         ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
     ratios, anchor_scales
@@ -48,7 +48,7 @@ class FasterRCNNResNet(FasterRCNN):
 
     def __init__(
         self,
-        n_fg_class: int = 20,
+        n_fg_class: int | None = None,
         backbone: str = "resnet50",
         ratios: Sequence[float] = (0.5, 1, 2),
         anchor_scales: Sequence[float] = (8, 16, 32),
@@ -58,6 +58,7 @@ class FasterRCNNResNet(FasterRCNN):
     ) -> None:
         if backbone not in BACKBONES:
             raise ValueError(f"backbone: expected one of {sorted(BACKBONES)}, got {backbone!r}")
+        classes = class_count(n_fg_class, class_names, 20)
         net = BACKBONES[backbone]()
         channels = net.fc.in_features
         stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
@@ -74,7 +75,7 @@ class FasterRCNNResNet(FasterRCNN):
             OrderedDict(layer4=net.layer4, avgpool=net.avgpool, flatten=nn.Flatten())
         )
         pool = RoIAlign((14, 14), 1.0 / self.feat_stride, sampling_ratio=2)
-        head = RoIHead(n_fg_class + 1, pool, classifier, channels, flatten=False)
+        head = RoIHead(classes + 1, pool, classifier, channels, flatten=False)
         super().__init__(extractor, rpn, head, class_names=class_names, preprocessing=preprocessing)
         options: dict[str, Any] = {"ratios": list(ratios), "anchor_scales": list(anchor_scales)}
         if backbone == "resnet101":
@@ -93,14 +94,14 @@ class FasterRCNNResNet(FasterRCNN):
 
 
 def faster_rcnn_resnet(
-    n_fg_class: int = 20, backbone: str = "resnet50", **options: Any
+    n_fg_class: int | None = None, backbone: str = "resnet50", **options: Any
 ) -> FasterRCNNResNet:
     """Faster R-CNN over a ResNet with fresh weights; options as :class:`FasterRCNNResNet`."""
     refuse_unknown("faster_rcnn_resnet", options, keywords_of(FasterRCNNResNet))
     return FasterRCNNResNet(n_fg_class, backbone, **options)
 
 
-def faster_rcnn_resnet101(n_fg_class: int = 20, **options: Any) -> FasterRCNNResNet:
+def faster_rcnn_resnet101(n_fg_class: int | None = None, **options: Any) -> FasterRCNNResNet:
     """Faster R-CNN over ResNet-101 with fresh weights; options as :class:`FasterRCNNResNet`."""
     known = set(keywords_of(FasterRCNNResNet)) - {"backbone"}
     refuse_unknown("faster_rcnn_resnet101", options, known)

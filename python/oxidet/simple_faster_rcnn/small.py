@@ -10,7 +10,7 @@ from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.resnet import BasicBlock, make_layer
 from oxidet.nn import init
 from oxidet.ops import RoIAlign
-from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN, class_count
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
@@ -25,7 +25,7 @@ class FasterRCNNSmall(FasterRCNN):
     Parameters
     ----------
     n_fg_class
-        Number of classes without background.
+        Number of classes without background; by default that of ``class_names``, or 10.
     ratios, anchor_scales
         Height over width of the anchors, and their sizes in units of 16 pixels.
     class_names, preprocessing
@@ -36,13 +36,14 @@ class FasterRCNNSmall(FasterRCNN):
 
     def __init__(
         self,
-        n_fg_class: int = 10,
+        n_fg_class: int | None = None,
         ratios: Sequence[float] = (1.0, 1.6),
         anchor_scales: Sequence[float] = (1.0, 1.75, 3.0),
         *,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
+        classes = class_count(n_fg_class, class_names, 10)
         channels, size, features = 64, 7, 256
         extractor = nn.Sequential(
             nn.Conv2d(3, 24, 3, stride=2, padding=1, bias=False),
@@ -71,7 +72,7 @@ class FasterRCNNSmall(FasterRCNN):
         )
         classifier = nn.Sequential(nn.Linear(channels * size * size, features), nn.ReLU())
         pool = RoIAlign((size, size), 1.0 / self.feat_stride, sampling_ratio=2, aligned=True)
-        head = RoIHead(n_fg_class + 1, pool, classifier, features)
+        head = RoIHead(classes + 1, pool, classifier, features)
         super().__init__(
             extractor,
             rpn,
@@ -87,7 +88,7 @@ class FasterRCNNSmall(FasterRCNN):
         )
 
 
-def faster_rcnn_small(n_fg_class: int = 10, **options: Any) -> FasterRCNNSmall:
+def faster_rcnn_small(n_fg_class: int | None = None, **options: Any) -> FasterRCNNSmall:
     """A small Faster R-CNN with fresh weights; options as :class:`FasterRCNNSmall`."""
     refuse_unknown("faster_rcnn_small", options, keywords_of(FasterRCNNSmall))
     return FasterRCNNSmall(n_fg_class, **options)

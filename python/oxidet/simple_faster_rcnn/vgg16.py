@@ -20,7 +20,7 @@ from oxidet.models import vgg
 from oxidet.ops import RoIPool
 from oxidet.simple_faster_rcnn._initialize import normal_init
 from oxidet.simple_faster_rcnn.config import opt
-from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN
+from oxidet.simple_faster_rcnn.faster_rcnn import FasterRCNN, class_count
 from oxidet.simple_faster_rcnn.preprocessing import Preprocessing
 from oxidet.simple_faster_rcnn.region_proposal_network import RegionProposalNetwork
 from oxidet.simple_faster_rcnn.roi_head import RoIHead
@@ -129,7 +129,8 @@ class FasterRCNNVGG16(FasterRCNN):
     Parameters
     ----------
     n_fg_class
-        Number of classes without background; 20 for VOC, whose names are then the default.
+        Number of classes without background; by default that of ``class_names``, or VOC's 20, whose
+        names are then the default, too.
     ratios, anchor_scales
         Height over width of the anchors, and their sizes in units of 16 pixels.
     flavour
@@ -159,7 +160,7 @@ class FasterRCNNVGG16(FasterRCNN):
 
     def __init__(
         self,
-        n_fg_class: int = 20,
+        n_fg_class: int | None = None,
         ratios: Sequence[float] = (0.5, 1, 2),
         anchor_scales: Sequence[float] = (8, 16, 32),
         *,
@@ -174,6 +175,7 @@ class FasterRCNNVGG16(FasterRCNN):
     ) -> None:
         if flavour is None:
             flavour = "simple-faster-rcnn-caffe" if opt.caffe_pretrain else "simple-faster-rcnn"
+        classes = class_count(n_fg_class, class_names, len(VOC_BBOX_LABEL_NAMES))
         rules = FLAVOURS[choice(flavour, "flavour", tuple(FLAVOURS))]
         stated: dict[str, Any] = {
             "flavour": flavour,
@@ -193,13 +195,13 @@ class FasterRCNNVGG16(FasterRCNN):
             rank_by=stated["rank_by"],
         )
         head = VGG16RoIHead(
-            n_fg_class + 1,
+            classes + 1,
             7,
             1.0 / self.feat_stride,
             _classifier(stated["use_drop"]),
             roi_rounding=roi_rounding,
         )
-        if class_names is None and n_fg_class == len(VOC_BBOX_LABEL_NAMES):
+        if class_names is None and classes == len(VOC_BBOX_LABEL_NAMES):
             class_names = VOC_BBOX_LABEL_NAMES
         super().__init__(
             _extractor(stated["ceil_mode"], rules.frozen),
@@ -243,7 +245,7 @@ def _classifier(use_drop: bool) -> nn.Sequential:
 
 
 def faster_rcnn_vgg16(
-    n_fg_class: int = 20,
+    n_fg_class: int | None = None,
     *,
     flavour: FlavourName = "simple-faster-rcnn",
     use_drop: bool = False,
