@@ -23,6 +23,18 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert len(lines) == 1 + 7 + 1 + 1  # at 1 s, every 5 s to 36 s, at the end, and the note
 
 
+def test_lines_without_an_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Progress(None, "detecting", unit="image") as progress:
+        for _ in range(4):
+            now[0] += 0.5
+            progress.step()
+    assert capsys.readouterr().err == "detecting: 2, 2 image/s\n"
+
+
 def test_short_and_quiet_things_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(3, "short") as progress:
         for _ in range(3):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+
+from oxidet._bars import new_bar
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BEFORE_FIRST_LINE = 1.0
@@ -18,13 +18,14 @@ BAR = "{desc} |{bar:8}| {n_fmt}/{total_fmt}, {rate_fmt}, {remaining} left{postfi
 class Progress:
     """Counts steps towards ``total`` and shows them on standard error.
 
-    With tqdm (extra ``notebook``) and a terminal or notebook to draw on, this is a tqdm bar;
-    otherwise a plain line every few seconds, which reads well in a file too.
+    With tqdm (extra ``notebook``) and a terminal or notebook to draw on, this is a tqdm bar, in a
+    notebook one of widgets; otherwise a plain line every few seconds, which reads well in a file
+    too.
 
     Parameters
     ----------
     total
-        Number of steps.
+        Number of steps; None if nobody knows.
     description
         What is being done.
     initial
@@ -48,7 +49,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         description: str,
         *,
         initial: int = 0,
@@ -64,7 +65,16 @@ class Progress:
         self._started = time.monotonic()
         self._next_line = self._started + SECONDS_BEFORE_FIRST_LINE
         self._written = False
-        self._bar = None if quiet else _make_bar(total, description, initial, unit, leave)
+        self._bar = new_bar(
+            False if quiet else None,
+            text_format=BAR,
+            total=total,
+            desc=description,
+            initial=initial,
+            unit=unit,
+            leave=leave,
+            dynamic_ncols=True,
+        )
 
     def step(
         self, values: Mapping[str, float] | None = None, description: str | None = None
@@ -112,12 +122,10 @@ class Progress:
 
     def _line(self, now: float, values: Mapping[str, float]) -> str:
         rate = (self.done - self._initial) / max(now - self._started, 1e-9)
-        left = duration((self.total - self.done) / max(rate, 1e-9))
-        parts = [
-            f"{self.description}: {self.done}/{self.total}",
-            f"{rate:.3g} {self.unit}/s",
-            f"{left} left",
-        ]
+        parts = [f"{self.description}: {self.done}", f"{rate:.3g} {self.unit}/s"]
+        if self.total is not None:
+            parts[0] += f"/{self.total}"
+            parts.append(f"{duration((self.total - self.done) / max(rate, 1e-9))} left")
         return ", ".join(parts + ([_show(values)] if values else []))
 
 
@@ -139,32 +147,4 @@ def _show(values: Mapping[str, float]) -> str:
     shown = sorted(values.items(), key=lambda item: not item[0].startswith("total"))
     return " ".join(
         f"{name.removesuffix('_loss').removeprefix('loss_')}={value:.2g}" for name, value in shown
-    )
-
-
-def _in_notebook() -> bool:
-    """Whether this code runs in a kernel; that its package is loaded says nothing."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
-
-
-def _make_bar(total: int, description: str, initial: int, unit: str, leave: bool) -> Any:
-    """A tqdm bar, or None where tqdm is missing or there is nothing to draw on."""
-    in_notebook = _in_notebook()
-    if not in_notebook and not sys.stderr.isatty():
-        return None
-    try:
-        tqdm: Any = importlib.import_module("tqdm.auto" if in_notebook else "tqdm")
-    except ImportError:
-        return None
-    options: dict[str, Any] = {} if in_notebook else {"bar_format": BAR}
-    return tqdm.tqdm(
-        total=total,
-        desc=description,
-        initial=initial,
-        unit=unit,
-        leave=leave,
-        dynamic_ncols=True,
-        **options,
     )

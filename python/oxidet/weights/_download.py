@@ -9,12 +9,10 @@ names the version of the file that the part came from (``If-Range``). Whatever d
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import re
 import shutil
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oxidet._arrays import integer, number
+from oxidet._bars import new_bar
 from oxidet._extras import require
 
 #: Largest file that is downloaded unless the caller says otherwise, in bytes.
@@ -311,11 +310,7 @@ class _Bar:
     """A bar of bytes, where one is wanted and can be drawn."""
 
     def __init__(self, wanted: bool | None, name: str) -> None:
-        self._bar: Any = None
-        if wanted or (wanted is None and _can_draw()):
-            with suppress(ImportError):
-                tqdm: Any = importlib.import_module("tqdm")
-                self._bar = tqdm.tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024)
+        self._bar = new_bar(wanted, desc=name, unit="B", unit_scale=True, unit_divisor=1024)
 
     def __enter__(self) -> _Bar:
         return self
@@ -326,19 +321,13 @@ class _Bar:
 
     def at(self, position: int, total: int | None) -> None:
         if self._bar is not None:
-            self._bar.total = total
+            self._bar.reset(total)
             self._bar.initial = self._bar.n = position
             self._bar.refresh()
 
     def advance(self, count: int) -> None:
         if self._bar is not None:
             self._bar.update(count)
-
-
-def _can_draw() -> bool:
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None or sys.stderr.isatty()
 
 
 def _innermost(problem: BaseException) -> str:

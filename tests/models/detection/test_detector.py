@@ -109,6 +109,19 @@ def test_files_pillow_images_and_what_cannot_be_read(tmp_path: Path) -> None:
         assert len(warned) == 2
 
 
+def test_a_stream_shows_how_far_it_has_come(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oxidet.train.progress.SECONDS_BEFORE_FIRST_LINE", 0.0)
+    pictures = [np.zeros((3, 8, 8), np.float32)] * 3
+    assert len(list(Brightest().iter_predict(pictures))) == 3
+    assert capsys.readouterr().err == ""
+    assert len(list(Brightest().iter_predict(pictures, progress=True))) == 3
+    assert capsys.readouterr().err.startswith("detecting: 1/3, ")
+    assert len(list(Brightest().iter_predict(iter(pictures), progress=True))) == 3
+    assert capsys.readouterr().err.startswith("detecting: 1, ")
+
+
 def test_a_stream_is_read_no_further_than_needed() -> None:
     taken = []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -255,17 +255,23 @@ class Detector(nn.Module):
         nms_threshold: float | None = None,
         batch_size: int = 1,
         on_error: OnError = "raise",
+        progress: bool = False,
     ) -> Iterator[Detections]:
         """Detect objects in a stream of pictures, ``batch_size`` at a time.
 
         Arguments are those of :meth:`predict`; with ``on_error="skip"`` an unreadable picture is
-        warned about and left out.
+        warned about and left out. ``progress=True`` shows how far it has come: with tqdm a bar, in
+        a terminal or a notebook, else a line now and then.
         """
-        for result in self._predictions(
-            images, score_threshold, nms_threshold, batch_size, on_error
-        ):
-            if result is not None:
-                yield result
+        from oxidet.train.progress import Progress
+
+        total = len(images) if isinstance(images, Sized) else None
+        results = self._predictions(images, score_threshold, nms_threshold, batch_size, on_error)
+        with Progress(total, "detecting", unit="image", quiet=not progress) as shown:
+            for result in results:
+                shown.step()
+                if result is not None:
+                    yield result
 
     def _predictions(
         self,
