@@ -3,9 +3,7 @@
 Times differ from run to run and versions from machine to machine. A cell that prints such
 things has the tag ``varies``, and its text is not compared; the number of its pictures is.
 
-To store a notebook anew, in its folder::
-
-    jupyter nbconvert --to notebook --execute --inplace NAME.ipynb
+``python examples/notebooks/store.py NAME`` stores a notebook anew.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ TransformerManager = pytest.importorskip("IPython.core.inputtransformer2").Trans
 
 FOLDER = ROOT / "examples" / "notebooks"
 NEEDS = {
+    "1_detect": ["matplotlib", "pandas", "PIL", "sklearn"],
     "2_replace_your_numpy_utilities": ["matplotlib", "torch", "torchvision"],
     "3_convolution_explained": ["matplotlib", "PIL", "sklearn"],
     "4_lenet_to_densenet": ["matplotlib", "pandas"],
