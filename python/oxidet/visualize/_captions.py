@@ -36,9 +36,12 @@ class Captions:
 
         Whether there was any; otherwise nothing is written.
         """
-        for text in texts:
+        for whole in texts:
+            text = cut(whole, self.letters, self.picture[0] - 4)
             font = caption_font(self.letters, text.isascii())
             left, top, right, bottom = self.canvas.textbbox((0, 0), text, font=font)
+            if right == left:
+                continue  # not a letter has room
             padding = max(1, round((bottom - top) / 5))
             size = (right - left + 2 * padding, bottom - top + 2 * padding)
             rect = place(box, size, self.picture, self.taken, self.boxes)
@@ -64,11 +67,13 @@ def place(
 
     A twentieth of the caption's area may be hidden for a better place.
     """
+    if size[0] > picture[0] or size[1] > picture[1]:
+        return None
     best: tuple[float, Rect] | None = None
     others = np.asarray(boxes).reshape(-1, 4)
     for x, y in _candidates(box, size):
-        moved_x = min(max(x, 0), max(picture[0] - size[0], 0))
-        moved_y = min(max(y, 0), max(picture[1] - size[1], 0))
+        moved_x = min(max(x, 0), picture[0] - size[0])
+        moved_y = min(max(y, 0), picture[1] - size[1])
         rect = (moved_x, moved_y, moved_x + size[0], moved_y + size[1])
         if any(shared_area(rect, other) for other in taken):
             continue
@@ -109,6 +114,16 @@ def _shared_areas(a: Rect, others: NDArray[np.int64]) -> float:
     """Pixels that a rectangle has in common with each of several, added up."""
     low, high = np.maximum(others[:, :2], a[:2]), np.minimum(others[:, 2:], a[2:])
     return float(np.maximum(high - low, 0).prod(axis=1).sum())
+
+
+def cut(text: str, letters: int, width: int) -> str:
+    """A text, or as much of it as fits into some pixels, with dots; nothing if no letter does."""
+    font = caption_font(letters, text.isascii())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..." if text else ""
 
 
 @functools.lru_cache(maxsize=16)

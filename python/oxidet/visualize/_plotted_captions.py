@@ -12,6 +12,8 @@ from oxidet import _extras
 from oxidet.visualize._captions import Rect, place
 from oxidet.visualize.palette import Colour, text_colour
 
+PADDING = 0.2  # around the letters, for each point of their size
+
 
 def add_captions(
     ax: Any,
@@ -29,7 +31,7 @@ def add_captions(
     """
     artists = []
     for box, alternatives, colour in zip(boxes, texts, colours, strict=True):
-        behind = {"facecolor": _unit(colour), "edgecolor": "none", "pad": fontsize / 5}
+        behind = {"facecolor": _unit(colour), "edgecolor": "none", "pad": PADDING * fontsize}
         artist = ax.text(
             box[0],
             box[1],
@@ -87,7 +89,7 @@ def _place_all(ax: Any, captions: Any, boxes: Any, texts: Any, renderer: Any) ->
         for text in alternatives:
             caption.set_text(text)
             extent = caption.get_window_extent(renderer)
-            padding = renderer.points_to_pixels(caption.get_bbox_patch().get_boxstyle().pad)
+            padding = renderer.points_to_pixels(PADDING * caption.get_fontsize())
             size = int(extent.width + 2 * padding) + 1, int(extent.height + 2 * padding) + 1
             placed = place(rect, size, picture, taken, rects)
             if placed is None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _extras
-from oxidet.visualize._captions import Captions, Rect, caption_font
+from oxidet.visualize._captions import Captions, Rect, caption_font, cut
 from oxidet.visualize.draw import displayed_pixels, draw_box, inside, legible_scale
 from oxidet.visualize.palette import Colour, label_colour
 
@@ -257,20 +257,10 @@ def contact_sheet(
         for column, tile in enumerate(row):
             left = margin + column * (side + margin)
             if titles is not None:
-                text = _cut(titles[number], letters, side)
+                text = cut(titles[number], letters, side)
                 font = caption_font(letters, text.isascii())
                 canvas.text((left, top + header / 2), text, font=font, fill=INK, anchor="lm")
             sheet.paste(tile, (left, top + header))
             number += 1
         top += height
     return sheet
-
-
-def _cut(text: str, letters: int, width: int) -> str:
-    """A text, or as much of it as fits, with dots."""
-    font = caption_font(letters, text.isascii())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text}..."

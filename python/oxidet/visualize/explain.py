@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from oxidet.models.detection.detector import Detector
     from oxidet.models.detection.stages import Level
 
-SIZE = (15.0, 8.5)  # of the figure, in inches
+PANEL = 4.0  # width of a picture in the figure, in inches
 WIDTH = 1200  # pixels of it on a page
 
 
@@ -86,8 +86,13 @@ class Explanation:
         """
         if axes is None:
             pyplot = _extras.require("matplotlib.pyplot", extra="plots")
-            axes = pyplot.figure(figsize=SIZE, layout="constrained").subplots(2, 3)
+            axes = pyplot.figure(figsize=self._inches(), layout="constrained").subplots(2, 3)
         return self._plot_into(np.asarray(axes, object))
+
+    def _inches(self) -> tuple[float, float]:
+        """Width and height of a figure with room for two rows of the picture."""
+        height, width = self.image.shape[:2]
+        return 3.75 * PANEL, 2 * min(max(PANEL * height / width, 2.4), 1.5 * PANEL) + 1.4
 
     def _plot_into(self, axes: NDArray[Any]) -> NDArray[Any]:
         if axes.size != len(plots.STAGES):
@@ -130,10 +135,11 @@ class Explanation:
         if figures is None:
             return None
         # No figure of pyplot's, which notebooks would show once more.
-        figure = figures.Figure(figsize=SIZE, layout="constrained")
+        size = self._inches()
+        figure = figures.Figure(figsize=size, layout="constrained")
         self._plot_into(np.asarray(figure.subplots(2, 3), object))
         file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=1.25 * WIDTH / SIZE[0])
+        figure.savefig(file, format="png", dpi=1.25 * WIDTH / size[0])
         return file.getvalue()
 
     def _repr_html_(self) -> str:

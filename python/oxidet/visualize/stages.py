@@ -225,7 +225,7 @@ def regions(explained: Explanation, *, most: int = 12, ax: Any = None) -> Any:
         left = index % columns * (TILE + gap)
         top = index // columns * (header + 2 * TILE + gap)
         score = explained.class_scores[index, best[index]]
-        text = f"{index + 1}: {score:.2f}\n{_short(explained.class_names[best[index]], 10)}"
+        text = f"{index + 1}: {_short(explained.class_names[best[index]], 8)}\n{score:.2f}"
         ax.text(
             left,
             top + header - 2,
