@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oxidet.cli.demo import match
+from oxidet.cli._demonstration import match
 from oxidet.detections import Detections
 
 pytest.importorskip("sklearn")

@@ -81,7 +81,7 @@ def test_an_unforeseen_exception_is_one_line(oxidet_command, monkeypatch):
     def fail() -> None:
         raise KeyError("nobody\nthought of this")
 
-    monkeypatch.setattr("oxidet.cli.info.versions", fail)
+    monkeypatch.setattr("oxidet.cli._description.versions", fail)
     code, out, err = oxidet_command("info")
     assert (code, out) == (1, "")
     assert err.startswith("error: KeyError: ")
@@ -93,7 +93,7 @@ def test_an_interrupt_exits_with_130(oxidet_command, monkeypatch):
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("oxidet.cli.info.versions", interrupt)
+    monkeypatch.setattr("oxidet.cli._description.versions", interrupt)
     assert oxidet_command("info") == (130, "", "error: interrupted\n")
 
 

@@ -105,7 +105,13 @@ def run(args: Sequence[str]) -> int:
 
 
 def _never_fail() -> None:
-    """Have the standard streams write what their encoding lacks as an escape, not raise."""
+    """Have the standard streams write what their encoding lacks as an escape, not raise; have ones.
+
+    There are none where the shell has closed them (``>&-``).
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

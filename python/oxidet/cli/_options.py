@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-import oxidet
-
 # The groups that options are listed in.
 DETECTOR, DATA, OUTPUT, RUN = "Detector", "Data", "Output", "Run"
 
@@ -152,4 +150,6 @@ Batch = Annotated[
 def set_threads(threads: int | None) -> None:
     """Apply ``--threads``."""
     if threads is not None:
+        import oxidet
+
         oxidet.set_num_threads(threads)

@@ -8,12 +8,7 @@ from typing import Annotated
 
 import typer
 
-import oxidet
-from oxidet.cli import _options, _output
-from oxidet.cli._data import ALL
-from oxidet.data import check_data, open_dataset
-from oxidet.data.bbox_dataset import read_class_names
-from oxidet.visualize import dataset_sheet, save_png
+from oxidet.cli import _options
 
 PROBLEMS = 1  # exit code
 
@@ -81,6 +76,13 @@ def check(
       oxidet check-data cells/ --picture cells.png
       oxidet check-data coco/ --format coco --split train --json report.json
     """
+    import oxidet
+    from oxidet.cli import _output
+    from oxidet.cli._data import ALL
+    from oxidet.data import check_data, open_dataset
+    from oxidet.data.bbox_dataset import read_class_names
+    from oxidet.visualize import dataset_sheet, save_png
+
     _output.prepare_file(json_file)
     _output.prepare_file(None if picture is None else str(picture))
     names = None

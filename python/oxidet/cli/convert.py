@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from oxidet import models, nn, weights
-from oxidet.cli import _output
 from oxidet.cli._usage import UsageError
-from oxidet.cli.info import BUFFERS, megabytes, print_rows
-from oxidet.weights import DescribedWeights
-from oxidet.weights._files import read_weights
-from oxidet.weights._loading import Origin, classifier_layers, describe, to_metadata
 
 ENDINGS = (".npz", ".safetensors")
 
@@ -112,6 +105,12 @@ def convert(
       oxidet convert googlenet-1378be20.pth googlenet.npz --model googlenet
       oxidet convert VGG_ILSVRC_16_layers.caffemodel vgg16.safetensors --normalized
     """
+    from oxidet import models, weights
+    from oxidet.cli import _output
+    from oxidet.cli._conversion import build, read
+    from oxidet.cli._description import BUFFERS, megabytes, print_rows
+    from oxidet.weights._loading import to_metadata
+
     if target.suffix.lower() not in ENDINGS:
         raise UsageError(f"TARGET: expected a name ending in {' or '.join(ENDINGS)}, got {target}")
     if model is not None and model not in models.list_models():
@@ -119,10 +118,10 @@ def convert(
     origin = weights.locate(source)
     if target.exists() and origin.path.exists() and os.path.samefile(origin.path, target):
         raise UsageError(f"TARGET: expected another file than SOURCE, got {target}")
-    described, metadata, layout = _read(origin, layout, key, channels, normalized)
+    described, metadata, layout = read(origin, layout, key, channels, normalized)
     rows = {"from": f"{_output.printable(origin.path)} ({layout.value})"}
     if model is not None:
-        network = _build(model, origin, described.state_dict)
+        network = build(model, origin, described.state_dict)
         report = weights.load_into(network, described)
         described = described._replace(state_dict=network.state_dict())
         rows["network"] = f"{model}: {report}"
@@ -141,41 +140,3 @@ def convert(
     if described.class_names is not None:
         rows["classes"] = str(len(described.class_names))
     print_rows(rows)
-
-
-def _read(
-    origin: Origin,
-    layout: Layout,
-    key: str | None,
-    channels: ChannelOrder | None,
-    normalized: bool,
-) -> tuple[DescribedWeights, dict[str, str], Layout]:
-    """The weights under oxidet's names, the text beside them, and the layout that they were in."""
-    state: Any
-    metadata: dict[str, str] = {}
-    if origin.path.suffix.lower() == ".caffemodel":
-        state, found = weights.load_caffemodel(origin.path), Layout.caffe
-    else:
-        state, metadata = read_weights(origin.path, key=key)
-        found = Layout.chainercv if "conv1_1/conv/W" in state else Layout.plain
-    layout = found if layout is Layout.auto else layout
-    if layout is Layout.plain:
-        if channels is not None or normalized:
-            raise UsageError("--channels, --normalized: expected together with chainercv or caffe")
-        return describe(origin, state, metadata), metadata, layout
-    convert_from = weights.from_caffe if layout is Layout.caffe else weights.from_chainercv
-    options: Any = {} if channels is None else {"channels": channels.value}
-    return convert_from(state, normalized=normalized, **options), metadata, layout
-
-
-def _build(model: str, origin: Origin, state: Mapping[str, Any]) -> nn.Module:
-    """The network with as many classes as the weights have."""
-    published = origin.published
-    options = dict(published.options) if published and published.model == model else {}
-    network = models.get_model(model, **options)
-    weight = state.get(f"{classifier_layers(network)[-1]}.weight")
-    count = 0 if weight is None else len(weight)
-    names = dict(network.named_parameters())
-    if count and count != len(names[f"{classifier_layers(network)[-1]}.weight"].data):
-        network = models.get_model(model, num_classes=count, **options)
-    return network
