@@ -272,7 +272,7 @@ def test_html_escapes_and_shows_the_picture(tmp_path: Any) -> None:
     # Not the whole of a photograph: notebooks keep what they show.
     encoded = make(image=np.zeros((2000, 3000, 3), np.uint8))._repr_html_().split("base64,")[1]
     picture = PIL.open(io.BytesIO(base64.b64decode(encoded.split('"')[0])))
-    assert picture.size == (1280, 853)
+    assert picture.size == (1120, 747)
     # A file that has gone, or is no image, leaves the table.
     assert "<table" in make(path=str(tmp_path / "gone.jpg"))._repr_html_()
     (tmp_path / "text.jpg").write_text("no image")

@@ -208,7 +208,22 @@ def test_photographs_are_kept_as_jpeg_and_drawings_as_png() -> None:
         data = base64.b64decode(fragment.split("base64,")[1].split('"')[0])
         picture = Image.open(io.BytesIO(data))
         assert (picture.format, picture.size) == (kind, (800, 600))
-        assert 'width="640"' in fragment
+        assert 'width="560"' in fragment
+
+
+def test_boxes_stay_in_place_in_a_photograph_that_is_shown_smaller() -> None:
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    image = np.zeros((2000, 3000, 3), np.uint8)
+    box = Detections([[1500, 1000, 2400, 1600]], [0], image=image)
+    data = base64.b64decode(box._repr_html_().split("base64,")[1].split('"')[0])
+    picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert picture.shape == (747, 1120, 3)
+    scale = 1120 / 3000
+    y, x = round(1300 * scale), round(2400 * scale)
+    assert picture[y, x - 2].max() > 100  # the frame's right side
+    assert picture[y, x - 30].max() == picture[y, x + 30].max() == 0
 
 
 # --- classifications
@@ -251,8 +266,10 @@ def test_a_summary_of_a_small_network_begins_unfolded() -> None:
 
 
 def test_bars_stay_within_their_cell() -> None:
-    for share, width in ((0.25, "25%"), (-1, "0%"), (7, "100%"), (np.nan, "0%"), (1 / 3, "33.3%")):
+    for share, width in ((0.25, "25%"), (7, "100%"), (1 / 3, "33.3%")):
         assert f'width:{width}"' in fragments.bar(share)
+    for share in (0, -1, np.nan):
+        assert "width" not in fragments.bar(share)
 
 
 def test_text_is_escaped_once() -> None:

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from oxidet.data.image import read_image
+import numpy as np
+
+from oxidet import _extras
+from oxidet.visualize.draw import displayed_pixels, draw, legible_scale
 from oxidet.visualize.html import fragments
 from oxidet.visualize.html.fragments import Html
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 ROWS = 10  # that one sees at once
 MOST_ROWS = 200  # that there are at all
 MOST_CLASSES = 20
+LINE, LETTERS = 2, 13  # pixels of the page
 
 COLUMNS = (
     ("", False), ("name", True), ("score", False), ("", True),
@@ -71,19 +75,32 @@ def _table(detections: Detections, rows: Sequence[int]) -> str:
         row = detections[number]
         name = Html(f"{fragments.swatch(row.label)}{fragments.text(row.name)}")
         numbers = [f"{value:.1f}" for value in row.box] + [f"{areas[number]:.0f}"]
-        lines.append((number, name, f"{row.score:.3f}", fragments.bar(row.score), *numbers))
+        lines.append(
+            (number, name, f"{row.score:.3f}", fragments.bar(row.score, spare=True), *numbers)
+        )
     return fragments.table(COLUMNS, lines)
 
 
 def _picture(detections: Detections) -> str:
     """The annotated image as an ``img`` element; nothing if there is none or none can be drawn."""
-    from oxidet.visualize.annotated import annotated
-
     image = detections.path if detections.image is None else detections.image
     if image is None:
         return ""
     # No Pillow, the file has gone, or it is no image: a table will do.
     with contextlib.suppress(ImportError, OSError, TypeError, ValueError):
-        picture = annotated(read_image(image), detections, legend=False)
+        image_module = _extras.require("PIL.Image", extra="images")
+        small = image_module.fromarray(displayed_pixels(image))
+        whole = small.width
+        small.thumbnail((2 * fragments.WIDTH, 2 * fragments.WIDTH))  # before it is drawn into
+        shown = detections.replace(boxes=detections.boxes * (small.width / whole))
+        scale = legible_scale(small.height, small.width)
+        zoom = max(scale * small.width / fragments.WIDTH, 1.0)  # of a pixel on the page
+        picture = draw(
+            np.asarray(small),
+            shown,
+            scale=scale,
+            line_width=round(LINE * zoom),
+            font_size=round(LETTERS * zoom),
+        )
         return fragments.picture_element(picture, f"the image with {detections._summary()}")
     return ""

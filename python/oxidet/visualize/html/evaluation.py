@@ -18,7 +18,7 @@ def evaluation_html(result: Evaluation) -> str:
     objects, coco = result.objects_by_class, result.coco_ap
     columns = [("class", True), ("objects", False), (result._ap_name(), False), ("", True)]
     rows = [
-        [name, objects[name], _figure(value), fragments.bar(value)]
+        [name, objects[name], _figure(value), fragments.bar(value, spare=True)]
         for name, value in result.ap.items()
     ]
     if result.coco is not None:
@@ -37,7 +37,8 @@ def evaluation_html(result: Evaluation) -> str:
         fragments.paragraph(
             Html(
                 f"mean average precision <strong>{_figure(result.mean_ap)}</strong> at IoU "
-                f"{result.iou_thresh:g}: {result.images} images{left_out}, {result.objects} objects"
+                f"{result.iou_thresh:g}: {_things(result.images, 'image')}{left_out}, "
+                f"{_things(result.objects, 'object')}"
             )
         ),
         fragments.side_by_side(classes, coco_table if figures else ""),
@@ -46,3 +47,7 @@ def evaluation_html(result: Evaluation) -> str:
 
 def _figure(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _things(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"

@@ -11,8 +11,9 @@ from typing import Any
 
 from oxidet.visualize.palette import label_colour
 
-WIDTH = 640  # pixels that a picture takes at most on the page
+WIDTH = 560  # pixels that a picture takes at most on the page
 QUALITY = 90  # of a JPEG
+FLAT = 4096  # colours of a drawing at most, which is smaller as PNG
 
 # A colour that stands out from white (5.2 to 1) and from black (4.0 to 1): palette's blue. All else
 # is the page's. Classes have two of ``.oxidet`` in front, to outweigh what sites say of tables and
@@ -38,6 +39,8 @@ background:none;font-size:inherit;color:inherit;vertical-align:middle;min-width:
 .oxidet.oxidet .t tfoot :is(th,td){border-top:1px solid var(--ox-line);font-weight:600}
 .oxidet.oxidet .b{display:block;width:5em;height:.7em;background:rgba(128,128,128,.18)}
 .oxidet.oxidet .b i{display:block;height:100%;background:var(--ox-bar);min-width:1px}
+@media(max-width:600px){.oxidet.oxidet .b.spare{display:none}
+.oxidet.oxidet .t :is(th,td){padding:.12em .35em}}
 .oxidet.oxidet .stack{display:flex;height:1.1em;gap:1px;max-width:48em;margin:.4em 0}
 .oxidet.oxidet .stack i{display:block;height:100%;min-width:1px}
 .oxidet.oxidet .c{display:inline-block;margin:.1em 1.1em .1em 0;white-space:nowrap}
@@ -130,10 +133,13 @@ def folded(line: object, inside: str, *, unfolded: bool = False) -> str:
     )
 
 
-def bar(share: float) -> Html:
-    """A bar as long as a number from 0 to 1 says; what lies outside is cut off, NaN is none."""
-    width = 100 * min(max(share, 0.0), 1.0) if share == share else 0.0
-    return Html(f'<span class="b"><i style="width:{width:.3g}%"></i></span>')
+def bar(share: float, *, spare: bool = False) -> Html:
+    """A bar as long as a number from 0 to 1 says; what lies outside is cut off, NaN is none.
+
+    A spare one leaves its place to numbers where the page is narrow.
+    """
+    part = f'<i style="width:{100 * min(share, 1.0):.3g}%"></i>' if share > 0 else ""
+    return Html(f'<span class="b{" spare" if spare else ""}">{part}</span>')
 
 
 def stacked(shares: Sequence[tuple[str, float]]) -> str:
@@ -202,24 +208,23 @@ def _node(node: Node) -> str:
 
 
 def _cells(cells: Sequence[object]) -> str:
-    return "".join(f"<span>{text(cell)}</span>" for cell in cells)
+    # Spaces between them, for pages that strip styles.
+    return " ".join(f"<span>{text(cell)}</span>" for cell in cells)
 
 
 def picture_element(picture: Any, description: str, width: int = WIDTH) -> str:
     """A Pillow image as an ``img`` element of at most ``width`` pixels, which carries its data.
 
-    As PNG, or as JPEG where that is smaller: notebooks keep what they show.
+    Photographs as JPEG, drawings as PNG: notebooks keep what they show.
     """
     picture.thumbnail((2 * width, 2 * width))  # twice, for screens with small pixels
-    coded = []
-    for kind, options in (
-        ("png", {}),
-        ("jpeg", {"quality": QUALITY, "subsampling": 0}),  # colours of thin lines stay
-    ):
-        file = io.BytesIO()
-        picture.save(file, format=kind, **options)
-        coded.append((file.tell(), kind, file.getvalue()))
-    _, kind, content = min(coded)
-    data = base64.b64encode(content).decode("ascii")
+    file = io.BytesIO()
+    if picture.getcolors(FLAT) is None:
+        kind = "jpeg"
+        picture.save(file, format=kind, quality=QUALITY, subsampling=0)  # thin lines keep colours
+    else:
+        kind = "png"
+        picture.save(file, format=kind)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
     shown = min(width, picture.width)
     return f'<img alt="{text(description)}" width="{shown}" src="data:image/{kind};base64,{data}">'
