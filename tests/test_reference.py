@@ -21,11 +21,17 @@ WITHOUT_LIST = (
     "oxidet.nn.utils",
     "oxidet.optim.lr_scheduler",
 )
+# Behind ``_repr_html_``, not to be called.
+INSIDE = ("oxidet.visualize.html",)
 
 
 def _modules() -> list[str]:
     found = pkgutil.walk_packages(oxidet.__path__, prefix="oxidet.")
-    public = (module.name for module in found if "._" not in module.name)
+    public = (
+        module.name
+        for module in found
+        if "._" not in module.name and not module.name.startswith(INSIDE)
+    )
     listed = [name for name in public if hasattr(importlib.import_module(name), "__all__")]
     return ["oxidet", *listed, *WITHOUT_LIST]
 

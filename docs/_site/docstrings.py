@@ -58,6 +58,9 @@ class _Rewriter:
             thing.docstring.value = _ROLE.sub(
                 lambda role: self._link(role[2], thing, bool(role[1])), text
             )
+        for parameter in getattr(thing, "parameters", ()):
+            if str(parameter.annotation) == "Any":  # says nothing that the name does not
+                parameter.annotation = None
         for member in thing.members.values():
             if not member.is_alias:
                 self.rewrite(member)
