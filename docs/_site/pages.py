@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.plugins import event_priority
+from mkdocs.plugins import event_priority, get_plugin_logger
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -26,6 +26,13 @@ PLACES = {
     "LICENSE-APACHE": "LICENSE-APACHE.txt",
 }
 FOLDERS = {"examples/notebooks": "*.ipynb", "examples": "*.py"}
+_log = get_plugin_logger("pages")
+# Whatever a browser fetches by itself; the links that a reader follows are something else.
+_LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video)\b[^>]*\ssrc=["']?(https?:[^"'\s>]+)"""
+    r"""|<link\b[^>]*rel=["']?(?:stylesheet|preconnect|preload|icon)\b[^>]*href=["']?(https?:[^"'\s>]+)"""
+    r"""|(?:import\(|@import |url\()["']?(https?:[^"')]+)"""
+)
 _LINK = re.compile(r"(\]\()(?![a-z]+:)([^)#\s]+)")
 
 
@@ -77,7 +84,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Leave out what notebooks would load from elsewhere: the script for Mermaid's charts."""
-    if page.file.src_uri.endswith(".ipynb"):
+    """Leave out what notebooks would load from elsewhere, and warn of what is still loaded."""
+    if page.file.src_uri.endswith(".ipynb"):  # the script for Mermaid's charts, of which none is
         output = re.sub(r"<script type=\"module\">.*?</script>", "", output, flags=re.DOTALL)
+    for found in _LOADED.finditer(output):
+        resource = found[1] or found[2] or found[3]
+        _log.warning(f"{page.file.src_uri}: loads {resource}, and the site is to need no network")
     return output
