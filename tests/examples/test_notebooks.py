@@ -27,6 +27,7 @@ NEEDS = {
     "2_replace_your_numpy_utilities": ["matplotlib", "torch", "torchvision"],
     "3_convolution_explained": ["matplotlib", "PIL", "sklearn"],
     "4_lenet_to_densenet": ["matplotlib", "pandas"],
+    "5_inside_faster_rcnn": ["matplotlib", "PIL", "sklearn"],
     "7_how_fast_and_why": ["matplotlib", "pandas"],
     "alternating_training": ["matplotlib", "sklearn"],
     "degradation": ["matplotlib", "sklearn"],
