@@ -188,14 +188,25 @@ def every(folder: Path, only: str) -> None:
 def documentation() -> None:
     image, found = digits()
     _write("scene.png", visualize.draw(image, found, scale=2))
-    explained = visualize.explain(pretrained.digit_detector(), image)
     with visualize.theme("light"):
-        _write("explain.png", Image.open(io.BytesIO(explained._repr_png_() or b"")))
+        axes = visualize.explain(pretrained.digit_detector(), image).plot()
+    file = io.BytesIO()
+    axes[0, 0].figure.savefig(file, dpi=75)
+    _write("explain.png", Image.open(file), "viridis", "inferno", "magma")
 
 
-def _write(name: str, picture: Any) -> None:
-    """With 128 colours, which do for these pictures."""
-    small = picture.convert("RGB").quantize(128, Image.Quantize.MEDIANCUT)
+def _write(name: str, picture: Any, *scales: str) -> None:
+    """With 256 colours: those of boxes and scores, and as many as are left from the picture."""
+    picture = picture.convert("RGB")
+    maps = [mpl.colormaps[scale](np.linspace(0, 1, 32)) for scale in scales]
+    scores = [round(255 * v) for colours in maps for v in colours[:, :3].ravel()]
+    known = [*np.ravel(visualize.PALETTE).tolist(), *scores, 0, 0, 0, 255, 255, 255]
+    half = (256 - len(known) // 3) // 2
+    for method in (Image.Quantize.MAXCOVERAGE, Image.Quantize.MEDIANCUT):  # rare and frequent
+        known += picture.quantize(half, method).getpalette()[: 3 * half]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(known)
+    small = picture.quantize(palette=palette, dither=Image.Dither.NONE)
     small.save(IMAGES / name, optimize=True)
     size = (IMAGES / name).stat().st_size
     print(f"{IMAGES / name}: {size:,} bytes")
