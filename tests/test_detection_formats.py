@@ -65,6 +65,7 @@ def test_coco_results_and_annotations() -> None:
     assert [row["category_id"] for row in annotations] == [18, 17, 18]
     assert {row["iscrowd"] for row in annotations} == {0}
     assert json.loads(json.dumps(annotations)) == annotations
+    assert json.dumps(make().to_coco(np.int64(7))) == json.dumps(make().to_coco(7))
     assert empty().to_coco(1) == []
 
 

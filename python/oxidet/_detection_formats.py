@@ -272,6 +272,8 @@ class DetectionFormats:
           'score': 0.75}]
         """
         first = None if first_id is None else integer(first_id, "first_id", 0)
+        if isinstance(image_id, np.integer):
+            image_id = int(image_id)  # or there would be no JSON of it
         ids = None if category_ids is None else [int(number) for number in category_ids]
         if ids is not None and len(self) and self.labels.max() >= len(ids):
             raise ValueError(

@@ -149,7 +149,8 @@ def stacked(shares: Sequence[tuple[str, float]]) -> str:
         for number, (name, share) in enumerate(shares)
     )
     legend = "".join(
-        chip(number, f"{name} {share:.0%}") for number, (name, share) in enumerate(shares)
+        chip(number, f"{name} {share:.0%}" if share >= 0.005 else f"{name} <1%")
+        for number, (name, share) in enumerate(shares)
     )
     return f'<div class="stack">{parts}</div><p>{legend}</p>'
 

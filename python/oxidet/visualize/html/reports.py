@@ -14,7 +14,7 @@ from oxidet.visualize.html.fragments import Html
 if TYPE_CHECKING:
     from oxidet.nn.report import PlanReport, ProfileReport, ProfileStep
 
-ROWS = 60  # of a table that begins unfolded
+ROWS = 40  # of a table that begins unfolded
 SLOWEST = 12  # steps that are shown of a longer one
 ALGORITHMS = 6  # that have a part of their own in the bar of all
 
@@ -34,24 +34,21 @@ def profile_html(report: ProfileReport) -> str:
 
     The bar of a step is its share of the time, relative to the step that has most of it.
     """
-    # The bar stands between the time and the share.
-    place = [heading for heading, _ in report._columns].index("share")
     longest = max((row.share for row in report.rows), default=0.0)
 
     def line(row: ProfileStep) -> list[Any]:
         share = row.share / longest if longest > 0 else 0.0
-        return _with(report._cells(row), place, fragments.bar(share))
+        return _numbers_first(report._cells(row), fragments.bar(share))
 
-    columns = _with(report._columns, place, ("", True))
-    total = _with(report._total(), place, "")
-    if len(report) <= ROWS:
-        steps = fragments.table(columns, map(line, report.rows), total)
-    else:
+    columns = _numbers_first(report._columns, ("", True))
+    total = _numbers_first(report._total(), "")
+    steps = fragments.table(columns, map(line, report.rows), total)
+    if len(report) > ROWS:
         slowest = sorted(report.rows, key=lambda row: -row.seconds)[:SLOWEST]
-        steps = fragments.paragraph(f"The {SLOWEST} slowest of {len(report)} steps:")
-        steps += fragments.table(columns, map(line, slowest))
-        steps += fragments.folded(
-            f"all {len(report)} steps", fragments.table(columns, map(line, report.rows), total)
+        steps = (
+            fragments.paragraph(f"The {SLOWEST} slowest of {len(report)} steps:")
+            + fragments.table(columns, map(line, slowest), total)
+            + fragments.folded(f"all {len(report)} steps", steps)
         )
     return _report(report, fragments.stacked(_by_algorithm(report.rows)) + steps)
 
@@ -64,8 +61,10 @@ def _report(report: PlanReport | ProfileReport, steps: str) -> str:
     )
 
 
-def _with(cells: Sequence[Any], place: int, cell: Any) -> list[Any]:
-    return [*cells[:place], cell, *cells[place:]]
+def _numbers_first(cells: Sequence[Any], bar: Any) -> list[Any]:
+    """Cells of a profile in an order that a narrow page cuts off where it hurts least."""
+    layer, algorithm, fused, output, seconds, *numbers = cells
+    return [layer, seconds, bar, *numbers, algorithm, fused, output]
 
 
 def _by_algorithm(rows: Iterable[ProfileStep]) -> list[tuple[str, float]]:
