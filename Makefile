@@ -12,6 +12,7 @@ SHELL := bash
 PYTHON ?=
 VENV := .venv
 PEERS := .venv-peers
+WHEEL := .venv-wheel
 STAMPS := $(VENV)/stamps
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -106,9 +107,23 @@ reference:  ## regenerate tests/golden from the original packages (needs Python 
 .PHONY: build
 build: $(STAMPS)/build  ## only build the package and install it into .venv
 
+# Built with zig's linker, against a glibc of 2014: what runs on every Linux since CentOS 7.
+.PHONY: wheel
+wheel: $(WHEEL)/stamp  ## the wheel for Linux on x86-64, into dist/: built, audited, used in every CPython here
+	$(call say,wheel and sdist)
+	rm -rf dist
+	PATH=$(CURDIR)/$(WHEEL)/bin:$$PATH \
+	  maturin build --release --locked --zig --compatibility manylinux2014 --sdist --out dist
+	$(call say,auditwheel and abi3audit)
+	$(WHEEL)/bin/auditwheel show dist/*.whl
+	$(WHEEL)/bin/abi3audit --strict --verbose dist/*.whl
+	$(WHEEL)/bin/python tests/wheel/contents.py dist/*.whl dist/*.tar.gz
+	$(call say,fresh environments)
+	$(WHEEL)/bin/python tests/wheel/environments.py dist/*.whl
+
 .PHONY: clean
-clean:  ## remove .venv, .venv-peers, target and site
-	rm -rf $(VENV) $(PEERS) target site
+clean:  ## remove .venv, .venv-peers, .venv-wheel, target, dist and site
+	rm -rf $(VENV) $(PEERS) $(WHEEL) target dist site
 
 .PHONY: help
 help:  ## this list
@@ -155,6 +170,12 @@ $(PEERS)/stamp: benches/peers/requirements.txt $(STAMPS)/build
 	[ -x $(PEERS)/bin/python ] || $(PY) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --force-reinstall --no-deps .
+	@touch $@
+
+$(WHEEL)/stamp: tests/wheel/requirements.txt | $(STAMPS)/venv
+	$(call say,maturin with zig and the auditors in $(WHEEL))
+	[ -x $(WHEEL)/bin/python ] || $(PY) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=24.1' -r $<
 	@touch $@
 
 # Tried again in every run until it has succeeded.

@@ -94,7 +94,9 @@ fn run_prepared(
     let layer = PreparedConv::for_one_call(conv, weight, source, bias, precision);
     let (pixels, out_pixels) = (conv.input.0 * conv.input.1, conv.output.0 * conv.output.1);
     let images = (SCRATCH / layer.scratch_len(1).max(1)).clamp(1, conv.batch);
-    let mut scratch = Scratch::new(layer.scratch_len(images));
+    // Fewer images, those of the last part, may ask for more: they may be transformed as a whole.
+    let last = conv.batch % images;
+    let mut scratch = Scratch::new(layer.scratch_len(images).max(layer.scratch_len(last)));
     for first in (0..conv.batch).step_by(images) {
         let count = images.min(conv.batch - first);
         let (part, after) = output.split_rows(count * out_pixels);
