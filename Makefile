@@ -19,7 +19,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
 # What the wheel is built from; the folders are there to notice files that are gone.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-MIT LICENSE-APACHE \
-  $(shell find src python -name __pycache__ -prune -o \
+  build.rs $(shell find src python -name __pycache__ -prune -o \
     \( -type d -o -name '*.rs' -o -name '*.py' -o -name '*.pyi' -o -name '*.npz' \) -print)
 
 say = @printf '\n\033[1m== %s\033[0m\n' '$(1)'
@@ -107,6 +107,11 @@ reference:  ## regenerate tests/golden from the original packages (needs Python 
 .PHONY: build
 build: $(STAMPS)/build  ## only build the package and install it into .venv
 
+.PHONY: develop
+develop: $(STAMPS)/venv  ## for working on oxidet: .venv uses python/ as it stands (again after changes of Rust)
+	@[ -e $(STAMPS)/develop ] || { touch $(STAMPS)/develop; rm -f $(STAMPS)/build; }
+	@$(MAKE) --no-print-directory $(STAMPS)/build $(STAMPS)/test $(STAMPS)/lint
+
 # Built with zig's linker, against a glibc of 2014: what runs on every Linux since CentOS 7.
 .PHONY: wheel
 wheel: $(WHEEL)/stamp  ## the wheel for Linux on x86-64, into dist/: built, audited, used in every CPython here
@@ -148,7 +153,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/build: $(STAMPS)/venv $(SOURCES)
 	$(call say,release build (minutes the first time) and installation)
-	$(PIP) install .
+	$(PIP) install $(if $(wildcard $(STAMPS)/develop),--editable) .
 	@touch $@
 
 # Extras are named on the package that was just installed, which satisfies the requirement; its

@@ -54,7 +54,7 @@ def check_wheel(path: Path) -> str:
 
 
 def check_sdist(path: Path) -> str:
-    """As for wheels; what it takes to build, to test and to read is there, generated files are not."""
+    """As for wheels: what it takes to build, to test and to read, and no generated file."""
     with tarfile.open(path) as archive:
         names = [PurePosixPath(member.name) for member in archive if member.isfile()]
     inside = {"/".join(name.parts[1:]) for name in names}

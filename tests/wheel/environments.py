@@ -25,22 +25,21 @@ SMOKE = Path(__file__).with_name("smoke.py")
 OLDEST = (3, 10)
 
 
-def run(*command: str | Path, **environment: str) -> str:
-    """What the command prints; SystemExit with all of its words if it fails."""
+def run(*command: str | Path, expect: int = 0) -> str:
+    """What the command prints; SystemExit with all of its words if it exits otherwise."""
     environ = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(
-        command, env={**environ, **environment}, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    printed = done.stdout + done.stderr
+    if done.returncode != expect:
         words = " ".join(map(str, command))
-        raise SystemExit(f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+        raise SystemExit(f"{words}: exit {done.returncode}\n{printed}")
+    return printed
 
 
-def pip(python: Path, *arguments: str | Path) -> str:
+def pip(python: Path, *arguments: str | Path, expect: int = 0) -> str:
     """This interpreter's pip, working on the environment of ``python``."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    return run(*command, *arguments)
+    return run(*command, *arguments, expect=expect)
 
 
 def interpreters() -> dict[tuple[int, ...], Path]:
@@ -80,9 +79,11 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def numpy_versions(python: Path, floor: tuple[int, ...]) -> list[str]:
     """The oldest release not below the floor and the newest, of those that pip has wheels of."""
-    listed = pip(python, "index", "versions", "numpy", "--only-binary", ":all:")
-    line = re.search(r"^Available versions: (.*)$", listed, re.MULTILINE)
-    assert line is not None, listed
+    # `pip index versions` would list releases without a wheel for this Python as well. A release
+    # that does not exist makes pip say what it could have installed.
+    asked = pip(python, "install", "--dry-run", "--only-binary", ":all:", "numpy==0", expect=1)
+    line = re.search(r"\(from versions: (.*)\)", asked)
+    assert line is not None, asked
     releases = [v for v in line[1].split(", ") if re.fullmatch(r"[\d.]+", v)]
     allowed = sorted((v for v in releases if numbers(v) >= floor), key=numbers)
     return [allowed[0], allowed[-1]]
