@@ -122,9 +122,9 @@ wheel: $(WHEEL)/stamp  ## the wheel for Linux on x86-64, into dist/: built, audi
 	$(call say,auditwheel and abi3audit)
 	$(WHEEL)/bin/auditwheel show dist/*.whl
 	$(WHEEL)/bin/abi3audit --strict --verbose dist/*.whl
-	$(WHEEL)/bin/python tests/wheel/contents.py dist/*.whl dist/*.tar.gz
+	$(WHEEL)/bin/python tests/wheels/contents.py dist/*.whl dist/*.tar.gz
 	$(call say,fresh environments)
-	$(WHEEL)/bin/python tests/wheel/environments.py dist/*.whl
+	$(WHEEL)/bin/python tests/wheels/environments.py dist/*.whl
 
 .PHONY: clean
 clean:  ## remove .venv, .venv-peers, .venv-wheel, target, dist and site
@@ -177,7 +177,7 @@ $(PEERS)/stamp: benches/peers/requirements.txt $(STAMPS)/build
 	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --force-reinstall --no-deps .
 	@touch $@
 
-$(WHEEL)/stamp: tests/wheel/requirements.txt | $(STAMPS)/venv
+$(WHEEL)/stamp: tests/wheels/requirements.txt | $(STAMPS)/venv
 	$(call say,maturin with zig and the auditors in $(WHEEL))
 	[ -x $(WHEEL)/bin/python ] || $(PY) -m venv $(WHEEL)
 	$(WHEEL)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade 'pip>=24.1' -r $<

@@ -122,7 +122,7 @@ def test_all_names_are_there_and_others_are_attribute_errors() -> None:
 
 
 def test_the_core_works_with_numpy_alone() -> None:
-    smoke = ROOT / "tests" / "wheel" / "smoke.py"
+    smoke = ROOT / "tests" / "wheels" / "smoke.py"
     printed = run(
         f"{NUMPY_ALONE}\nimport runpy\nrunpy.run_path({str(smoke)!r}, run_name='__main__')"
     )

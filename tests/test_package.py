@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
-import venv
-import zipfile
-from email.parser import Parser
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import pytest
 import oxidet
 from conftest import ROOT
 from oxidet.nn import functional as F
+from wheels import contents, environments
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -204,59 +203,33 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     version = cargo_version()
     assert re.match(rf"oxidet-{re.escape(version)}-cp310-abi3-", wheel.name), wheel.name
-    info = f"oxidet-{version}.dist-info"
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        sizes = {item.filename: item.file_size for item in archive.infolist()}
-        metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
-    assert {
-        "oxidet/__init__.py",
-        "oxidet/_core.abi3.so",
-        "oxidet/_core.pyi",
-        "oxidet/py.typed",
-        f"{info}/entry_points.txt",
-        f"{info}/licenses/LICENSE-APACHE",
-        f"{info}/licenses/LICENSE-MIT",
-    } <= names
-    outside = {name for name in names if not name.startswith(("oxidet/", f"{info}/"))}
-    # maturin adds a bill of materials beside the metadata, and system libraries where needed.
-    assert not {name for name in outside if not name.startswith(("oxidet.libs/", f"{info}/sboms"))}
-    assert {Path(name).suffix for name in names if name.startswith("oxidet/")} <= {
-        ".py",
-        ".pyi",
-        ".so",
-        ".npz",
-        ".typed",
-    }
-    shipped = {str(path.relative_to(ROOT / "python")) for path in (ROOT / "python").rglob("*.npz")}
-    assert shipped <= names
-    assert sum(sizes[name] for name in shipped) <= 4 * 2**20
-    needed = metadata.get_all("Requires-Dist") or []
-    assert [r for r in needed if "extra ==" not in r] == ["numpy>=1.23"]
+    contents.check_wheel(wheel)
 
 
 @pytest.mark.slow
-def test_a_fresh_environment_needs_the_wheel_and_numpy_alone(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def test_a_fresh_environment_needs_the_wheel_and_numpy_alone(
+    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environments.try_wheel(wheel, Path(sys.executable), tmp_path)
+    oldest, newest = capsys.readouterr().out.splitlines()
+    assert oldest.startswith(f"oxidet {oxidet.__version__} works: ")
+    assert newest.startswith(f"oxidet {oxidet.__version__} works: ")
 
-    def run(*command: str) -> str:
-        return subprocess.run(
-            [python, *command],
-            cwd=tmp_path,
-            env=environment,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
 
-    run("-m", "pip", "install", "--quiet", str(wheel))
-    listed = run("-m", "pip", "--disable-pip-version-check", "list", "--format=freeze")
-    installed = {line.split("==")[0] for line in listed.splitlines()}
-    assert installed - {"pip", "setuptools", "wheel"} == {"numpy", "oxidet"}
-    code = "import numpy as np, oxidet; oxidet.show_versions(); "
-    code += "print(oxidet.nn.Conv2d(3, 8, 3)(np.zeros((1, 3, 9, 9), np.float32)).shape)"
-    output = run("-c", code)
-    assert output.startswith("oxidet ")
-    assert output.endswith("(1, 8, 7, 7)\n")
+@pytest.mark.slow
+def test_a_free_threaded_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    if shutil.which("cargo") is None:
+        pytest.skip("needs cargo")
+    # What PyO3 would find out about such an interpreter.
+    python = tmp_path / "python"
+    python.write_text("version=3.14\nshared=true\nbuild_flags=Py_GIL_DISABLED\n", "utf-8")
+    done = subprocess.run(
+        ["cargo", "check", "--locked", "--quiet", "--features", "python"],
+        cwd=ROOT,
+        env={**os.environ, "PYO3_CONFIG_FILE": str(python), "CARGO_TARGET_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "error: oxidet needs a CPython with the GIL: " in done.stderr, done.stderr

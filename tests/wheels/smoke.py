@@ -1,4 +1,4 @@
-"""The core of the package at work with NumPy alone: ``python tests/wheel/smoke.py``.
+"""The core of the package at work with NumPy alone: ``python tests/wheels/smoke.py``.
 
 Runs in the fresh environments of ``environments.py`` and, with everything but NumPy hidden, in
 ``tests/test_imports.py``. ``scene.npz`` is the fifth test scene of ``oxidet.data.DigitScenes`` in

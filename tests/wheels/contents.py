@@ -1,4 +1,4 @@
-"""What is in a wheel and in an sdist: ``python tests/wheel/contents.py dist/*``.
+"""What is in a wheel and in an sdist: ``python tests/wheels/contents.py dist/*``.
 
 The package, its licences, what it says about itself, and nothing else; the wheel below 6 MB without
 the weights that come with it.

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/wheel/environments.py target/wheels/oxidet-*.whl [python ...]
+    python tests/wheels/environments.py target/wheels/oxidet-*.whl [python ...]
 
 Each CPython from 3.10 on (those on the PATH and pyenv's, or the ones named) gets two environments:
 one with the oldest and one with the newest NumPy that the package allows and pip has a wheel of.
@@ -89,9 +89,10 @@ def numpy_versions(python: Path, floor: tuple[int, ...]) -> list[str]:
     return [allowed[0], allowed[-1]]
 
 
-def try_wheel(wheel: Path, python: Path, folder: Path, floor: tuple[int, ...]) -> None:
+def try_wheel(wheel: Path, python: Path, folder: Path) -> None:
+    """Environments of ``python`` in ``folder``, and in each the words of ``smoke.py``, printed."""
     run(python, "-m", "venv", "--without-pip", folder / "asks")
-    for release in numpy_versions(folder / "asks" / "bin" / "python", floor):
+    for release in numpy_versions(folder / "asks" / "bin" / "python", numpy_floor(wheel)):
         environment = folder / release
         run(python, "-m", "venv", "--without-pip", environment)
         inside = environment / "bin" / "python"
@@ -117,12 +118,11 @@ def main() -> None:
     pythons = arguments.pythons or interpreters().values()
     if not pythons:
         raise SystemExit("no CPython from 3.10 on was found")
-    floor = numpy_floor(wheel)
     with tempfile.TemporaryDirectory(prefix="oxidet-wheel-") as folder:
         for index, python in enumerate(pythons):
             place = Path(folder) / str(index)
             place.mkdir()
-            try_wheel(wheel, python, place, floor)
+            try_wheel(wheel, python, place)
             shutil.rmtree(place)
 
 
