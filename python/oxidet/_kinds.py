@@ -45,7 +45,8 @@ def same_kind(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         arrays = [_to_array(value, _name(names, i), tensor) for i, value in enumerate(args)]
         keywords = {name: _to_array(value, name, tensor) for name, value in kwargs.items()}
-        result: Any = _to_tensor(function(*arrays, **keywords), torch)
+        call: Callable[..., R] = function
+        result: Any = _to_tensor(call(*arrays, **keywords), torch)
         return result
 
     return either_kind

@@ -199,8 +199,7 @@ class Detections(DetectionFormats):
     def areas(self) -> F32:
         """(R,) float32, the area of each box in square pixels."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        areas: F32 = sides[:, 0] * sides[:, 1]
-        return areas
+        return np.asarray(sides[:, 0] * sides[:, 1], np.float32)
 
     def counts(self) -> dict[str, int]:
         """How many objects there are of each class that occurs, in label order."""

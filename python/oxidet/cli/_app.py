@@ -150,7 +150,8 @@ def _describe(error: Exception, args: Sequence[str]) -> str:
         return _output.describe(error)
     command = next((arg for arg in args if arg in COMMANDS), None)
     where = "oxidet" if command is None else f"oxidet {command}"
-    text = error.format_message() if isinstance(error, _ClickException) else str(error)
+    words: Any = error  # of click's kind or ours
+    text = words.format_message() if isinstance(error, _ClickException) else str(error)
     return f"{text.rstrip('.')} (see {where} --help)"
 
 

@@ -16,7 +16,7 @@ COMPLETION = "_OXIDET_COMPLETE"  # the variable by which a shell asks for what m
 def complete(args: Sequence[str]) -> int | None:
     """Do what the arguments ask for if they begin with one of the two options, else nothing."""
     if COMPLETION in os.environ:
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # pyright: ignore[reportPrivateImportUsage]
 
         completion_init()  # typer answers the shell, once it knows all of them
         return None
@@ -30,7 +30,10 @@ def complete(args: Sequence[str]) -> int | None:
         known = f"{', '.join(SHELLS[:-1])} or {SHELLS[-1]}"
         where = "" if rest else f" (oxidet {option} bash)"
         raise UsageError(f"{option}: expected {known}, got {shell or 'an unknown shell'}{where}")
-    from typer.completion import get_completion_script, install
+    from typer.completion import (
+        get_completion_script,  # pyright: ignore[reportPrivateImportUsage]
+        install,  # pyright: ignore[reportPrivateImportUsage]
+    )
 
     if option == SHOW:
         print(get_completion_script(prog_name="oxidet", complete_var=COMPLETION, shell=shell))

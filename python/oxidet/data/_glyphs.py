@@ -88,5 +88,4 @@ def _bilinear(field: F32, y: NDArray[np.float64], x: NDArray[np.float64]) -> F32
     upper = flat[at] * (1 - u) + flat[at + 1] * u
     at += field.shape[1]
     lower = flat[at] * (1 - u) + flat[at + 1] * u
-    out: F32 = upper * (1 - v) + lower * v
-    return out
+    return np.asarray(upper * (1 - v) + lower * v, np.float32)

@@ -282,5 +282,5 @@ def _rgb(pixels: F32, background: Colour) -> F32:
     elif channels == 4:
         alpha = pixels[:, :, 3:] * np.float32(1 / 255)
         behind = np.asarray(background, np.float32)
-        pixels = pixels[:, :, :3] * alpha + behind * (1 - alpha)
+        pixels = np.asarray(pixels[:, :, :3] * alpha + behind * (1 - alpha), np.float32)
     return np.ascontiguousarray(pixels).transpose(2, 0, 1)

@@ -28,6 +28,7 @@ class Sampler(Protocol):
 
     def order(self, epoch: int) -> Sequence[int]:
         """Indices of the data set, possibly repeated."""
+        ...
 
 
 class ItemError(RuntimeError):
@@ -222,6 +223,7 @@ class DataLoader:
     def _prepare(self, epoch: _Epoch, positions: Sequence[int]) -> Any:
         items = []
         for position in positions:
+            problem: ItemError | None = None
             for entry in self._candidates(epoch, position):
                 try:
                     items.append(self._item(epoch, entry))
@@ -231,7 +233,7 @@ class DataLoader:
                         raise
                     problem = error
             else:
-                if self.on_error == "replace":
+                if self.on_error == "replace" and problem is not None:
                     raise problem
         return items if self.collate is None else self.collate(items)
 

@@ -165,6 +165,5 @@ def _converted(
         height, width = y_max - y_min, x_max - x_min
         boxes = np.stack((x_min, y_min, width, height), axis=1).round(2)
         boxes = boxes.astype(np.float64, copy=False)
-        if areas is None:
-            areas = (height * width).astype(np.float64, copy=False)
-    return _coco.Boxes(boxes, labels, rows.images, areas)
+        products = (height * width).astype(np.float64, copy=False)
+    return _coco.Boxes(boxes, labels, rows.images, products if areas is None else areas)

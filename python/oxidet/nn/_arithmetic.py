@@ -277,7 +277,8 @@ def _mul_graph(trace: Trace, a: Any, b: Any) -> Symbol:
     affine = _channelwise(trace, a, b, ("mul", "mul"), "mul")
     if affine is not None:
         return affine
-    trace.value(a, "self"), trace.value(b, "other")
+    trace.value(a, "self")
+    trace.value(b, "other")
     raise trace_error("a product of symbols has no graph form")
 
 

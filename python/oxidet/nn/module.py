@@ -119,8 +119,8 @@ class Module:
         for table in ("_parameters", "_buffers", "_modules"):
             self.__dict__[table] = OrderedDict(state[table])
 
-    def forward(self, *inputs: Any) -> Any:
-        """Compute the module; every subclass defines this."""
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the module; every subclass defines this, with arguments of its own."""
         # No stub: the base has nothing to compute, and torch's raises this class too.
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 

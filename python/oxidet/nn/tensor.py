@@ -189,10 +189,11 @@ class Tensor:
 
     def _grad_to_change(self) -> Array:
         """The gradient, which this tensor has, as an array that no other one shares."""
-        assert self._grad is not None
-        if not self._grad.flags.writeable:
-            self._grad = self._grad.copy(order="K")
-        return self._grad
+        gradient = self._grad
+        assert gradient is not None
+        if not gradient.flags.writeable:
+            gradient = self._grad = gradient.copy(order="K")
+        return gradient
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set ``requires_grad`` and return the tensor."""

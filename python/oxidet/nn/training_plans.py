@@ -274,13 +274,13 @@ def run(
     except NotPlainError:
         return NOT_PLANNED
     arrays = [leaf._array if isinstance(leaf, Tensor) else np.asarray(leaf) for leaf in leaves]
-    batch = arrays[0].shape[:1] if arrays else ()
+    if not arrays:
+        return NOT_PLANNED
+    batch = arrays[0].shape[:1]
     for array in arrays:
         wrong = array.ndim not in (2, 4) or array.shape[:1] != batch or 0 in array.shape
         if wrong or array.dtype.kind not in "fiub":
             return NOT_PLANNED
-    if not arrays:
-        return NOT_PLANNED
     wanted = tuple([isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves])
     trained = tuple([p.requires_grad for p in owner.parameters()])
     if not any(trained) and not any(wanted):

@@ -351,9 +351,10 @@ def _resize(
         raise ValueError(f"input: expected 4 dimensions (N, C, H, W), got shape {x.shape}")
     which = range(rank) if axes is None else [axis_of(axis, rank) for axis in axes]
     by_scale = sizes is None or not sizes.size
-    if by_scale and scales is None:
+    given_amounts = scales if by_scale else sizes
+    if given_amounts is None:
         raise ValueError("scales: expected these or sizes, got neither")
-    amounts = (scales if by_scale else sizes).reshape(-1).tolist()
+    amounts = given_amounts.reshape(-1).tolist()
     given = dict(zip((x.axes[i] for i in which), amounts, strict=True))
     for axis in (0, 1):
         length = given.get(axis, 1)

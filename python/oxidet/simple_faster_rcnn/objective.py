@@ -71,7 +71,7 @@ class Objective:
         net: FasterRCNN,
         imgs: Any,
         bboxes: Sequence[F32],
-        labels: Sequence[I32],
+        labels: Sequence[NDArray[np.integer[Any]]],
         scale: float | Sequence[float] = 1.0,
         *,
         rng: Rng = None,

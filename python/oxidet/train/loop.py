@@ -336,7 +336,7 @@ class TrainingLoop(ABC):
         self.reload_best = frozenset(integer(epoch, "reload_best", 1) for epoch in reload_best)
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
-        self.on_error = on_error
+        self.on_error: Literal["raise", "skip"] = on_error
         self.tensorboard = tensorboard
         self.quiet = quiet
         self.epoch = self.batch = self.iteration = 0

@@ -83,9 +83,9 @@ interpolation='bilinear', channels='BGR', scale=1)
 
     def _numbers(self, name: str, positive: bool) -> float | tuple[float, ...]:
         """A finite number, or (but for ``scale``) one per channel, as Python's own."""
-        given = getattr(self, name)
+        given: Any = getattr(self, name)
         single = name == "scale" or not isinstance(given, (tuple, list, np.ndarray))
-        values = (given,) if single else tuple(given)
+        values: tuple[Any, ...] = (given,) if single else tuple(given)
         if not single and len(values) != self._count:
             raise ValueError(
                 f"{name}: expected a number or {self._count} for channels="

@@ -267,7 +267,7 @@ def _luma(image: Image) -> Image:
 
 
 def _factor(value: Any, argument: str) -> np.float32:
-    return np.float32(number(value, argument, 0, np.finfo(np.float32).max))
+    return np.float32(number(value, argument, 0, float(np.finfo(np.float32).max)))
 
 
 def _blend(image: Image, other: F32 | np.float32, factor: np.float32) -> Image:

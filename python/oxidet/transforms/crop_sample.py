@@ -109,5 +109,4 @@ def _centres_inside(boxes: np.ndarray, window: Window) -> np.ndarray:
     top, left, height, width = window
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     low, high = np.array((top, left)), np.array((top + height, left + width))
-    inside: np.ndarray = ((low < centres) & (centres < high)).all(axis=1)
-    return inside
+    return np.asarray(((low < centres) & (centres < high)).all(axis=1))

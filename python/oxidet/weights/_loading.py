@@ -340,7 +340,13 @@ def _explain_misfit(
     nothing: tuple[int, ...] = ()
     theirs, ours = counts.pop() if len(counts) == 1 else (nothing, nothing)
     known = not few or set(state) <= set(wanted)
-    if known and theirs and theirs != ours and all(_owner(n) in classifiers for n in wrong):
+    if (
+        known
+        and theirs
+        and ours
+        and theirs != ours
+        and all(_owner(n) in classifiers for n in wrong)
+    ):
         name = next((name for name in wrong[::-1] if name.endswith(".weight")), wrong[-1])
         layer = _owner(name)
         raise nn.StateDictError(

@@ -86,7 +86,7 @@ class AnchorGenerator(nn.Module):
         w: F32 = (np.reciprocal(root)[:, np.newaxis] * side).ravel()
         h: F32 = (root[:, np.newaxis] * side).ravel()
         corners: F32 = np.stack((-w, -h, w, h), axis=1)
-        return np.round(corners / 2)
+        return np.asarray(np.round(corners / 2), np.float32)
 
     def num_anchors_per_location(self) -> list[int]:
         """Number of anchors in a cell of each map."""
