@@ -56,7 +56,7 @@ docs: $(STAMPS)/docs  ## the documentation site, into site/; a warning is an err
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 .PHONY: lint
-lint: $(STAMPS)/lint docs  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest, and the documentation site
+lint: $(STAMPS)/lint docs  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest, pyright, and the documentation site
 	$(call say,rustfmt and clippy)
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- -D warnings
@@ -69,6 +69,9 @@ lint: $(STAMPS)/lint docs  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest, 
 	$(call say,mypy and stubtest)
 	$(VENV)/bin/mypy
 	$(PY) -m mypy.stubtest --allowlist tests/stubtest-allowlist.txt oxidet._core
+	$(call say,pyright)
+	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/pyright --pythonpath $(PY) --verifytypes oxidet --ignoreexternal
 
 .PHONY: bench
 bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside torch's
