@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -130,7 +128,20 @@ class Explanation:
         lines = [f"Explanation of a picture of {height} x {width} pixels (height x width)"]
         return "\n".join([*lines, *(f"  {name:<13} {text}" for name, text in self.stages())])
 
-    def _repr_png_(self) -> bytes | None:
+    # No _repr_png_ beside it: notebooks would keep the picture twice.
+    def _repr_html_(self) -> str:
+        from oxidet.visualize.html import fragments
+
+        picture = self._picture()
+        return fragments.block(
+            fragments.table((("stage", True), ("", True)), self.stages()),
+            ""
+            if picture is None
+            else fragments.picture_element(picture, "the stages on the picture", WIDTH),
+        )
+
+    def _picture(self) -> Any:
+        """All stages as a Pillow image; None without matplotlib."""
         figures = _require_or_none("matplotlib.figure")
         if figures is None:
             return None
@@ -140,23 +151,7 @@ class Explanation:
         self._plot_into(np.asarray(figure.subplots(2, 3), object))
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=1.25 * WIDTH / size[0])
-        return file.getvalue()
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
-            for name, text in self.stages()
-        )
-        png = self._repr_png_()
-        picture = ""
-        if png is not None:
-            data = base64.b64encode(png).decode("ascii")
-            picture = (
-                f'<img style="width:100%;max-width:{WIDTH}px" alt="the stages on the picture" '
-                f'src="data:image/png;base64,{data}">'
-            )
-        return f"<div><table><tbody>{rows}</tbody></table>{picture}</div>"
+        return _extras.require("PIL.Image", extra="images").open(file).convert("RGB")
 
 
 def _require_or_none(module: str) -> Any:
