@@ -28,11 +28,16 @@ NEEDS = {
     "3_convolution_explained": ["matplotlib", "PIL", "sklearn"],
     "4_lenet_to_densenet": ["matplotlib", "pandas"],
     "5_inside_faster_rcnn": ["matplotlib", "PIL", "sklearn"],
+    "6_train_on_your_own": ["matplotlib", "PIL", "sklearn", "defusedxml"],
     "7_how_fast_and_why": ["matplotlib", "pandas"],
     "alternating_training": ["matplotlib", "sklearn"],
     "degradation": ["matplotlib", "sklearn"],
 }
-SLOW = {"alternating_training", "degradation"}  # they train, for half a minute each
+SLOW = {
+    "6_train_on_your_own",
+    "alternating_training",
+    "degradation",
+}  # they train, for half a minute
 
 MAX_BYTES = 1_000_000
 # Folders of the machine that ran it, and what Python says when something is not as it should be.
