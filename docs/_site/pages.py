@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 # Where files of the repository are in the site.
 PLACES = {
     "README.md": "index.md",
+    "README.md#data-conventions": "conventions.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE-MIT": "LICENSE-MIT.txt",
@@ -33,12 +34,14 @@ _LOADED = re.compile(
     r"""|<link\b[^>]*rel=["']?(?:stylesheet|preconnect|preload|icon)\b[^>]*href=["']?(https?:[^"'\s>]+)"""
     r"""|(?:import\(|@import |url\()["']?(https?:[^"')]+)"""
 )
-_LINK = re.compile(r"(\]\()(?![a-z]+:)([^)#\s]+)")
+_LINK = re.compile(r"(\]\()(?![a-z]+:)([^)#\s]+)(#[^)\s]*)?")
 
 
 def places() -> dict[str, str]:
     """Files of the repository, and what they are called in the site."""
-    listed = {name: place for name, place in PLACES.items() if (ROOT / name).exists()}
+    listed = {
+        name: place for name, place in PLACES.items() if (ROOT / name.partition("#")[0]).exists()
+    }
     for folder, pattern in FOLDERS.items():
         for path in sorted((ROOT / folder).glob(pattern)):
             listed[f"{folder}/{path.name}"] = f"{folder}/{path.name}"
@@ -51,6 +54,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for section in config.nav or []:
         if "Notebooks" in section:
             section["Notebooks"] = notebooks
+        if "Background" in section and (ROOT / "CONTRIBUTING.md").exists():
+            section["Background"].append({"Contributing": "contributing.md"})
     return config
 
 
@@ -72,12 +77,15 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links lead to where files are in the site."""
     elsewhere = places()
     here = page.file.src_uri
-    source = {place: name for name, place in elsewhere.items() if name != "README.md"}
+    source = {place: name for name, place in elsewhere.items() if not name.startswith("README.md")}
     folder = posixpath.dirname(source.get(here, f"docs/{here}"))
 
     def rewrite(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, link[2]))
-        place = elsewhere.get(target, target.removeprefix("docs/"))
+        anchor = link[3] or ""
+        place = elsewhere.get(target + anchor)
+        if place is None:
+            place = elsewhere.get(target, target.removeprefix("docs/")) + anchor
         return link[1] + posixpath.relpath(place, posixpath.dirname(here) or ".")
 
     return _LINK.sub(rewrite, markdown)
