@@ -139,7 +139,8 @@ def test_many_images_need_no_more_memory_than_few(tiny_detector, tmp_path):
     """OXIDET_MANY_IMAGES=100000 and pytest's -s for the whole measure."""
     count = int(os.environ.get("OXIDET_MANY_IMAGES", "10000"))
     paths = make_folder(tmp_path / "in", count)
-    command = (tmp_path / "in", "--weights", tiny_detector, "--json", tmp_path / "found.json")
+    file = tmp_path / "found.json"
+    command = (tmp_path / "in", "--weights", tiny_detector, "--json", file, "--batch", 16)
     journal = tmp_path / "found.json.partial"
     began = time.monotonic()
     runs: list[list[int]] = []
