@@ -85,7 +85,9 @@ def pictures(notebook: Any) -> list[int]:
 
 
 def test_all_notebooks_are_listed() -> None:
-    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NEEDS)
+    there = {path.name for path in FOLDER.glob("*.ipynb")}
+    assert there == {f"{name}.ipynb" for name in NEEDS}
+    assert there == set(re.findall(r"\]\(([^)]+)\)", (FOLDER / "README.md").read_text("utf-8")))
 
 
 @pytest.mark.parametrize(
