@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oxidet import nn, visualize
+from oxidet import _extras, nn, visualize
 from oxidet.models.detection import Detector
 from oxidet.visualize import Explanation, explain
 from oxidet.visualize.stages import STAGES
@@ -147,6 +147,18 @@ def test_in_a_notebook() -> None:
     assert base64.b64decode(data)[:3] == b"\xff\xd8\xff"
     assert pyplot.get_fignums() == []  # or notebooks would show it twice
     assert len(repr(result).splitlines()) == 7
+
+
+def test_in_a_notebook_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = explained("simple")
+
+    def missing(module: str, extra: str) -> Any:
+        raise ImportError(f"this needs the package {module!r}")
+
+    monkeypatch.setattr(_extras, "require", missing)
+    html = result._repr_html_()
+    assert "<img" not in html
+    assert "proposals" in html
 
 
 def test_six_axes_are_wanted() -> None:

@@ -102,16 +102,15 @@ class Explanation:
     def stages(self) -> list[tuple[str, str]]:
         """What each stage came to, in words: names and numbers, as ``print`` shows them."""
         counts = [level.objectness.size for level in self.levels]
-        cells = ", ".join(
-            f"{n} at each of {h} x {w} cells"
-            for h, w, n in (level.objectness.shape for level in self.levels)
-        )
+        shapes = [level.objectness.shape for level in self.levels]
+        cells = ", ".join(f"{h} x {w}" for h, w, _ in shapes)
+        at_each = " or ".join(str(n) for n in sorted({n for _, _, n in shapes}))
         best = max((float(level.objectness.max(initial=0)) for level in self.levels), default=0.0)
         sure = sum(int((level.objectness > 0.5).sum()) for level in self.levels)
         busy = self.class_scores[:, 1:].max(axis=1, initial=0) > self.class_scores[:, 0]
         channels, *bins = self.pooled.shape[1:]
         return [
-            ("anchors", f"{sum(counts):,}: {cells}"),
+            ("anchors", f"{sum(counts):,}: {at_each} at each of {cells} cells"),
             ("objectness", f"above 0.5 at {sure:,} anchors, at most {best:.3f}"),
             ("proposals", f"{len(self.proposals):,}"),
             ("regions", f"{channels} channels of {' x '.join(map(str, bins))} bins of each"),

@@ -118,6 +118,7 @@ def vis_bbox(
         y1, x1, y2, x2 = (float(v) for v in boxes[row])
         r, g, b = (round(float(v)) for v in colours[row % len(colours)])
         colour = r / 255, g / 255, b / 255
+        around = effects.withStroke(linewidth=linewidth + 1, foreground=_outline((r, g, b)))
         ax.add_patch(
             rectangle(
                 (x1, y1),
@@ -127,9 +128,7 @@ def vis_bbox(
                 edgecolor=colour,
                 linewidth=linewidth,
                 alpha=alpha,
-                path_effects=[
-                    effects.withStroke(linewidth=linewidth + 1, foreground=_outline((r, g, b)))
-                ],
+                path_effects=[around] if linewidth > 1 else None,
             )
         )
         parts = []
