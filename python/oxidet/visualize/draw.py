@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._atomic import atomic_write
-from oxidet.data.image import read_image
 from oxidet.detections import Detections
 from oxidet.visualize._captions import Captions, Rect
 from oxidet.visualize.palette import Colour, label_colour, text_colour
@@ -151,6 +150,8 @@ def legible_scale(height: int, width: int) -> int:
 
 def displayed_pixels(image: Any) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of whatever ``read_image`` takes."""
+    from oxidet.data.image import read_image  # oxidet.data's boxes come with vis_bbox
+
     pixels = np.rint(read_image(image)).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 

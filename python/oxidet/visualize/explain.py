@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._arrays import F32
-from oxidet.data.image import read_image
 from oxidet.detections import Detections
 from oxidet.visualize import stages as plots
 
@@ -202,6 +201,7 @@ def explain(
       class scores  41 proposals are more than background
       boxes         40 above the threshold, 6 after they suppressed each other
     """
+    from oxidet.data.image import read_image
     from oxidet.models.detection.detector import Detector
 
     if not isinstance(model, Detector):
