@@ -26,7 +26,13 @@ def _check(precision: str) -> str:
 
 
 def get_precision() -> str:
-    """The setting in force: ``"direct"``, ``"winograd"`` or ``"bf16"``."""
+    """The setting in force: ``"direct"``, ``"winograd"`` or ``"bf16"``.
+
+    >>> import oxidet
+    >>> with oxidet.precision("direct"):
+    ...     oxidet.get_precision()
+    'direct'
+    """
     return _scoped.get() or _default
 
 

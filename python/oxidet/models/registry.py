@@ -17,6 +17,11 @@ M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 
+# What the docstring of every builder says besides.
+_WITH_WEIGHTS = """\
+Or with ``weights``: a file, an address, or published ones (``"DEFAULT"``, ``"IMAGENET1K_V2"``), as
+for :func:`~oxidet.weights.load_into`; ``new_classifier=True`` then leaves the last layer fresh."""
+
 
 class Builder(Protocol[P, M_co]):
     """A function that builds a network, and loads weights into it where asked."""
@@ -87,9 +92,14 @@ def _with_weights(key: str, builder: Callable[P, M_co]) -> Builder[P, M_co]:
         load_into(model, origin, new_classifier=new_classifier)
         return model
 
+    summary, _, rest = inspect.cleandoc(builder.__doc__ or "").partition("\n\n")
+    build.__doc__ = "\n\n".join(part for part in (summary, _WITH_WEIGHTS, rest) if part)
     extra = [
-        inspect.Parameter("weights", inspect.Parameter.KEYWORD_ONLY, default=None),
-        inspect.Parameter("new_classifier", inspect.Parameter.KEYWORD_ONLY, default=False),
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, default, kind in (
+            ("weights", None, "str | os.PathLike[str] | None"),
+            ("new_classifier", False, "bool"),
+        )
     ]
     listed = list(own.values())
     at = len(listed) - open_ended

@@ -63,7 +63,13 @@ class Sequential(Module):
 
 
 class ModuleList(Module):
-    """A list of modules; it has no forward of its own."""
+    """A list of modules, as ``torch.nn.ModuleList``; it has no forward of its own.
+
+    >>> from oxidet import nn
+    >>> stages = nn.ModuleList([nn.Linear(2, 3), nn.Linear(3, 1)])
+    >>> len(stages), [name for name, _ in stages.named_parameters()]
+    (2, ['0.weight', '0.bias', '1.weight', '1.bias'])
+    """
 
     _mode_matters = False
 
@@ -97,7 +103,13 @@ class ModuleList(Module):
 
 
 class ModuleDict(Module):
-    """Modules by name; it has no forward of its own."""
+    """Modules by name, as ``torch.nn.ModuleDict``; it has no forward of its own.
+
+    >>> from oxidet import nn
+    >>> heads = nn.ModuleDict({"age": nn.Linear(8, 1), "kind": nn.Linear(8, 3)})
+    >>> heads["kind"]
+    Linear(in_features=8, out_features=3, bias=True)
+    """
 
     _mode_matters = False
 

@@ -174,6 +174,12 @@ def kaiming_normal_(
     """Fill from N(0, gain^2 / fan); arguments as for :func:`kaiming_uniform_`.
 
     He et al., "Delving deep into rectifiers" (2015), section 2.2.
+
+    >>> from oxidet import nn
+    >>> layer = nn.Conv2d(64, 32, 3)
+    >>> _ = nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    >>> bool(abs(layer.weight.numpy().std() / (2 / (32 * 9)) ** 0.5 - 1) < 0.05)
+    True
     """
     return normal_(tensor, 0.0, _kaiming_deviation(tensor, a, mode, nonlinearity))
 

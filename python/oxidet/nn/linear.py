@@ -55,6 +55,14 @@ class Conv2d(Module):
     Notes
     -----
     Weight (O, C / groups, kh, kw) and bias (O,) start uniform within 1 / sqrt(fan_in).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> layer = nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1)
+    >>> layer.weight.shape, layer.eval()(np.zeros((1, 3, 32, 48), np.float32)).shape
+    ((8, 3, 3, 3), (1, 8, 16, 24))
     """
 
     weight: Parameter
@@ -143,7 +151,26 @@ class Conv2d(Module):
 
 
 class Linear(Module):
-    """``x @ weight.T + bias``, as ``torch.nn.Linear``; weight (out, in), bias (out,)."""
+    """``x @ weight.T + bias``, as ``torch.nn.Linear``; weight (out, in), bias (out,).
+
+    Parameters
+    ----------
+    in_features, out_features
+        Length of the last axis of the input (..., in) and of the output (..., out).
+    bias
+        Whether to add a trainable bias.
+
+    Notes
+    -----
+    Both start uniform within 1 / sqrt(in_features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> nn.Linear(3, 2).eval()(np.zeros((5, 3), np.float32)).shape
+    (5, 2)
+    """
 
     weight: Parameter
     bias: Parameter | None

@@ -34,7 +34,18 @@ class _ClassificationLoss(_Loss):
 
 
 class CrossEntropyLoss(_ClassificationLoss):
-    """Softmax cross-entropy of logits; see ``functional.cross_entropy``."""
+    """Softmax cross-entropy of logits, as ``torch.nn.CrossEntropyLoss``.
+
+    See ``functional.cross_entropy``, which says what the arguments do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from oxidet import nn
+    >>> logits, labels = np.zeros((2, 4), np.float32), np.array([0, 3])
+    >>> round(float(nn.CrossEntropyLoss()(logits, labels)), 4)
+    1.3863
+    """
 
     label_smoothing: float
 

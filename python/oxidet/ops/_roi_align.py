@@ -117,7 +117,15 @@ def roi_align(
 
 
 class RoIAlign(RoILayer):
-    """RoI align with fixed options, as ``torchvision.ops.RoIAlign``; see :func:`roi_align`."""
+    """RoI align with fixed options, as ``torchvision.ops.RoIAlign``; see :func:`roi_align`.
+
+    >>> import numpy as np
+    >>> from oxidet import ops
+    >>> align = ops.RoIAlign(output_size=2, spatial_scale=0.25, sampling_ratio=2)
+    >>> rois = [np.array([[0.0, 0.0, 16.0, 16.0]], np.float32)]
+    >>> align(np.ones((1, 3, 8, 8), np.float32), rois).shape
+    (1, 3, 2, 2)
+    """
 
     _operator = roi_align_
 

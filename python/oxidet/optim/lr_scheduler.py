@@ -113,7 +113,18 @@ class LRScheduler:
 
 
 class StepLR(LRScheduler):
-    """Multiply the rate by ``gamma`` every ``step_size`` steps."""
+    """Multiply the rate by ``gamma`` every ``step_size`` steps.
+
+    >>> from oxidet import nn, optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    >>> schedule = optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> for _ in range(3):
+    ...     print(schedule.get_last_lr())
+    ...     schedule.step()
+    [0.1]
+    [0.1]
+    [0.05]
+    """
 
     step_size: int
     gamma: float

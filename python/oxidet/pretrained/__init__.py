@@ -49,6 +49,12 @@ def digit_detector() -> FasterRCNN:
     """The small Faster R-CNN, trained on scenes of handwritten digits (``DigitScenes``).
 
     In evaluation mode; ``predict`` takes pictures. Labels are the digits themselves.
+
+    >>> import numpy as np
+    >>> from oxidet import pretrained
+    >>> blank = np.full((192, 256, 3), 255, np.uint8)
+    >>> len(pretrained.digit_detector().predict(blank))
+    0
     """
     detector = load_detector(PRETRAINED["digits"].path)
     assert isinstance(detector, FasterRCNN)  # the file is ours
@@ -59,6 +65,13 @@ def digit_classifier() -> LeNet5:
     """LeNet-5, trained on the digit scans; in evaluation mode.
 
     Takes (N, 1, 32, 32) float32 as ``oxidet.data.lenet_input`` makes it, returns (N, 10) logits.
+
+    >>> import numpy as np
+    >>> from oxidet import data, pretrained
+    >>> scan = np.zeros((1, 8, 8))
+    >>> scan[0, 1:7, 4] = 16  # a stroke from top to bottom
+    >>> pretrained.digit_classifier()(data.lenet_input(scan)).argmax(axis=1)
+    array([1])
     """
     model = LeNet5()
     model.load_state_dict(weights.load(PRETRAINED["lenet5"].path))

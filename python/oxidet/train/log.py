@@ -61,7 +61,15 @@ class JsonLog:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a log, oldest first; an unfinished last line is left out."""
+    """The records of a log, oldest first; an unfinished last line is left out.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "log.jsonl")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write('{"iteration": 1, "total_loss": 2.5}\\n{"iteration": 2, "tot')
+    >>> read_log(path)
+    [{'iteration': 1, 'total_loss': 2.5}]
+    """
     with open(path, "rb") as file:
         return [record for _, record in _records(file)]
 

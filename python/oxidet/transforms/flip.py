@@ -34,6 +34,13 @@ class RandomFlip:
     """Flip image and boxes left to right and upside down, each with its probability.
 
     Edges are continuous: ``x`` becomes ``W - x``, as in ``flip_bbox``.
+
+    >>> import numpy as np
+    >>> from oxidet.transforms import RandomFlip, Sample
+    >>> bbox = np.array([[2, 1, 8, 5]], np.float32)  # (y_min, x_min, y_max, x_max)
+    >>> sample = Sample(np.zeros((3, 10, 20), np.float32), bbox, np.array([0], np.int32))
+    >>> RandomFlip(x=1.0)(sample, np.random.default_rng(0)).bbox
+    array([[ 2., 15.,  8., 19.]], dtype=float32)
     """
 
     x: float = 0.5

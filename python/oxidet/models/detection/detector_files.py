@@ -57,6 +57,10 @@ def build_detector(model: str, **options: Any) -> Detector:
 
     ``options`` are those of the named function in ``oxidet.models.detection``; ``preprocessing``
     may be a dict of :class:`Preprocessing`'s fields.
+
+    >>> from oxidet.models.detection import build_detector
+    >>> build_detector("faster_rcnn_small", n_fg_class=3).class_names
+    ('0', '1', '2')
     """
     if model not in DETECTORS:
         raise ValueError(f"model: expected one of {sorted(DETECTORS)}, got {model!r}")
@@ -80,6 +84,15 @@ def save_detector(
     ValueError
         A Module was given in place of a value, ``faster_rcnn(backbone=module)`` for one, so that a
         file cannot say how to build the detector.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from oxidet.models.detection import build_detector, load_detector, save_detector
+    >>> path = os.path.join(tempfile.mkdtemp(), "pets.npz")
+    >>> save_detector(path, build_detector("faster_rcnn_small", class_names=("cat", "dog")))
+    >>> load_detector(path).class_names
+    ('cat', 'dog')
     """
     recipe = json.dumps(written_recipe(detector.settings(), type(detector).__name__))
     weights.save(path, detector.state_dict(), dtype=dtype, metadata={"detector": recipe})
@@ -115,6 +128,13 @@ def load_detector(
         file (``oxidet.weights.WeightFileError``), or its weights do not fit the network.
     OSError
         The file cannot be opened.
+
+    Examples
+    --------
+    >>> from oxidet.models.detection import load_detector
+    >>> from oxidet.pretrained import PRETRAINED
+    >>> load_detector(PRETRAINED["digits"].path).class_names[:3]
+    ('0', '1', '2')
     """
     checkpoint = read_checkpoint(path)
     state: Mapping[str, Any] = checkpoint.state_dict
