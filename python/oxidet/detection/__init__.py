@@ -12,6 +12,8 @@ values raise ValueError, where the originals raise IndexError or fail later.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from oxidet.detection._coco import CocoEvaluation
 from oxidet.detection.anchor_target_creator import AnchorTargetCreator
 from oxidet.detection.bbox2loc import bbox2loc
@@ -36,7 +38,9 @@ from oxidet.detection.resize_bbox import resize_bbox
 from oxidet.detection.roi_pooling_2d import roi_pooling_2d
 from oxidet.detection.rotate_bbox import rotate_bbox
 from oxidet.detection.translate_bbox import translate_bbox
-from oxidet.visualize import vis_bbox
+
+if TYPE_CHECKING:
+    from oxidet.visualize import vis_bbox
 
 __all__ = [
     "AnchorTargetCreator",
@@ -63,3 +67,13 @@ __all__ = [
     "translate_bbox",
     "vis_bbox",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load ``vis_bbox`` when it is asked for: it reads images, and their transforms need boxes."""
+    if name != "vis_bbox":
+        raise AttributeError(f"module 'oxidet.detection' has no attribute {name!r}")
+    from oxidet.visualize import vis_bbox
+
+    globals()[name] = vis_bbox
+    return vis_bbox
