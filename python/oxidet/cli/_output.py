@@ -46,6 +46,11 @@ def console(stderr: bool = False) -> Console:
     return out
 
 
+def watched() -> bool:
+    """Whether somebody would see progress: standard error is a terminal."""
+    return console(stderr=True).is_terminal
+
+
 def table(*columns: str, left: Iterable[str] = (), title: str | None = None) -> Table:
     """An empty table with headed columns, numbers right-aligned except in the columns ``left``."""
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)

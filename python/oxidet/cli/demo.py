@@ -94,7 +94,9 @@ def demo(
     save_png(out / "contact-sheet.png", contact_sheet(pairs, columns=2))
 
     started = time.perf_counter()
-    result = evaluate_detector(detector, DigitScenes("test", length=evaluate_on), quiet=False)
+    result = evaluate_detector(
+        detector, DigitScenes("test", length=evaluate_on), quiet=not _output.watched()
+    )
     seconds = time.perf_counter() - started
     scans = load_digits("test")
     classifier = digit_classifier()

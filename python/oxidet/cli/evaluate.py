@@ -137,7 +137,7 @@ def evaluate(
         score_threshold=score_threshold,
         batch_size=batch,
         on_error=on_error.option,
-        quiet=False,
+        quiet=not _output.watched(),
     )
     for reason in result.skipped:
         _output.warning(f"{reason}; left out")
