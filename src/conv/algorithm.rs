@@ -11,7 +11,7 @@ use std::fmt;
 
 use super::geometry::Conv2d;
 use super::grouped;
-use super::prepared::{Options, Precision};
+use super::options::{Options, Precision};
 use super::winograd::{self, TileSize};
 use crate::gemm::Storage;
 

@@ -14,9 +14,10 @@
 //! So this file only finds the phases and turns the weights around; the forward pass does the rest.
 
 use super::backward_depthwise;
+use super::epilogue::Epilogue;
 use super::forward::forward_from;
 use super::geometry::{Axis, Conv2d, Padding};
-use super::prepared::{Epilogue, Precision};
+use super::options::Precision;
 use crate::gemm::{Source, transpose};
 use crate::isa::Isa;
 use crate::memory::Scratch;

@@ -20,7 +20,7 @@
 use super::algorithm::Algorithm;
 use super::backward_depthwise;
 use super::geometry::{Axis, Conv2d, Padding};
-use super::prepared::Precision;
+use super::options::Precision;
 use super::winograd::weight_gradient;
 use crate::gemm::{MatRef, PackedRows, Pixels, add_product, multiply_once, transpose};
 use crate::isa::Isa;

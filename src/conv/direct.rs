@@ -19,8 +19,8 @@
 
 use std::sync::Arc;
 
+use super::epilogue::Epilogue;
 use super::geometry::{Axis, Conv2d, Padding};
-use super::prepared::Epilogue;
 use crate::gemm::{Finish, Keep, Lhs, PackedMatrix, Source as Weights};
 use crate::isa::Isa;
 use crate::parallel;

@@ -9,8 +9,10 @@
 use std::ops::Range;
 
 use super::columns::gather;
+use super::epilogue::{Activation, Epilogue};
 use super::geometry::Conv2d;
-use super::prepared::{Activation, Epilogue, Precision, PreparedConv, in_order};
+use super::options::Precision;
+use super::prepared::{PreparedConv, in_order};
 use crate::gemm::{MatRef, Source, multiply_once};
 use crate::isa::Isa;
 use crate::memory::Scratch;

@@ -29,8 +29,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::epilogue::Epilogue;
 use super::geometry::Conv2d;
-use super::prepared::Epilogue;
 use crate::gemm::Source as Weights;
 use crate::isa::{Isa, Kernel, Simd, dispatch};
 use crate::parallel;

@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `geometry` | sizes, padding, checks; the one place that computes an output size |
 //! | `prepared` | a layer with its algorithm chosen and its weights packed, as plans run it |
+//! | `options` | what a caller chooses: precision, how weights are stored |
+//! | `epilogue` | what is done to the sums before they are stored |
 //! | `algorithm` | which algorithm, from the geometry |
 //! | `direct` | direct sums as an implicit matrix product |
 //! | `grouped` | direct sums of few channels a group: vectors over channels of several groups |
@@ -28,11 +30,15 @@ mod backward_weight;
 mod columns;
 mod deformable;
 mod direct;
+mod epilogue;
 mod forward;
 mod geometry;
 mod grouped;
+mod options;
 mod prepared;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 mod winograd;
 
 pub use crate::gemm::Storage;
@@ -40,7 +46,9 @@ pub use algorithm::Algorithm;
 pub use backward_data::{backward_data, backward_data_into};
 pub use backward_weight::{backward_bias, backward_weight, backward_weight_into};
 pub use deformable::Deformable;
+pub use epilogue::{Activation, Epilogue};
 pub use forward::{forward, forward_into};
 pub use geometry::{Conv2d, Padding, output_size};
-pub use prepared::{Activation, Epilogue, Options, Packing, Precision, PreparedConv};
+pub use options::{Options, Precision};
+pub use prepared::{Packing, PreparedConv};
 pub use winograd::TileSize;

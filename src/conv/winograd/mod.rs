@@ -23,23 +23,41 @@
 //!
 //! Infinity and NaN in an input would spread over all outputs of a tile. The sums show it (something
 //! is not finite), and then the layer is run again by direct sums, whose weights are recovered from U.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `transforms` | the transforms along one axis, for each size of tile |
+//! | `weights` | from weights to U, and back |
+//! | `input` | from pixels to V |
+//! | `output` | from M to pixels |
+//! | `weight_gradient` | the gradient of the weights, by the same transforms |
+//!
+//! Inside the kernels of these files are loops over indices instead of `array::from_fn`, `map` and
+//! closures, which are compiled without the caller's instructions and not always inlined; every
+//! addition of two vectors would then be a call.
 
+mod input;
+mod output;
 mod transforms;
 mod weight_gradient;
+mod weights;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::direct::Direct;
+use super::epilogue::Epilogue;
 use super::geometry::Conv2d;
-use super::prepared::Epilogue;
 use crate::gemm::{Bounds, Finish, Keep, LONG_SUM, Lhs, PackedMatrix, Source, Storage};
-use crate::isa::{Isa, Kernel, Simd, dispatch};
+use crate::isa::{Isa, dispatch};
 use crate::parallel;
 use crate::rows::{Rows, RowsMut, SharedRows, Tiling, roomy_stride};
-use transforms::{F2, F4, F6, Transform, original_weight};
+use input::Images;
+use output::OutputTransform;
+use transforms::{F2, F4, F6, Transform};
 pub(super) use weight_gradient::weight_gradient;
+use weights::{original, pack_panel};
 
 /// V up to this many floats (6 MiB) is made as a whole.
 const SHARED_INPUT: usize = 3 << 19;
@@ -49,8 +67,6 @@ const CHUNK_INPUT: usize = 256 * 1024;
 const BLOCK_OUTPUT: usize = 64 * 1024;
 /// Vectors of transformed values start on cache lines.
 const LINE: usize = 16;
-/// Floats in the widest panel row there is.
-const MAX_WIDTH: usize = 32;
 
 /// Size of the output tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -312,125 +328,6 @@ impl Winograd {
     }
 }
 
-/// Writes a panel of transformed weights: output channels `first..`, all positions and input channels.
-fn pack_panel<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
-    isa: Isa,
-    channels: usize,
-    first: usize,
-    weight: &Source<'_>,
-    mut panel: RowsMut<'_>,
-) {
-    /// Input channels taken together: their nine taps stay in the first-level cache.
-    const CHANNELS: usize = 16;
-    let (count, width) = (panel.channels(), panel.stride());
-    let mut taps = [0.0; 9 * CHANNELS * MAX_WIDTH];
-    assert!(width <= MAX_WIDTH, "panels of {width}");
-    for c in (0..channels).step_by(CHANNELS) {
-        let rows = CHANNELS.min(channels - c);
-        for (tap, to) in taps.chunks_exact_mut(CHANNELS * MAX_WIDTH).enumerate() {
-            weight(tap * channels + c, first, RowsMut::new(to, rows, count, MAX_WIDTH));
-        }
-        let transform = std::marker::PhantomData::<T>;
-        let (taps, panel) = (&taps, panel.reborrow());
-        let channels = c..c + rows;
-        dispatch(isa, WeightTransform::<T, IN, OUT> { taps, channels, panel, transform });
-    }
-}
-
-/// From weights to U.
-struct WeightTransform<'a, T, const IN: usize, const OUT: usize> {
-    /// Of each tap 16 rows of [`MAX_WIDTH`] floats, one for each of the channels.
-    taps: &'a [f32],
-    channels: Range<usize>,
-    /// A panel of U, row `p * C + c`.
-    panel: RowsMut<'a>,
-    transform: std::marker::PhantomData<T>,
-}
-
-impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
-    for WeightTransform<'_, T, IN, OUT>
-{
-    type Output = ();
-
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "see below")]
-    fn run<S: Simd>(mut self, simd: S) {
-        let width = self.panel.stride();
-        let channels = self.panel.count() / (IN * IN);
-        assert!(self.channels.end <= channels && width.is_multiple_of(S::LANES));
-        let tap = self.taps.len() / 9;
-        let to = self.panel.as_mut_ptr();
-        let mut half = [[simd.splat(0.0); 3]; IN];
-        for (index, c) in self.channels.enumerate() {
-            for o in (0..self.panel.channels()).step_by(S::LANES) {
-                for v in 0..3 {
-                    let mut column = [simd.splat(0.0); 3];
-                    for u in 0..3 {
-                        let at = (u * 3 + v) * tap + index * MAX_WIDTH + o;
-                        // SAFETY: a row has MAX_WIDTH floats, and `o + LANES` is no more.
-                        column[u] = unsafe { simd.load(self.taps[at..].as_ptr()) };
-                    }
-                    let column = transforms::weights::<S, T, IN, OUT>(simd, column);
-                    for i in 0..IN {
-                        half[i][v] = column[i];
-                    }
-                }
-                for i in 0..IN {
-                    let row = transforms::weights::<S, T, IN, OUT>(simd, half[i]);
-                    for j in 0..IN {
-                        let k = (i * IN + j) * channels + c;
-                        // SAFETY: the panel's row `k` exists; rows are whole vectors wide, the
-                        // last one too, since panels are.
-                        unsafe { simd.store(to.add(k * width + o), row[j]) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A weight of a pair of channels, from its transformed weights.
-fn original(size: TileSize, tap: (usize, usize), u: impl Fn(usize, usize) -> f32) -> f32 {
-    match size {
-        TileSize::F2 => original_weight::<F2, 4, 2>(tap, u),
-        TileSize::F4 => original_weight::<F4, 6, 4>(tap, u),
-        TileSize::F6 => original_weight::<F6, 8, 6>(tap, u),
-    }
-}
-
-/// Images cut into tiles.
-#[derive(Clone, Copy)]
-struct Images<'a> {
-    conv: &'a Conv2d,
-    size: TileSize,
-    input: Rows<'a>,
-    /// Floats between the rows of V.
-    pitch: usize,
-    /// A row of zeros: what lies outside an image.
-    zeros: &'a [f32],
-}
-
-impl Images<'_> {
-    /// Image, and first output row and column of a tile.
-    fn origin(&self, tile: usize) -> (usize, usize, usize) {
-        let (rows, cols) = self.size.tiles(self.conv.output);
-        let m = self.size.outputs();
-        (tile / (rows * cols), tile / cols % rows * m, tile % cols * m)
-    }
-
-    /// V of `tiles`: row `p` of `v` is position `p`.
-    fn transform<T: Transform<IN, OUT>, const IN: usize, const OUT: usize>(
-        &self,
-        isa: Isa,
-        tiles: Range<usize>,
-        v: RowsMut<'_>,
-    ) {
-        let transform = std::marker::PhantomData::<T>;
-        let kernel = InputTransform::<T, IN, OUT> { images: *self, tiles, v, transform };
-        dispatch(isa, kernel);
-    }
-}
-
 /// One run of a layer.
 struct Run<'a> {
     layer: &'a Winograd,
@@ -475,212 +372,10 @@ impl Run<'_> {
     }
 }
 
-/// From pixels to V.
-struct InputTransform<'a, T, const IN: usize, const OUT: usize> {
-    images: Images<'a>,
-    tiles: Range<usize>,
-    v: RowsMut<'a>,
-    transform: std::marker::PhantomData<T>,
-}
-
-// Inside the kernels below: loops over indices instead of `array::from_fn`, `map` and closures, which
-// are compiled without the caller's instructions and not always inlined; every addition of two
-// vectors would then be a call.
-
-impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
-    for InputTransform<'_, T, IN, OUT>
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        let Images { conv, input, pitch, zeros, .. } = self.images;
-        let channels = conv.in_channels;
-        let full = channels / S::LANES * S::LANES;
-        let stride = self.v.stride();
-        let mut half = [[simd.splat(0.0); IN]; IN];
-        for (index, tile) in self.tiles.clone().enumerate() {
-            let (image, row, col) = self.images.origin(tile);
-            let mut pixels = [[zeros.as_ptr(); IN]; IN];
-            for (i, pixels) in pixels.iter_mut().enumerate() {
-                let y = (row + i).wrapping_sub(conv.padding.top);
-                if y >= conv.input.0 {
-                    continue;
-                }
-                let line = (image * conv.input.0 + y) * conv.input.1;
-                for (j, pixel) in pixels.iter_mut().enumerate() {
-                    let x = (col + j).wrapping_sub(conv.padding.left);
-                    if x < conv.input.1 {
-                        *pixel = input.row(line + x).as_ptr();
-                    }
-                }
-            }
-            assert!((index + 1) * pitch <= self.v.channels() && self.v.count() == IN * IN);
-            let to = self.v.as_mut_ptr().wrapping_add(index * pitch);
-            for c in (0..full).step_by(S::LANES) {
-                // SAFETY: `pixels` are rows of `channels` floats (the row of zeros has at least as
-                // many), and a row of V has `pitch >= channels` floats for this tile.
-                unsafe { self.vector::<S, true>(simd, &pixels, &mut half, (to, stride), c) }
-            }
-            if full < channels {
-                // SAFETY: as above; `pitch` is a multiple of a vector's length.
-                unsafe { self.vector::<S, false>(simd, &pixels, &mut half, (to, stride), full) }
-            }
-        }
-    }
-}
-
-impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> InputTransform<'_, T, IN, OUT> {
-    /// Transforms the channels of one tile that a vector holds, from channel `c` on; `half` is
-    /// where the tile waits between its two transforms.
-    ///
-    /// # Safety
-    /// - Every pixel has `c + LANES` floats, or `FULL` is false and it has all channels.
-    /// - `to` and every `stride` floats further, `IN * IN` times, can take `c + LANES` floats.
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "see above")]
-    unsafe fn vector<S: Simd, const FULL: bool>(
-        &self,
-        simd: S,
-        pixels: &[[*const f32; IN]; IN],
-        half: &mut [[S::Vector; IN]; IN],
-        (to, stride): (*mut f32, usize),
-        c: usize,
-    ) {
-        let rest = self.images.conv.in_channels - c;
-        for j in 0..IN {
-            let mut column = [simd.splat(0.0); IN];
-            for i in 0..IN {
-                // SAFETY: the caller vouches for the pixels.
-                column[i] = unsafe {
-                    let at = pixels[i][j].add(c);
-                    if FULL { simd.load(at) } else { simd.load_partial(at, rest) }
-                };
-            }
-            let column = T::input(simd, column);
-            for i in 0..IN {
-                half[i][j] = column[i];
-            }
-        }
-        for i in 0..IN {
-            let row = T::input(simd, half[i]);
-            for j in 0..IN {
-                // SAFETY: the caller vouches for V.
-                unsafe { simd.store(to.add((i * IN + j) * stride + c), row[j]) }
-            }
-        }
-    }
-}
-
-/// From M to pixels.
-struct OutputTransform<'a, T, const IN: usize, const OUT: usize> {
-    run: &'a Run<'a>,
-    tiles: Range<usize>,
-    channels: Range<usize>,
-    m: Rows<'a>,
-    transform: std::marker::PhantomData<T>,
-}
-
-impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
-    for OutputTransform<'_, T, IN, OUT>
-{
-    type Output = ();
-
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "see above")]
-    fn run<S: Simd>(self, simd: S) {
-        let run = self.run;
-        let conv = &run.layer.conv;
-        let bounds = run.epilogue.activation.bounds();
-        let (low, high) = (simd.splat(bounds.low), simd.splat(bounds.high));
-        let width = run.layer.columns;
-        assert!(self.m.count() == IN * IN && self.tiles.len() * width <= self.m.channels());
-        // A sum that is not finite times zero is NaN, and so is all that is added to it.
-        let mut bad = simd.splat(0.0);
-        let m = self.m.as_slice().as_ptr();
-        let mut half = [[simd.splat(0.0); IN]; OUT];
-        for (index, tile) in self.tiles.enumerate() {
-            let (image, row, col) = run.images.origin(tile);
-            let first_pixel = (image * conv.output.0 + row) * conv.output.1 + col;
-            let rows = OUT.min(conv.output.0 - row);
-            let cols = OUT.min(conv.output.1 - col);
-            for o in (0..self.channels.len()).step_by(S::LANES) {
-                let count = S::LANES.min(self.channels.len() - o);
-                let channel = self.channels.start + o;
-                for j in 0..IN {
-                    let mut column = [simd.splat(0.0); IN];
-                    for i in 0..IN {
-                        let at = (i * IN + j) * self.m.stride() + index * width + o;
-                        // Lanes beyond the channels may hold anything, NaN too.
-                        // SAFETY: row `i * IN + j` of M has `width` floats for each tile.
-                        column[i] = unsafe {
-                            let at = m.add(at);
-                            if count == S::LANES {
-                                simd.load(at)
-                            } else {
-                                simd.load_partial(at, count)
-                            }
-                        };
-                    }
-                    let column = T::output(simd, column);
-                    for i in 0..OUT {
-                        half[i][j] = column[i];
-                    }
-                }
-                let start = match run.bias {
-                    // SAFETY: the bias is padded to a multiple of the micro-kernel's width.
-                    Some(bias) => unsafe { simd.load(bias[channel..].as_ptr()) },
-                    None => simd.splat(0.0),
-                };
-                for i in 0..OUT {
-                    let y = T::output(simd, half[i]);
-                    for j in 0..OUT {
-                        bad = simd.mul_add(y[j], simd.splat(0.0), bad);
-                        if i >= rows || j >= cols {
-                            continue;
-                        }
-                        let pixel = first_pixel + i * conv.output.1 + j;
-                        let mut sum = simd.add(y[j], start);
-                        if let Some(residual) = run.epilogue.residual {
-                            let from = residual.row(pixel)[channel..].as_ptr();
-                            // SAFETY: a row of the residual has `count` floats from `channel` on.
-                            sum = simd.add(sum, unsafe {
-                                if count == S::LANES {
-                                    simd.load(from)
-                                } else {
-                                    simd.load_partial(from, count)
-                                }
-                            });
-                        }
-                        let sum = simd.at_most(simd.at_least(sum, low), high);
-                        // SAFETY: the pixel belongs to this tile and to no other, and a tile's
-                        // channels to one task; the row has `count` floats from `channel` on.
-                        unsafe {
-                            let to = run.output.row_ptr(pixel).add(channel);
-                            if count == S::LANES {
-                                simd.store(to, sum)
-                            } else {
-                                simd.store_partial(to, sum, count)
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        let mut lanes = [0.0_f32; 16];
-        assert!(S::LANES <= lanes.len());
-        // SAFETY: `lanes` has room for a vector.
-        unsafe { simd.store(lanes.as_mut_ptr(), bad) }
-        if lanes.iter().any(|x| x.is_nan()) {
-            run.finite.store(false, Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::epilogue::Activation;
     use super::super::geometry::Padding;
-    use super::super::prepared::Activation;
     use super::*;
 
     #[test]
