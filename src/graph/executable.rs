@@ -2,14 +2,14 @@
 //!
 //! Everything a run writes besides its outputs lies in an arena: the buffers of the memory plan and
 //! the scratch memory of the largest step. Every concurrent run takes an arena of its own from a
-//! pool that grows to as many as there were runs at once. A step takes its output buffer out of the
-//! arena while it borrows the others, so that no two borrows meet.
+//! pool. A step takes its output buffer out of the arena while it borrows the others, so that no two
+//! borrows meet.
 
-use std::sync::Mutex;
 use std::time::Instant;
 
 use super::ir::Shape;
 use super::memory::{AlignedBuffer, Buffer, Home, Segment};
+use super::pool::Pool;
 use super::steps::{Group, Step, StepInfo, View};
 use crate::memory::result_len;
 use crate::{Error, Result, parallel};
@@ -22,7 +22,7 @@ pub struct Plan {
     outputs: Vec<Shape>,
     buffers: Vec<Buffer>,
     segments: Vec<Segment>,
-    arenas: Mutex<Vec<Arena>>,
+    arenas: Pool<Arena>,
 }
 
 /// Bytes that a plan needs for a batch.
@@ -58,7 +58,7 @@ impl Plan {
         buffers: Vec<Buffer>,
         segments: Vec<Segment>,
     ) -> Self {
-        Plan { steps, inputs, outputs, buffers, segments, arenas: Mutex::default() }
+        Plan { steps, inputs, outputs, buffers, segments, arenas: Pool::default() }
     }
 
     /// Shapes of the inputs, without the batch.
@@ -137,9 +137,7 @@ impl Plan {
                 }
             }
             let Memory { arena, outputs, .. } = memory;
-            if let Ok(mut arenas) = self.arenas.try_lock() {
-                arenas.push(arena);
-            }
+            self.arenas.give_back(arena);
             Ok(outputs)
         })?
     }
@@ -167,10 +165,7 @@ impl Plan {
 
     /// An arena large enough for a batch: one that an earlier run has given back, or a new one.
     fn arena(&self, batch: usize) -> Result<Arena> {
-        // Never waits: the lock may have been held by another thread when this process was forked,
-        // and then nobody is there to open it. Another arena does as well.
-        let free = self.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
-        let mut arena = free.unwrap_or_else(|| Arena {
+        let mut arena = self.arenas.take(|| Arena {
             buffers: self.buffers.iter().map(|_| AlignedBuffer::default()).collect(),
             scratch: AlignedBuffer::default(),
         });

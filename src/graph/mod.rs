@@ -24,6 +24,7 @@
 //! | `lower` | from a rewritten graph to steps |
 //! | `steps` | one step: kernel, views of its operands, what is said about it |
 //! | `executable` | running the steps over an arena |
+//! | `pool` | arenas at rest between runs |
 //! | `training` | plans that go forward and back |
 
 mod build;
@@ -34,6 +35,7 @@ mod memory;
 mod packed;
 mod passes;
 mod placement;
+mod pool;
 mod steps;
 #[cfg(test)]
 mod tests;

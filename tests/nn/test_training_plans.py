@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -502,6 +503,58 @@ def test_memory_goes_from_one_size_of_image_to_the_next() -> None:
     first, second = model(image(2, 8, 12, 12)), model(image(2, 8, 12, 12))
     (first * second).sum().backward()
     assert sum(plan.plan.memory_at_rest() for plan in plans_of(model)) >= 2 * most
+
+
+def test_memory_of_many_passes_at_once_does_not_stay() -> None:
+    model = nn.Sequential(conv(4, 4), nn.ReLU())
+    model.compiled = True
+    x = image(1, 4, 6, 6)
+    passes = [model(x) for _ in range(12)]
+    for result in passes:
+        result.sum().backward()
+    [plan] = plans_of(model)
+    one = plan.plan.memory(1)
+    assert plan.plan.memory_at_rest() >= 12 * one
+    for _ in range(100):
+        model(x).sum().backward()
+    assert one <= plan.plan.memory_at_rest() <= 1.5 * one
+    # Nor that of passes that nobody goes back through, or goes back through twice.
+    for _ in range(100):
+        model(x)
+        result = model(x).sum()
+        result.backward(retain_graph=True)
+        result.backward()
+    assert one <= plan.plan.memory_at_rest() <= 4 * one
+
+
+def test_the_least_recently_used_plan_goes() -> None:
+    model = Compiled(_layer, a=conv(3, 4))
+    sizes = range(5, 5 + training_plans.MOST_PLANS)
+    for size in sizes:
+        model(image(1, 3, size, size))
+    first, second = plans_of(model)[:2]
+    model(image(1, 3, sizes[0], sizes[0]))
+    model(image(1, 3, 50, 50)).sum().backward()
+    assert first in plans_of(model)
+    assert second not in plans_of(model)
+    model(image(1, 3, sizes[0], sizes[0])).sum().backward()
+    assert plans_of(model).index(first) == 0
+    # That of the plan used last, which is not the one made last.
+    assert training_plans.times(model)[0].forward == 1e3 * first.plan.seconds()[0][0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_packs_anew() -> None:
+    """The lock of the weights packed before may be held for ever."""
+    model = Compiled(_layer, a=conv(3, 4))
+    model(image(1, 3, 5, 5))
+    cache = model.__dict__["_training_plan_cache"]
+    [plan], packed = plans_of(model), cache.packed
+    training_plans._after_fork()
+    assert cache.packed is not packed
+    assert plans_of(model) == [plan]
+    for size in (5, 6):
+        model(image(1, 3, size, size)).sum().backward()
 
 
 def test_most_plans() -> None:

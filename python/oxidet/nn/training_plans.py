@@ -10,6 +10,9 @@ What cannot be traced runs layer by layer on the tape, which is always right.
 
 from __future__ import annotations
 
+import itertools
+import os
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,11 +37,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-#: Plans that a module keeps, of which the oldest gives way to a new one.
+#: Plans that a module keeps, of which the least recently used gives way to a new one.
 MOST_PLANS = 8
 
 #: What :func:`run` returns if the call has to run layer by layer.
 NOT_PLANNED = object()
+
+_uses = itertools.count()
 
 
 class _Role(NamedTuple):
@@ -173,6 +178,7 @@ class _Plan:
 
     def __init__(self, owner: Module) -> None:
         self.plan: _core.TrainingPlan | None = None
+        self.used = next(_uses)
         self.form: Form = ()
         self.order: tuple[int, ...] = ()
         self.roles: list[_Role | None] = []
@@ -220,6 +226,21 @@ class TrainingPlanCache:
     def __init__(self) -> None:
         self.plans: dict[Any, _Plan] = {}
         self.packed = _core.PackedWeights()
+        _caches.add(self)
+
+
+_caches: weakref.WeakSet[TrainingPlanCache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # A thread that made a plan may have held the lock inside the packed weights, and does not exist
+    # in the child. What plans have packed stays theirs.
+    for cache in _caches:
+        cache.packed = _core.PackedWeights()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class StepTime(NamedTuple):
@@ -247,10 +268,9 @@ def times(owner: Module) -> list[StepTime]:
     [('0', 'conv2d', ('relu',))]
     """
     cache = owner.__dict__.get("_training_plan_cache")
-    plans = [] if cache is None else [p.plan for p in cache.plans.values() if p.plan is not None]
-    timed = [(plan, plan.seconds()) for plan in plans]
-    for plan, seconds in reversed(timed):
-        if seconds:
+    made = [] if cache is None else sorted(cache.plans.values(), key=lambda plan: -plan.used)
+    for plan in [one.plan for one in made if one.plan is not None]:
+        if seconds := plan.seconds():
             return [
                 StepTime(name, op, tuple(fused), 1e3 * forward, 1e3 * backward)
                 for (name, op, fused), (forward, backward) in zip(
@@ -322,8 +342,9 @@ def _find(
         plan = _make(owner, function, form, shapes, wanted, cache.packed)
         kept = {k: p for k, p in cache.plans.items() if p.is_right()}
         while len(kept) >= MOST_PLANS:
-            del kept[next(iter(kept))]
+            del kept[min(kept, key=lambda k: kept[k].used)]
         cache.plans = {**kept, key: plan}
+    plan.used = next(_uses)
     if plan.plan is not None and not plan.plan.memory_at_rest():
         _find_memory(plan.plan, cache)
     return plan

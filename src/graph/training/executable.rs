@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::super::ir::{Graph, Op, Shape, Value};
 use super::super::memory::AlignedBuffer;
 use super::super::packed::PackedWeights;
+use super::super::pool::Pool;
 use super::backward::{self, Saved};
 use super::forward::{self, Kept, Mask};
 use super::layer::{Call, Sinks};
@@ -34,7 +35,7 @@ pub struct TrainingPlan {
     shared: Vec<bool>,
     /// Of each step, the layer packed once, where nothing upstream of it is trained.
     frozen: Vec<Option<Arc<PreparedConv>>>,
-    arenas: Mutex<Vec<Arena>>,
+    arenas: Pool<Arena>,
     /// Of each step, seconds forward and back in the last pass that went both ways.
     seconds: Mutex<Vec<(f64, f64)>>,
 }
@@ -89,7 +90,7 @@ impl Graph {
         let frozen = frozen.collect::<Result<_>>()?;
         let inputs = graph.inputs.iter().map(|&input| graph.nodes[input].shape).collect();
         let outputs = outputs.into_iter().zip(shapes).collect();
-        let (arenas, seconds) = (Mutex::default(), Mutex::default());
+        let (arenas, seconds) = (Pool::default(), Mutex::default());
         let mut shared = vec![0; graph.constants.len()];
         for node in &graph.nodes {
             if let Op::Layer(layer) = &node.op {
@@ -141,15 +142,14 @@ impl TrainingPlan {
     pub fn memory_at_rest(&self) -> usize {
         let floats =
             |arena: &Arena| arena.buffers.iter().map(|b| b.as_slice().len()).sum::<usize>();
-        let arenas = self.arenas.try_lock();
-        arenas.map_or(0, |arenas| arenas.iter().map(floats).sum::<usize>() * size_of::<f32>())
+        let all = self.arenas.at_rest(|arenas| arenas.iter().map(floats).sum::<usize>());
+        all.unwrap_or(0) * size_of::<f32>()
     }
 
     /// Takes over the memory that another plan has at rest, the largest buffer for the largest need.
     /// Passes of plans for other sizes of image then do not each keep memory of their own.
     pub fn take_memory(&self, other: &TrainingPlan) {
-        let found = other.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
-        let (Some(found), Ok(mut arenas)) = (found, self.arenas.try_lock()) else { return };
+        let Some(Some(found)) = other.arenas.at_rest(Vec::pop) else { return };
         let mut buffers = found.buffers;
         buffers.sort_by_key(|buffer| Reverse(buffer.as_slice().len()));
         let mut needs: Vec<usize> = (0..self.schedule.buffers.len()).collect();
@@ -158,7 +158,7 @@ impl TrainingPlan {
         for (index, buffer) in needs.into_iter().zip(buffers) {
             arena.buffers[index] = buffer;
         }
-        arenas.push(arena);
+        self.arenas.at_rest(|arenas| arenas.push(arena));
     }
 
     /// Of each output, the trained constants and the inputs (by number) that it depends on: whose
@@ -280,9 +280,7 @@ impl TrainingPlan {
 
     /// An arena large enough for a batch: one that an earlier pass has given back, or a new one.
     fn arena(&self, batch: usize) -> Result<Arena> {
-        // Never waits, see `Plan::arena`.
-        let free = self.arenas.try_lock().ok().and_then(|mut arenas| arenas.pop());
-        let mut arena = free.unwrap_or_else(|| self.new_arena());
+        let mut arena = self.arenas.take(|| self.new_arena());
         for (have, &floats) in arena.buffers.iter_mut().zip(&self.schedule.buffers) {
             have.reserve(result_len::<f32>("input", &[floats, batch])?);
         }
@@ -313,11 +311,10 @@ impl Pass {
 
     /// The same again, for a way back that is gone twice.
     pub fn copy(&self) -> Self {
-        let arena = Arena {
-            buffers: self.arena.buffers.iter().map(AlignedBuffer::copy).collect(),
-            kept: self.arena.kept.clone(),
-            seconds: self.arena.seconds.clone(),
-        };
+        let mut arena = self.plan.arenas.take(Arena::default);
+        arena.buffers = self.arena.buffers.iter().map(AlignedBuffer::copy).collect();
+        arena.kept.clone_from(&self.arena.kept);
+        arena.seconds.clone_from(&self.arena.seconds);
         Pass { plan: Arc::clone(&self.plan), batch: self.batch, masks: self.masks.clone(), arena }
     }
 
@@ -354,10 +351,6 @@ impl Pass {
         })??;
         if let Ok(mut seconds) = plan.seconds.try_lock() {
             seconds.clone_from(&self.arena.seconds);
-        }
-        let arena = std::mem::take(&mut self.arena);
-        if let Ok(mut arenas) = plan.arenas.try_lock() {
-            arenas.push(arena);
         }
         Ok(())
     }
@@ -453,14 +446,8 @@ impl Pass {
 }
 
 impl Drop for Pass {
-    /// A pass that nobody goes back through gives its memory back, too.
+    /// Gives its memory back to the plan, whether or not anybody has gone back through it.
     fn drop(&mut self) {
-        let arena = std::mem::take(&mut self.arena);
-        if arena.buffers.is_empty() {
-            return;
-        }
-        if let Ok(mut arenas) = self.plan.arenas.try_lock() {
-            arenas.push(arena);
-        }
+        self.plan.arenas.give_back(std::mem::take(&mut self.arena));
     }
 }
