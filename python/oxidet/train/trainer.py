@@ -32,8 +32,8 @@ class Trainer(TrainingLoop):
     Parameters
     ----------
     detector
-        The detector; one made by ``build_detector`` or ``load_detector`` has a recipe, which
-        ``best.npz`` then carries (otherwise it holds weights alone).
+        The detector. ``best.npz`` carries its recipe, so that the file is enough to load it; of one
+        that was built around Modules of one's own it holds weights alone.
     dataset
         Items ``(img, bbox, label[, difficult[, crowd]])``: images (3, H, W) float32 RGB 0..255,
         boxes (R, 4) (y_min, x_min, y_max, x_max) in pixels, labels (R,) from 0, and marks (R,)
