@@ -104,7 +104,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_navigation_lists_every_page_once() -> None:
     listed = re.findall(r"[ :-] ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/")]
-    assert sorted(listed) == sorted([*pages, "changelog.md"])
+    assert sorted(listed) == sorted([*pages, "changelog.md", "contributing.md"])
 
 
 def test_conventions_are_the_same_in_readme_and_on_the_site() -> None:

@@ -54,8 +54,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for section in config.nav or []:
         if "Notebooks" in section:
             section["Notebooks"] = notebooks
-        if "Background" in section and (ROOT / "CONTRIBUTING.md").exists():
-            section["Background"].append({"Contributing": "contributing.md"})
     return config
 
 

@@ -13,8 +13,23 @@ from conftest import ROOT
 pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-ROW = re.compile(r"^\| `([\w.]+)` \| `(oxidet[\w.]+)` \|", re.MULTILINE)
-ROWS = ROW.findall((ROOT / "docs" / "migration.md").read_text("utf-8"))
+TABLE = re.compile(
+    r"^\| (\S.*?) \| `(oxidet[\w.]*)` \| different \|\n\|---.*\n((?:\|.*\n)+)", re.MULTILINE
+)
+ROW = re.compile(r"^\| `([\w.]+)` \| `([\w.]+)` \|", re.MULTILINE)
+
+
+def _rows() -> list[tuple[str, str]]:
+    """Full names, theirs and ours: the head of a table says which modules its names are of."""
+    text = (ROOT / "docs" / "migration.md").read_text("utf-8")
+    return [
+        (f"{theirs.strip('`')}.{name}", f"{ours}.{here}")
+        for theirs, ours, body in TABLE.findall(text)
+        for name, here in ROW.findall(body)
+    ]
+
+
+ROWS = _rows()
 
 
 def _is_there(name: str) -> bool:
