@@ -150,7 +150,7 @@ def plots() -> dict[str, Callable[[], Any]]:
 
 
 def pictures() -> dict[str, Callable[[], Any]]:
-    """By name, what makes Pillow images, which know no theme."""
+    """By name, what makes Pillow images."""
     image, found = digits()
     picture, many = crowd()
 
@@ -172,16 +172,16 @@ def every(folder: Path, only: str) -> None:
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, make in pictures().items():
-        if only in name:
-            make().save(folder / f"{name}.png")
-    for name, make in plots().items():
+    for name, make in {**pictures(), **plots()}.items():
         for theme in ("light", "dark"):
             if only in name:
                 with visualize.theme(theme):
-                    np.ravel(np.asarray(make(), object))[0].figure.savefig(
-                        folder / f"{name}_{theme}.png", dpi=90
-                    )
+                    made = make()
+                    path = folder / f"{name}_{theme}.png"
+                    if hasattr(made, "save"):
+                        made.save(path)
+                    else:
+                        np.ravel(np.asarray(made, object))[0].figure.savefig(path, dpi=90)
                 pyplot.close("all")
 
 

@@ -110,6 +110,22 @@ def test_no_module_imports_an_extra() -> None:
     assert run(code) == ""
 
 
+def test_any_module_can_be_the_first_that_is_imported() -> None:
+    """Modules that import each other would be half made for one of the two."""
+    code = (
+        "import importlib, sys\n"
+        f"for module in {MODULES}:\n"
+        "    for name in [n for n in sys.modules if 'oxidet.' in n and '_core' not in n]:\n"
+        "        del sys.modules[name]\n"
+        "    sys.modules.pop('oxidet', None)\n"
+        "    try:\n"
+        "        importlib.import_module(f'oxidet.{module}')\n"
+        "    except ImportError as error:\n"
+        "        print(module, error)"
+    )
+    assert run(code) == ""
+
+
 def test_all_names_are_there_and_others_are_attribute_errors() -> None:
     assert sorted(oxidet.__all__) == list(oxidet.__all__)
     assert set(oxidet.__all__) <= set(dir(oxidet))

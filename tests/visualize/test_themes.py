@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oxidet import visualize
+from oxidet import Detections, visualize
 from oxidet.visualize.palette import contrast
 from oxidet.visualize.themes import THEMES, ink, line_colours, paper, shades
 
@@ -99,6 +99,20 @@ def test_see_through_axes_are_as_bright_as_what_is_behind() -> None:
     assert paper(ax) == (0, 0, 0)
     figure.set_facecolor("none")
     assert paper(ax) == (255, 255, 255)
+
+
+def test_sheets_of_pictures_are_on_the_same_paper() -> None:
+    pytest.importorskip("PIL")
+    image = np.zeros((40, 60, 3), np.uint8)
+    found = Detections([[5, 5, 30, 30]], [0], [0.9], class_names=["ant"])
+    for name, (background, text, _) in THEMES.items():
+        with visualize.theme(name):
+            picture = visualize.annotated(image, found, scale=8)
+            sheet = visualize.contact_sheet([picture], titles=["one"], width=600)
+        for drawn in (picture, sheet):
+            assert drawn.getpixel((0, drawn.height - 1)) == rgb(background)
+            assert rgb(text) in {colour for _, colour in drawn.getcolors(2**24)}
+    assert visualize.contact_sheet([image]).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_settings_are_what_they_were() -> None:

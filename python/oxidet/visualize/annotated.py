@@ -12,12 +12,12 @@ from oxidet import _extras
 from oxidet.visualize._captions import Captions, Rect, caption_font, cut
 from oxidet.visualize.draw import displayed_pixels, draw_box, inside, legible_scale
 from oxidet.visualize.palette import Colour, label_colour
+from oxidet.visualize.themes import sheet_colours
 
 if TYPE_CHECKING:
     from oxidet.detections import Detections
 
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (32, 32, 32)
+INK: Colour = (32, 32, 32)  # under the dashes of a frame
 
 
 def annotated(
@@ -177,6 +177,7 @@ def with_legend(picture: Any, entries: Sequence[tuple[Colour, str]], letters: in
     canvas_module = _extras.require("PIL.ImageDraw", extra="images")
     if not entries:
         return picture
+    paper, ink = sheet_colours()
     line, swatch = round(1.7 * letters), round(0.9 * letters)
     places: list[tuple[int, int]] = []
     x, row = letters, 0
@@ -186,15 +187,15 @@ def with_legend(picture: Any, entries: Sequence[tuple[Colour, str]], letters: in
             x, row = letters, row + 1
         places.append((x, row))
         x += width
-    sheet = image_module.new("RGB", (picture.width, picture.height + line * (row + 1)), PAPER)
+    sheet = image_module.new("RGB", (picture.width, picture.height + line * (row + 1)), paper)
     sheet.paste(picture)
     canvas = canvas_module.Draw(sheet)
     for (colour, text), (left, row) in zip(entries, places, strict=True):
         middle = picture.height + line * row + line // 2
         box = (left, middle - swatch // 2, left + swatch, middle + swatch - swatch // 2)
-        canvas.rectangle(box, fill=colour, outline=INK)
+        canvas.rectangle(box, fill=colour, outline=ink)
         font = caption_font(letters, text.isascii())
-        canvas.text((left + 1.5 * swatch, middle), text, font=font, fill=INK, anchor="lm")
+        canvas.text((left + 1.5 * swatch, middle), text, font=font, fill=ink, anchor="lm")
     return sheet
 
 
@@ -235,6 +236,7 @@ def contact_sheet(
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles: expected {len(pictures)}, got {len(titles)}")
     columns = min(columns, len(pictures))
+    paper, ink = sheet_colours()
     margin = max(4, width // 200)
     side = max(1, (width - margin * (columns + 1)) // columns)
     letters = max(11, side // 40)
@@ -250,7 +252,7 @@ def contact_sheet(
         tiles.append(tile.convert("RGB").resize(shrunk, image_module.Resampling.LANCZOS))
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     heights = [max(tile.height for tile in row) + header + margin for row in rows]
-    sheet = image_module.new("RGB", (width, sum(heights) + margin), PAPER)
+    sheet = image_module.new("RGB", (width, sum(heights) + margin), paper)
     canvas = canvas_module.Draw(sheet)
     top, number = margin, 0
     for row, height in zip(rows, heights, strict=True):
@@ -259,7 +261,7 @@ def contact_sheet(
             if titles is not None:
                 text = cut(titles[number], letters, side)
                 font = caption_font(letters, text.isascii())
-                canvas.text((left, top + header / 2), text, font=font, fill=INK, anchor="lm")
+                canvas.text((left, top + header / 2), text, font=font, fill=ink, anchor="lm")
             sheet.paste(tile, (left, top + header))
             number += 1
         top += height

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from oxidet import _extras
@@ -40,9 +41,20 @@ def _settings(paper: str, ink: str, faint: str) -> dict[str, Any]:
 THEMES = {"light": ("#ffffff", "#222222", "#b8b8b8"), "dark": ("#1b1b1b", "#e8e8e8", "#606060")}
 
 
+_NAME: ContextVar[str] = ContextVar("theme", default="light")
+
+
+def sheet_colours() -> tuple[Colour, Colour]:
+    """Paper and ink of sheets that Pillow draws: those of the theme, or white and black."""
+    paper, ink, _ = THEMES[_NAME.get()]
+    return _rgb(paper), _rgb(ink)
+
+
 @contextlib.contextmanager
 def theme(name: Literal["light", "dark"]) -> Iterator[None]:
     """Plot on white paper or on dark, with lines in colours that stand out from it.
+
+    Sheets of pictures, and legends under them, are on that paper as well.
 
     Needs matplotlib (extra ``plots``), whose settings are what they were afterwards. Figures keep
     the theme in which they were made.
@@ -65,8 +77,12 @@ def theme(name: Literal["light", "dark"]) -> Iterator[None]:
     if name not in THEMES:
         raise ValueError(f"name: expected one of {list(THEMES)}, got {name!r}")
     matplotlib = _extras.require("matplotlib", extra="plots")
-    with matplotlib.rc_context(_settings(*THEMES[name])):
-        yield
+    before = _NAME.set(name)
+    try:
+        with matplotlib.rc_context(_settings(*THEMES[name])):
+            yield
+    finally:
+        _NAME.reset(before)
 
 
 def standing_out(paper: Colour, least: float = LINES) -> list[Colour]:
