@@ -19,6 +19,7 @@ from conftest import ROOT
 # What each requirement of the extras is imported as.
 IMPORTED_AS = {
     "defusedxml": ["defusedxml"],
+    "ipywidgets": ["ipywidgets"],
     "matplotlib": ["matplotlib"],
     "onnx": ["onnx", "google"],  # google.protobuf
     "pandas": ["pandas"],
