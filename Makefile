@@ -135,7 +135,7 @@ clean:  ## remove .venv, .venv-peers, .venv-wheel, target, dist and site
 
 .PHONY: help
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 # --- set-up, with stamp files: a second call finds nothing to do ---
 

@@ -106,16 +106,19 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Load what is asked for; afterwards it is an ordinary attribute."""
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"oxidet.{_HOMES[name]}"), name)
-    elif name in __all__:
-        value = importlib.import_module(f"oxidet.{name}")
-    else:
-        raise AttributeError(f"module 'oxidet' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+# Type checkers go by the imports above, and so know a name that does not exist.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Load what is asked for; afterwards it is an ordinary attribute."""
+        if name in _HOMES:
+            value = getattr(importlib.import_module(f"oxidet.{_HOMES[name]}"), name)
+        elif name in __all__:
+            value = importlib.import_module(f"oxidet.{name}")
+        else:
+            raise AttributeError(f"module 'oxidet' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
