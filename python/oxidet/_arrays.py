@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from oxidet import _core
 
 F32 = NDArray[np.float32]
+# What `pair` takes.
+IntOrPair = int | tuple[int, int] | list[int]
 
 # Largest extent, step or count that the kernels take.
 INT32_MAX = 2**31 - 1

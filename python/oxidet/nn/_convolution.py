@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import INT32_MAX, as_float32, integer, nchw, nhwc, pair
+from oxidet._arrays import INT32_MAX, IntOrPair, as_float32, integer, nchw, nhwc, pair
 from oxidet._precision import get_precision
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import Symbol
@@ -176,9 +176,9 @@ def conv2d(
     input: Any,
     weight: Any,
     bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | tuple[IntOrPair, IntOrPair] | str = 0,
+    dilation: IntOrPair = 1,
     groups: int = 1,
 ) -> Any:
     """Two-dimensional convolution (cross-correlation), as ``torch.nn.functional.conv2d``.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet._arrays import INT32_MAX, integer, nchw, nhwc, pair
+from oxidet._arrays import INT32_MAX, IntOrPair, integer, nchw, nhwc, pair
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import Symbol
 from oxidet.nn.tensor import Tensor
@@ -189,10 +189,10 @@ adaptive_avg_pool2d_ = Primitive(
 
 def max_pool2d(
     input: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
@@ -281,9 +281,9 @@ def _as_indices(indices: Array, input: Any) -> Any:
 
 def avg_pool2d(
     input: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import _random
-from oxidet._arrays import F32, choice, extent, flag, pair
+from oxidet._arrays import F32, IntOrPair, choice, extent, flag, pair
 from oxidet.nn import _convolution
 from oxidet.nn._resampling import PADDING_MODES, pad
 from oxidet.nn.module import Module
@@ -81,10 +81,10 @@ class Conv2d(Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: Any,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | tuple[IntOrPair, IntOrPair] | str = 0,
+        dilation: IntOrPair = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from oxidet._arrays import IntOrPair
 from oxidet.nn import _pooling
 from oxidet.nn.module import Module
+
+# None keeps the length of the input.
+OutputSize = int | tuple[int | None, int | None] | list[int | None] | None
 
 
 class MaxPool2d(Module):
@@ -16,16 +20,16 @@ class MaxPool2d(Module):
     MaxPool2d(kernel_size=3, stride=2, padding=1, dilation=1, ceil_mode=False)
     """
 
-    stride: Any
+    stride: IntOrPair
 
     _mode_matters = False
 
     def __init__(
         self,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        dilation: Any = 1,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
@@ -60,15 +64,15 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """Mean under a sliding window, as ``torch.nn.AvgPool2d``; see ``functional.avg_pool2d``."""
 
-    stride: Any
+    stride: IntOrPair
 
     _mode_matters = False
 
     def __init__(
         self,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None = None,
+        padding: IntOrPair = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
@@ -103,7 +107,7 @@ class AdaptiveAvgPool2d(Module):
 
     _mode_matters = False
 
-    def __init__(self, output_size: Any) -> None:
+    def __init__(self, output_size: OutputSize) -> None:
         super().__init__()
         self.output_size = output_size
 
@@ -121,7 +125,7 @@ class AdaptiveMaxPool2d(Module):
 
     _mode_matters = False
 
-    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+    def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
         super().__init__()
         self.output_size = output_size
         self.return_indices = return_indices

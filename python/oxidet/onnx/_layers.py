@@ -87,7 +87,8 @@ def _conv(
     if kernel_shape is not None and tuple(kernel_shape) != tuple(kernel):
         raise ValueError(f"kernel_shape: expected {tuple(kernel)}, got {kernel_shape}")
     stride, dilation, sides = _window(data, kernel, auto_pad, pads, strides, dilations)
-    return whole(F.conv2d(data, weight, bias, stride, tuple(sides), dilation, group))
+    padding: Any = tuple(sides)
+    return whole(F.conv2d(data, weight, bias, stride, padding, dilation, group))
 
 
 @operator("Gemm", weights={1: "linear", 2: "vector"}, alpha=1.0, beta=1.0, transA=0, transB=0)
@@ -227,7 +228,7 @@ def _max_pool(
     storage_order: int,
 ) -> Value:
     data = image(x)
-    kernel = kernel_shape or ()
+    kernel: Any = kernel_shape or ()  # which _window refuses
     stride, dilation, sides = _window(data, kernel, auto_pad, pads, strides, dilations)
     windows = _given(sides, kernel, ceil_mode)
     if windows is None and not ceil_mode:
@@ -261,7 +262,7 @@ def _average_pool(
     count_include_pad: int,
 ) -> Value:
     data = image(x)
-    kernel = kernel_shape or ()
+    kernel: Any = kernel_shape or ()  # which _window refuses
     stride, dilation, sides = _window(data, kernel, auto_pad, pads, strides, dilations)
     if dilation != (1, 1):
         raise ValueError(f"dilations: expected none in average pooling, got {dilation}")
