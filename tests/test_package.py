@@ -232,4 +232,4 @@ def test_a_free_threaded_python_is_refused_in_one_sentence(tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode != 0
-    assert "error: oxidet needs a CPython with the GIL: " in done.stderr, done.stderr
+    assert "oxidet needs a CPython with the GIL: " in done.stderr, done.stderr
