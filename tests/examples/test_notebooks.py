@@ -1,7 +1,8 @@
 """Every notebook runs from top to bottom, and what is stored with it is what it prints.
 
-Times differ from run to run and versions from machine to machine. A cell that prints such
-things has the tag ``varies``, and its text is not compared; the number of its pictures is.
+Times differ from run to run, versions from machine to machine, and what a training comes to with
+every rounding. A cell that prints such things has the tag ``varies``, and its text is not compared;
+the number of its pictures is.
 
 ``python examples/notebooks/store.py NAME`` stores a notebook anew.
 """
