@@ -167,5 +167,7 @@ def draw_box(canvas: Any, box: Rect, width: int, colour: Colour) -> None:
     """The frame lies on the box's edge, inwards; a broad one has a thin contrasting line around."""
     x1, y1, x2, y2 = box
     if width > 1:
-        canvas.rectangle((x1 - 1, y1 - 1, x2, y2), outline=text_colour(colour), width=1)
+        line = max(1, round(width / 6))
+        around = (x1 - line, y1 - line, x2 + line - 1, y2 + line - 1)
+        canvas.rectangle(around, outline=text_colour(colour), width=line)
     canvas.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)
