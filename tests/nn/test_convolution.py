@@ -183,6 +183,16 @@ def test_an_empty_batch_is_ordinary() -> None:
     assert F.conv2d(np.zeros((0, 3, 5, 5)), np.zeros((4, 3, 3, 3))).shape == (0, 4, 3, 3)
 
 
+def test_a_last_part_of_a_batch_with_fewer_images() -> None:
+    # A batch goes through in parts that share scratch memory. Here, on one thread, the last part
+    # asks for more of it than those before: its few images are transformed as a whole.
+    oxidet.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 64, 96, 96), np.float32)
+    w = rng.standard_normal((8, 64, 3, 3), np.float32)
+    assert_close(F.conv2d(x, w)[-1:], F.conv2d(x[-1:], w), 1e-4)
+
+
 @pytest.mark.parametrize("channels", [(16, 24), (70, 48)])
 def test_the_number_of_threads_does_not_change_a_bit(channels: tuple[int, int]) -> None:
     rng = np.random.default_rng(4)
