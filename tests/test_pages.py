@@ -130,3 +130,27 @@ def test_extras_are_those_of_the_package() -> None:
     }
     page = (ROOT / "docs/install.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == extras
+
+
+def test_commands_have_the_options_that_pages_give_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("typer")
+    pytest.importorskip("rich")
+    from oxidet.cli import main
+
+    monkeypatch.setenv("COLUMNS", "100")
+    given: dict[str, dict[str, str]] = {}
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8").replace("\\\n", " ")
+        inline = re.findall(r"`oxidet ([a-z][a-z-]*)\b([^`]*)`", text)
+        lines = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL))
+        shown = re.findall(r"^(?:\$ )?oxidet ([a-z][a-z-]*)\b([^|\n]*)", lines, re.MULTILINE)
+        for command, rest in (*inline, *shown):
+            options = re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest)
+            given.setdefault(command, {}).update(dict.fromkeys(options, page))
+    assert {"detect", "train", "check-data"} <= set(given)
+    for command, options in given.items():
+        assert main([command, "--help"]) == 0, (command, options)
+        known = capsys.readouterr().out
+        assert not {o: page for o, page in options.items() if not re.search(rf"{o}\b", known)}

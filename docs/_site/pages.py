@@ -26,6 +26,8 @@ PLACES = {
     "LICENSE-MIT": "LICENSE-MIT.txt",
     "LICENSE-APACHE": "LICENSE-APACHE.txt",
 }
+# Pages that need the room of a column: broad tables, and the first page, which has no neighbours.
+HIDDEN = {"index.md": "navigation", "migration.md": "toc", "replacing-utilities.md": "toc"}
 FOLDERS = {"examples/notebooks": "*.ipynb", "examples": "*.py"}
 _log = get_plugin_logger("pages")
 # Whatever a browser fetches by itself; the links that a reader follows are something else.
@@ -72,9 +74,11 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Let links lead to where files are in the site."""
+    """Let links lead to where files are in the site; give broad pages more room."""
     elsewhere = places()
     here = page.file.src_uri
+    if here in HIDDEN:
+        page.meta["hide"] = [HIDDEN[here]]
     source = {place: name for name, place in elsewhere.items() if not name.startswith("README.md")}
     folder = posixpath.dirname(source.get(here, f"docs/{here}"))
 
