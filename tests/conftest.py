@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -14,6 +15,10 @@ import oxidet
 from oxidet import nn
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No example has a time limit: a busy machine would fail it.
+hypothesis.settings.register_profile("oxidet", deadline=None)
+hypothesis.settings.load_profile("oxidet")
 
 
 def relative_error(got: Any, expected: Any) -> float:
