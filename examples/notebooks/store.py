@@ -29,7 +29,7 @@ def run(notebook: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         nbclient.NotebookClient(
             notebook,
-            timeout=600,
+            timeout=900,
             kernel_name="python3",
             record_timing=False,
             resources={"metadata": {"path": folder}},

@@ -105,7 +105,7 @@ def test_notebook_runs_and_prints_what_is_stored(
     # Raises what a cell raises. A notebook may write files: not beside the stored ones.
     client = nbclient.NotebookClient(
         fresh,
-        timeout=300,
+        timeout=900,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     )
