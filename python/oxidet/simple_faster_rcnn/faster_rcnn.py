@@ -265,10 +265,12 @@ class FasterRCNN(Detector):
         images: Sequence[F32],
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
+        *,
+        scale: float = 1.0,
     ) -> list[Found]:
         """Detect objects in image arrays, one after the other: see :class:`Detector`."""
         score = self.score_threshold if score_threshold is None else score_threshold
-        found = (self.detect(image, score, nms_threshold) for image in images)
+        found = (self.detect(image, score, nms_threshold, scale=scale) for image in images)
         return [
             Found(bbox[:, [1, 0, 3, 2]], label.astype(np.int64), score)
             for bbox, label, score in found
@@ -391,19 +393,25 @@ class FasterRCNN(Detector):
         self.built_with = {"model": model, **options} if type(self) is builder else options
 
     def detect(
-        self, image: F32, score_thresh: float | None = None, nms_thresh: float | None = None
+        self,
+        image: F32,
+        score_thresh: float | None = None,
+        nms_thresh: float | None = None,
+        *,
+        scale: float = 1.0,
     ) -> tuple[F32, Any, F32]:
         """Detect objects in one image array, with simple-faster-rcnn's conventions.
 
         ``image`` is (3, H, W) RGB 0..255. Returns ``bbox`` (R, 4) float32 (y_min, x_min, y_max,
         x_max) in pixels of ``image``, ``label`` (R,) int32 from 0, ``score`` (R,) float32; grouped
-        by label, best first within one. Thresholds default to the preset in use.
+        by label, best first within one. Thresholds default to the preset in use. ``scale``
+        multiplies the sizes of ``preprocessing``.
         """
         score_thresh = self.score_thresh if score_thresh is None else score_thresh
         nms_thresh = self.nms_thresh if nms_thresh is None else nms_thresh
         image = as_float32(image, "image", ndim=3, form="(3, H, W)")
         height, width = image.shape[1:]
-        prepared = self.preprocessing(image)
+        prepared = self.preprocessing.scaled(scale)(image)
         return self._detect_prepared(prepared, (height, width), score_thresh, nms_thresh)
 
     def _detect_prepared(

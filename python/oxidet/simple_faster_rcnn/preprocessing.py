@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +57,12 @@ class Preprocessing:
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of the given size is scaled to."""
         return scaled_size(height, width, self.min_size, self.max_size, self.rounding)
+
+    def scaled(self, factor: float) -> Preprocessing:
+        """The same for networks that see images ``factor`` times as large."""
+        if factor == 1:
+            return self
+        return replace(self, min_size=factor * self.min_size, max_size=factor * self.max_size)
 
     @property
     def normalizer(self) -> Normalize:

@@ -10,6 +10,7 @@ import sys
 
 from oxidet.models.detection import anchor_utils as anchor_utils
 from oxidet.models.detection.anchor_generator import AnchorGenerator
+from oxidet.models.detection.augmented import AugmentedDetector
 from oxidet.models.detection.balanced_sampler import BalancedPositiveNegativeSampler
 from oxidet.models.detection.box_coder import BoxCoder
 from oxidet.models.detection.builders import (
@@ -49,6 +50,7 @@ for _build in (fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2):
 __all__ = [
     "DETECTORS",
     "AnchorGenerator",
+    "AugmentedDetector",
     "BalancedPositiveNegativeSampler",
     "BoxCoder",
     "Detector",

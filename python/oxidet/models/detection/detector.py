@@ -74,6 +74,8 @@ class Detector(nn.Module):
         images: Sequence[F32],
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
+        *,
+        scale: float = 1.0,
     ) -> list[Found]:
         """Detect objects in image arrays.
 
@@ -86,6 +88,9 @@ class Detector(nn.Module):
             (3, H, W) float32, RGB, 0..255, of any sizes.
         score_threshold, nms_threshold
             As for :meth:`predict`.
+        scale
+            Size of the network's input, as a multiple of the detector's own. Nothing but
+            :class:`AugmentedDetector` gives it.
 
         Returns
         -------

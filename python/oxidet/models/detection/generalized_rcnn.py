@@ -237,6 +237,8 @@ class GeneralizedRCNN(Detector):
         images: Sequence[F32],
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
+        *,
+        scale: float = 1.0,
     ) -> list[Found]:
         """See :meth:`Detector.detect_images`.
 
@@ -246,7 +248,7 @@ class GeneralizedRCNN(Detector):
         nms = self.nms_threshold if nms_threshold is None else nms_threshold
         score = self.score_threshold if score_threshold is None else score_threshold
         arrays = [_image(image, f"images[{i}]") for i, image in enumerate(images)]
-        sizes = [self.transform.scaled_size(*array.shape[1:]) for array in arrays]
+        sizes = [self.transform.scaled_size(*array.shape[1:], scale=scale) for array in arrays]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, size in enumerate(sizes):
             groups.setdefault(self.transform.padded_size([size]), []).append(i)

@@ -154,8 +154,12 @@ class GeneralizedRCNNTransform(nn.Module):
         height, width = (math.ceil(max(side) / unit) * unit for side in zip(*sizes, strict=True))
         return height, width
 
-    def scaled_size(self, height: int, width: int, min_size: float | None = None) -> Size:
+    def scaled_size(
+        self, height: int, width: int, min_size: float | None = None, *, scale: float = 1.0
+    ) -> Size:
         """(height, width) that an image is scaled to; ``min_size`` as in evaluation by default.
+
+        ``scale`` multiplies ``min_size`` and ``max_size``.
 
         >>> from oxidet.models.detection.transform import GeneralizedRCNNTransform
         >>> transform = GeneralizedRCNNTransform(800, 1333, (0.5,), (0.5,))
@@ -163,9 +167,10 @@ class GeneralizedRCNNTransform(nn.Module):
         ((749, 1333), (799, 799))
         """
         if self.fixed_size is not None:
-            return self.fixed_size[1], self.fixed_size[0]
+            width, height = self.fixed_size
+            return max(round(scale * height), 1), max(round(scale * width), 1)
         short = self.min_size[-1] if min_size is None else min_size
-        factor = min(short / min(height, width), self.max_size / max(height, width))
+        factor = scale * min(short / min(height, width), self.max_size / max(height, width))
         # A picture of one row may be so long that nothing would be left of its height.
         return max(math.floor(height * factor), 1), max(math.floor(width * factor), 1)
 
