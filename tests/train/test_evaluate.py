@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,6 +59,21 @@ def test_marks_fit_the_objects(place: int, marks: Any) -> None:
         evaluate_detector(oracle, dataset)
     result = evaluate_detector(oracle, dataset, on_error="skip")
     assert (result.images, len(result.skipped)) == (1, 1)
+
+
+def test_results_are_named_after_their_images() -> None:
+    class Named(list):  # type: ignore[type-arg]
+        def image_path(self, index: int) -> Path:
+            return Path("pictures") / f"{'ab'[index]}.jpg"
+
+        def annotation(self, index: int) -> SimpleNamespace:
+            return SimpleNamespace(area=np.array([16.0]))
+
+    items = [(*item(i, [[0, 0, 4, 4]], [0], [False]), np.array([False])) for i in range(2)]
+    oracle = Oracle([found([[0, 0, 4, 4]], [0], [0.8])] * 2)
+    results = evaluate_detector(oracle, Named(items)).results
+    assert [result.name for result in results] == ["a.jpg", "b.jpg"]
+    assert [result.name for result in evaluate_detector(oracle, items).results] == ["0", "1"]
 
 
 def test_crowds_neither_help_nor_harm() -> None:

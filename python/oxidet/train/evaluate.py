@@ -320,9 +320,9 @@ def _result(
     name = dataset.image_path(index).name if known else str(index)
     image, bbox, label = item[:3]
     difficult = np.zeros(len(label), np.bool_)
-    for name, marked in zip(MARKS, item[3:5], strict=False):
+    for mark, marked in zip(MARKS, item[3:5], strict=False):
         if marked is not None:
-            difficult = difficult | marks(marked, difficult.shape, name)
+            difficult = difficult | marks(marked, difficult.shape, mark)
     common: dict[str, Any] = {"class_names": class_names, "image_size": image.shape[1:]}
     truth = Detections.from_chainercv(
         np.asarray(bbox, np.float32).reshape(-1, 4), np.asarray(label, np.int64), **common
