@@ -71,7 +71,7 @@ lint: $(STAMPS)/lint docs  ## rustfmt, clippy, cargo doc, ruff, mypy, stubtest, 
 	$(PY) -m mypy.stubtest --allowlist tests/stubtest-allowlist.txt oxidet._core
 	$(call say,pyright)
 	$(VENV)/bin/pyright --pythonpath $(PY)
-	$(VENV)/bin/pyright --pythonpath $(PY) --verifytypes oxidet --ignoreexternal
+	PATH=$(CURDIR)/$(VENV)/bin:$$PATH pyright --verifytypes oxidet --ignoreexternal
 
 .PHONY: bench
 bench: $(STAMPS)/test torch  ## kernels (criterion), layers and networks beside torch's

@@ -55,6 +55,11 @@ class AugmentedDetector(Detector):
     ['2', '6', '2', '1', '7', '9']
     """
 
+    detector: Detector
+    flips: tuple[str, ...]
+    scales: tuple[float, ...]
+    iou_thresh: float
+
     def __init__(
         self,
         detector: Detector,
@@ -74,8 +79,8 @@ class AugmentedDetector(Detector):
         self.detector = detector
         self.flips, self.scales = tuple(flips), tuple(float(scale) for scale in scales)
         self.iou_thresh = number(iou_thresh, "iou_thresh", 0, 1)
-        self.score_threshold = detector.score_threshold
-        self.nms_threshold = detector.nms_threshold
+        self.score_threshold: float = detector.score_threshold
+        self.nms_threshold: float = detector.nms_threshold
 
     def detect_images(
         self,
