@@ -123,6 +123,57 @@ def test_voc_and_back(coordinates: Any, found: Detections) -> None:
     assert whole.areas.min(initial=1) >= 1
 
 
+@st.composite
+def anywhere(draw: st.DrawFn) -> Detections:
+    """Boxes of any size from none, in, at the edge of and outside a small image."""
+    height, width = draw(st.sampled_from([(9, 12), (1, 1), (2, 1)]))
+    numbers = st.one_of(
+        st.sampled_from([0, 0.4, 0.6, height - 1, height, width - 1, width, width - 0.4]),
+        st.floats(-20, 30, width=32),
+    )
+    corners = np.array(draw(st.lists(st.tuples(*[numbers] * 4), max_size=4)), np.float32)
+    corners = np.sort(corners.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    return Detections(corners, [0] * len(corners), class_names=("cat",), image_size=(height, width))
+
+
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize("coordinates", ["voc", "inclusive", "edges"])
+@settings(max_examples=100, deadline=None)
+@given(found=anywhere())
+def test_voc_boxes_are_in_the_image_and_have_a_size(
+    coordinates: Any, integers: bool, found: Detections
+) -> None:
+    assert found.image_size is not None
+    height, width = found.image_size
+    inside = (found.boxes[:, 2:] > 0).all(1) & (found.boxes[:, :2] < (width, height)).all(1)
+    text = found.to_voc_xml(coordinates=coordinates, integers=integers)
+    back = Detections.from_voc_xml(text, coordinates=coordinates)
+    assert len(back) == inside.sum()
+    sides = back.boxes[:, 2:] - back.boxes[:, :2]
+    assert (sides >= 1 if integers else sides > 0).all()
+    assert (back.boxes >= 0).all()
+    assert (back.boxes <= (width, height, width, height)).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "written"),
+    [
+        ((639, 0, 640, 10), (639, 1, 640, 11)),
+        ((639.4, 0, 640, 10), (639, 1, 640, 11)),
+        ((10, 99.2, 60, 100), (11, 99, 61, 100)),
+    ],
+)
+def test_voc_boxes_at_the_edge(box: Any, written: Any) -> None:
+    found = Detections([box], [0], class_names=("cat",), image_size=(100, 640))
+    for integers in (True, False):
+        corners = ET.fromstring(found.to_voc_xml(integers=integers)).find("object/bndbox")
+        assert corners is not None
+        assert tuple(float(corner.text or "") for corner in corners) == written
+    outside = found.replace(boxes=[[700, 0, 800, 10]])
+    assert "<object>" not in outside.to_voc_xml(integers=False)
+    assert "<object>" not in outside.replace(boxes=[[-50, -50, -20, -20]]).to_voc_xml()
+
+
 def test_voc_in_the_numbers_of_other_readers(tmp_path: Path) -> None:
     # A box that is the whole image has VOC's numbers 1 to 120, whatever the definition.
     whole = Detections([[0, 0, 120, 100]], [0], class_names=NAMES, image_size=(100, 120))

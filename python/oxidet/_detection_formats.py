@@ -31,6 +31,8 @@ Path = str | os.PathLike[str]
 
 #: The columns of ``to_csv``; ``oxidet detect --csv`` writes the same.
 CSV_COLUMNS = ("path", "width", "height", "name", "label", "score", "x1", "y1", "x2", "y2")
+#: Pixels below which nine decimals may show no width.
+NARROW = 2e-9
 
 
 class DetectionFormats:
@@ -364,11 +366,12 @@ class DetectionFormats:
             the same name. ``"voc"``, the default there and here, adds 1 to all four;
             ``"inclusive"`` adds 1 to the two minima, which is VOC's definition (pixels count from 1
             and the last belongs to the box); ``"edges"`` writes edges as they are. Where the image
-            size is known, boxes are cut to it and no number exceeds it.
+            size is known, boxes are cut to it, those that lie outside are left out, and no number
+            exceeds it, except in an image that is one pixel wide or high.
         integers
-            Round the edges, and widen a box that would vanish to a pixel: many readers take
-            integers alone. False writes up to nine decimals, for readers of floats, such as
-            oxidet's, which get back the same float32.
+            Round the edges, as many readers take integers alone. False writes up to nine decimals,
+            for readers of floats, such as oxidet's, which get back the same float32. In either
+            form a box that would vanish is widened to a pixel.
 
         Examples
         --------
@@ -406,6 +409,8 @@ class DetectionFormats:
         lines.append("  <segmented>0</segmented>")
         for row in self:
             numbers = _voc_corners(row.box, OFFSETS[coordinates], self.image_size, integers)
+            if not numbers:
+                continue
             box = "".join(f"<{name}>{number}</{name}>" for name, number in numbers)
             lines += [
                 "  <object>",
@@ -488,18 +493,26 @@ def _voc_corners(
     image_size: tuple[int, int] | None,
     integers: bool,
 ) -> list[tuple[str, str]]:
-    """The corners by name, in VOC's order; ``offsets`` counts y before x."""
+    """The corners by name, in VOC's order; ``offsets`` counts y before x. None of a box outside."""
     lows, highs = [], []
     for axis in (0, 1):
         low, high = box[axis], box[axis + 2]
-        side = np.inf if image_size is None else image_size[1 - axis]
         if image_size is not None:
+            side = image_size[1 - axis]
+            if high <= 0 or low >= side:
+                return []
             low, high = max(low, 0), min(high, side)
         if integers:
-            low = min(round(low), side - 1)
-            high = max(round(high), low + 1)
+            low, high = round(low), round(high)
+        if high - low < NARROW:
+            high = low + 1
+        if image_size is not None:
+            # What ends at the image's edge ends a pixel earlier where numbers count from 1.
+            high = min(high, max(side - offsets[3 - axis], 1))
+            if high - low < NARROW:
+                low = high - 1
         lows.append(low + offsets[1 - axis])
-        highs.append(min(high + offsets[3 - axis], side))
+        highs.append(high + offsets[3 - axis])
     names = ("xmin", "ymin", "xmax", "ymax")
     return [(name, _decimal(value)) for name, value in zip(names, lows + highs, strict=True)]
 
