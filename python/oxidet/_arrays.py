@@ -8,7 +8,7 @@ contiguous, native-endian arrays of the right type.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -308,13 +308,25 @@ def listed(value: Any, argument: str, items: str = "arrays") -> list[Any]:
 
 
 def names(value: Any, argument: str, count: int | None = None) -> tuple[str, ...]:
-    """A list of names (a single text is none), ``count`` of them, as a tuple."""
-    if isinstance(value, (str, bytes)):
+    """A list of names, ``count`` of them, as a tuple.
+
+    A single text is none, nor is what has no order or more than names: a set, a mapping.
+    """
+    if isinstance(value, (str, bytes, bytearray, set, frozenset, Mapping)):
         raise TypeError(f"{argument}: expected a list of names, got {shown(value)}")
-    found = tuple([str(name) for name in listed(value, argument, "names")])
+    given = listed(value, argument, "names")
+    for name in given:
+        if name is None or isinstance(name, (bytes, bytearray)):
+            raise TypeError(f"{argument}: expected names as text, got {shown(name)}")
+    found = tuple([str(name) for name in given])
     if count is not None and len(found) != count:
         raise ValueError(f"{argument}: expected {count} names, got {len(found)}")
     return found
+
+
+def optional_names(value: Any, argument: str) -> tuple[str, ...] | None:
+    """:func:`names` of a list, which is thereby read once; None for None."""
+    return None if value is None else names(value, argument)
 
 
 def computed(result: NDArray[Any] | None) -> NDArray[Any]:

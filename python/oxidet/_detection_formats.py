@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._arrays import F32, as_array, box_shape, integer
+from oxidet._arrays import names as as_names
 from oxidet._atomic import atomic_write
 from oxidet._text import printable
 
@@ -472,7 +473,7 @@ class DetectionFormats:
             spellings = {class_key(name): name for name in sorted(names, reverse=True)}
             known = [spellings[key] for key in sorted(spellings)]
         else:
-            known = [str(name) for name in class_names]
+            known = list(as_names(class_names, "class_names"))
         places = {class_key(name): label for label, name in enumerate(known)}
         strange = sorted(name for name in names if class_key(name) not in places)
         if strange:

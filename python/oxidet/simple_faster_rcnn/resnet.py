@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from oxidet import nn
+from oxidet import _arrays, nn
 from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models import resnet
 from oxidet.ops import RoIAlign
@@ -58,6 +58,7 @@ class FasterRCNNResNet(FasterRCNN):
     ) -> None:
         if backbone not in BACKBONES:
             raise ValueError(f"backbone: expected one of {sorted(BACKBONES)}, got {backbone!r}")
+        class_names = _arrays.optional_names(class_names, "class_names")
         classes = class_count(n_fg_class, class_names, 20)
         net = BACKBONES[backbone]()
         channels = net.fc.in_features

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from oxidet import nn
+from oxidet import _arrays, nn
 from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.models.resnet import BasicBlock, make_layer
 from oxidet.nn import init
@@ -43,6 +43,7 @@ class FasterRCNNSmall(FasterRCNN):
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
+        class_names = _arrays.optional_names(class_names, "class_names")
         classes = class_count(n_fg_class, class_names, 10)
         channels, size, features = 64, 7, 256
         extractor = nn.Sequential(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from oxidet import nn
+from oxidet import _arrays, nn
 from oxidet._arrays import choice
 from oxidet._keywords import keywords_of, refuse_unknown
 from oxidet.data import VOC_BBOX_LABEL_NAMES
@@ -175,6 +175,7 @@ class FasterRCNNVGG16(FasterRCNN):
     ) -> None:
         if flavour is None:
             flavour = "simple-faster-rcnn-caffe" if opt.caffe_pretrain else "simple-faster-rcnn"
+        class_names = _arrays.optional_names(class_names, "class_names")
         classes = class_count(n_fg_class, class_names, len(VOC_BBOX_LABEL_NAMES))
         rules = FLAVOURS[choice(flavour, "flavour", tuple(FLAVOURS))]
         stated: dict[str, Any] = {

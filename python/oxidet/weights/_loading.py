@@ -219,9 +219,10 @@ def to_metadata(
     if preprocess is not None:
         metadata["preprocess"] = json.dumps(dataclasses.asdict(preprocess))
     if class_names is not None:
+        written = json.dumps(as_names(class_names, "class_names"))
         if not all(isinstance(name, str) for name in class_names):
             raise TypeError(f"class_names: expected names as text, got {class_names!r}")
-        metadata["class_names"] = json.dumps(as_names(class_names, "class_names"))
+        metadata["class_names"] = written
     return metadata
 
 

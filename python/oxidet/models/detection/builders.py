@@ -214,6 +214,7 @@ def faster_rcnn(
     """
     refuse_unknown("faster_rcnn", options, OPTIONS)
     options = _given(options)
+    class_names = _arrays.optional_names(class_names, "class_names")
     classes = _count(n_fg_class, num_classes, class_names)
     if isinstance(backbone, str):
         network = get_model(backbone, weights=weights_backbone)
@@ -298,7 +299,8 @@ class _Order:
         self.norm_eps: float | None = options.pop("norm_eps", None)
         self.anchor_sizes = options.pop("anchor_sizes", ANCHOR_SIZES)
         self.aspect_ratios = options.pop("aspect_ratios", None)
-        self.class_names: Sequence[str] | None = options.pop("class_names", None)
+        names = _arrays.optional_names(options.pop("class_names", None), "class_names")
+        self.class_names: Sequence[str] | None = names
         self.num_classes: int | None = None
         self.options = options
 
@@ -404,8 +406,6 @@ def _count(
     n_fg_class: int | None, num_classes: int | None, class_names: Sequence[str] | None
 ) -> int | None:
     """Classes with background, by whatever was given of three."""
-    if class_names is not None:
-        class_names = _arrays.names(class_names, "class_names")
     if n_fg_class is not None:
         classes = integer(n_fg_class, "n_fg_class", 1) + 1
         if num_classes not in (None, classes):
