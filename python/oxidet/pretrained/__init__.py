@@ -1,13 +1,13 @@
-"""The weights that come with the package: small networks for handwritten digits.
+"""The weights that come with the package: small networks for handwritten digits and blood cells.
 
-Both were trained by this package alone, on scikit-learn's scans of digits;
-``docs/shipped-weights.md`` has the commands, and ``oxidet.data.load_digits`` the split.
+All were trained by this package alone, from random weights: on scikit-learn's scans of digits, and
+on the photographs of the BCCD data set; ``docs/shipped-weights.md`` has the commands and figures.
 
 ::
 
     from oxidet import pretrained
-    detector = pretrained.digit_detector()
-    detector.predict("scene.png")
+    detector = pretrained.blood_cell_detector()
+    detector.predict("smear.jpg")
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ from typing import NamedTuple
 
 from oxidet import weights
 from oxidet.models import LeNet5
+from oxidet.models.detection import FasterRCNN as PyramidFasterRCNN
 from oxidet.models.detection import load_detector
 from oxidet.simple_faster_rcnn import FasterRCNN
 
-__all__ = ["PRETRAINED", "Pretrained", "digit_classifier", "digit_detector"]
+__all__ = [
+    "PRETRAINED",
+    "Pretrained",
+    "blood_cell_detector",
+    "digit_classifier",
+    "digit_detector",
+]
 
 
 class Pretrained(NamedTuple):
@@ -34,6 +41,10 @@ _FOLDER = Path(__file__).parent
 
 #: By the name that the command line's ``--weights`` takes.
 PRETRAINED = {
+    "blood-cells": Pretrained(
+        _FOLDER / "faster_rcnn_resnet18_cells.npz",
+        "Faster R-CNN over the first five blocks of ResNet-18 for photographs of blood smears",
+    ),
     "digits": Pretrained(
         _FOLDER / "faster_rcnn_small_digits.npz",
         "small Faster R-CNN for handwritten digits in pictures of 192 x 256 pixels",
@@ -58,6 +69,18 @@ def digit_detector() -> FasterRCNN:
     """
     detector = load_detector(PRETRAINED["digits"].path)
     assert isinstance(detector, FasterRCNN)  # the file is ours
+    return detector
+
+
+def blood_cell_detector() -> PyramidFasterRCNN:
+    """Faster R-CNN over a part of ResNet-18, trained on photographs of blood smears (BCCD).
+
+    In evaluation mode; ``predict`` takes pictures, which it scales to 320 x 427 pixels. The classes
+    are red cells (``"RBC"``), white cells (``"WBC"``) and ``"Platelets"``. A study object, not a
+    medical device.
+    """
+    detector = load_detector(PRETRAINED["blood-cells"].path)
+    assert isinstance(detector, PyramidFasterRCNN)  # the file is ours
     return detector
 
 
