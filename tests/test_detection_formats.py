@@ -89,6 +89,27 @@ def test_coco_refuses() -> None:
         Detections.from_coco(make().to_coco(1), category_ids=[1])
     with pytest.raises(ValueError, match="bbox"):
         Detections.from_coco([{"category_id": 1, "bbox": [1, 2, 3]}])
+    for ids in ([1.7, 2, 3], [True, 2, 3]):
+        with pytest.raises(TypeError, match="category_ids: expected an integer, got"):
+            make().to_coco(1, category_ids=ids)  # type: ignore[arg-type]
+    for call in (
+        lambda **ids: make().to_coco(1, **ids),
+        lambda **ids: Detections.from_coco([], **ids),
+    ):
+        with pytest.raises(ValueError, match="category_ids: expected every category once, got 7"):
+            call(category_ids=[7, 2, 7])
+    box = [1, 2, 3, 4]
+    with pytest.raises(TypeError, match=r"category_id: expected an integer, got 1\.5"):
+        Detections.from_coco([{"category_id": 1.5, "bbox": box}])
+    with pytest.raises(ValueError, match="category_id: expected at least 1, or category_ids"):
+        Detections.from_coco([{"category_id": 0, "bbox": box}])
+    assert Detections.from_coco([{"category_id": 0, "bbox": box}], category_ids=[0])[0].label == 0
+    with pytest.raises(ValueError, match="entries: expected 'bbox' in row 0, got"):
+        Detections.from_coco([{"category_id": 1}])
+    with pytest.raises(ValueError, match="entries: expected 'category_id' in row 0, got"):
+        Detections.from_coco([{"bbox": box}])
+    with pytest.raises(ValueError, match="entries: expected dicts, got 'annotations' in row 0"):
+        Detections.from_coco({"annotations": []})  # type: ignore[arg-type]
     # Ground truth has no scores.
     truth = Detections.from_coco([{"category_id": 1, "bbox": [1, 2, 3, 4]}])
     assert truth.scores.tolist() == [1.0]
@@ -306,6 +327,33 @@ def test_from_supervision() -> None:
     assert Detections.from_supervision(Supervised(names=None)).class_names is None
     with pytest.raises(ValueError, match="class_id: expected one for every box, got None"):
         Detections.from_supervision(Supervised(class_id=None))
+    with pytest.raises(ValueError, match="class_id: expected labels of 0 or above, got -1"):
+        Detections.from_supervision(Supervised(class_id=(2, -1)))
+    with pytest.raises(ValueError, match="class_id: expected less than 100000 without class_names"):
+        Detections.from_supervision(Supervised(class_id=(2, 10**7)))
+    assert Detections.from_supervision(Supervised((2, 10**7), None))[1].label == 10**7
+
+
+# --- torchvision and JSON
+
+
+def test_from_torchvision_refuses_a_gradient() -> None:
+    torch = pytest.importorskip("torch")
+    found = {"boxes": torch.ones(1, 4, requires_grad=True), "labels": torch.ones(1).long()}
+    with pytest.raises(TypeError, match=r"boxes: expected a tensor without.*\.detach\(\)"):
+        Detections.from_torchvision(found)
+    found["boxes"] = found["boxes"].detach()
+    assert Detections.from_torchvision(found)[0].label == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "3", '{"detections": 3}', '{"detections": "ab"}', '{"detections": [3]}']
+)
+def test_from_json_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^detections: expected"):
+        Detections.from_json(text)
+    with pytest.raises(ValueError, match="detections: expected 'label' in row 0"):
+        Detections.from_json('{"detections": [{"box": [1, 2, 3, 4]}]}')
 
 
 def test_to_supervision() -> None:

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _extras
-from oxidet._arrays import F32, as_array, box_shape, integer
+from oxidet._arrays import F32, as_array, box_shape, integer, listed, shown
+from oxidet._arrays import labels as check_labels
 from oxidet._arrays import names as as_names
 from oxidet._atomic import atomic_write
+from oxidet._kinds import is_torch_tensor, shared_array
 from oxidet._text import printable
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ Path = str | os.PathLike[str]
 
 #: The columns of ``to_csv``; ``oxidet detect --csv`` writes the same.
 CSV_COLUMNS = ("path", "width", "height", "name", "label", "score", "x1", "y1", "x2", "y2")
+#: Names that are made for labels which do not occur.
+MOST_NAMES = 100_000
 #: Pixels below which nine decimals may show no width.
 NARROW = 2e-9
 
@@ -77,12 +81,18 @@ class DetectionFormats:
 
         ``rest`` goes to the constructor. ``class_names`` has no entry for the background.
         """
-        labels = as_array(prediction["labels"], "labels")
+        labels, boxes, scores = (
+            shared_array(value, name) if is_torch_tensor(value) else value
+            for name, value in (
+                ("labels", prediction["labels"]),
+                ("boxes", prediction["boxes"]),
+                ("scores", prediction.get("scores")),
+            )
+        )
+        labels = as_array(labels, "labels")
         if labels.size and labels.min() < 1:
             raise ValueError(f"labels: expected at least 1 (0 is background), got {labels.min()}")
-        return cls(
-            prediction["boxes"], labels.astype(np.int64) - 1, prediction.get("scores"), **rest
-        )
+        return cls(boxes, labels.astype(np.int64) - 1, scores, **rest)
 
     def to_chainercv(self) -> tuple[F32, NDArray[np.int32], F32]:
         """``(bbox, label, score)``: (R, 4) float32 yxyx, (R,) int32 from 0, (R,) float32."""
@@ -124,7 +134,8 @@ class DetectionFormats:
         Raises
         ------
         ValueError
-            There are boxes without ``class_id``.
+            There are boxes without ``class_id`` or with one below 0, or without ``class_names`` one
+            that is too large to name all below it.
         """
         count = len(detections.xyxy)
         labels = detections.class_id
@@ -132,12 +143,16 @@ class DetectionFormats:
             if count:
                 raise ValueError("class_id: expected one for every box, got None")
             labels = np.zeros(0, np.int64)
+        labels = check_labels(labels, "class_id", count)
         given = detections.data.get("class_name")
         if "class_names" not in rest and given is not None and count:
+            last = int(labels.max())
+            if last >= MOST_NAMES:
+                raise ValueError(
+                    f"class_id: expected less than {MOST_NAMES} without class_names, got {last}"
+                )
             known = {int(label): str(name) for label, name in zip(labels, given, strict=True)}
-            rest["class_names"] = [
-                known.get(label, str(label)) for label in range(max(known, default=-1) + 1)
-            ]
+            rest["class_names"] = [known.get(label, str(label)) for label in range(last + 1)]
         return cls(detections.xyxy, labels, detections.confidence, **rest)
 
     # -- plain values and tables --------------------------------------------------------------
@@ -158,8 +173,11 @@ class DetectionFormats:
 
     @classmethod
     def from_dict(cls: type[Self], values: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_dict``, bit by bit."""
-        rows = values["detections"]
+        """The inverse of ``to_dict``, bit by bit. ValueError for values that are not its."""
+        rows = values.get("detections") if isinstance(values, Mapping) else None
+        if not isinstance(rows, Sequence) or isinstance(rows, (str, bytes)):
+            raise ValueError(f"detections: expected what to_dict returns, got {shown(values)}")
+        _need(rows, "detections", ("box", "label", "score"))
         size = values.get("image_size")
         return cls(
             [row["box"] for row in rows],
@@ -277,7 +295,7 @@ class DetectionFormats:
         first = None if first_id is None else integer(first_id, "first_id", 0)
         if isinstance(image_id, np.integer):
             image_id = int(image_id)  # or there would be no JSON of it
-        ids = None if category_ids is None else [int(number) for number in category_ids]
+        ids = None if category_ids is None else _categories(category_ids)
         if ids is not None and len(self) and self.labels.max() >= len(ids):
             raise ValueError(
                 f"category_ids: expected one for each label to {self.labels.max()}, got {len(ids)}"
@@ -313,18 +331,24 @@ class DetectionFormats:
         Raises
         ------
         ValueError
-            Entries of several images, a category that is none of ``category_ids``, or a ``bbox``
-            that is not four numbers.
+            Entries of several images or without ``bbox`` or ``category_id``, a category that is
+            none of ``category_ids``, or a ``bbox`` that is not four numbers.
         """
-        rows = list(entries)
+        rows = listed(entries, "entries", "dicts")
+        _need(rows, "entries", ("category_id", "bbox"))
         images = {row["image_id"] for row in rows if "image_id" in row}
         if len(images) > 1:
             raise ValueError(f"entries: expected those of one image, got {len(images)} images")
-        numbers = [row["category_id"] for row in rows]
+        numbers = [integer(row["category_id"], "category_id") for row in rows]
         if category_ids is None:
+            if min(numbers, default=1) < 1:
+                raise ValueError(
+                    "category_id: expected at least 1, or category_ids that say which label each "
+                    f"category has, got {min(numbers)}"
+                )
             labels = [number - 1 for number in numbers]
         else:
-            known = {int(number): label for label, number in enumerate(category_ids)}
+            known = {number: label for label, number in enumerate(_categories(category_ids))}
             strange = sorted(set(numbers) - known.keys())
             if strange:
                 raise ValueError(f"category_ids: expected {strange[0]} among them, got {[*known]}")
@@ -486,6 +510,28 @@ class DetectionFormats:
             class_names=known,
             **rest,
         )
+
+
+def _need(rows: Sequence[Any], argument: str, keys: Sequence[str]) -> None:
+    """ValueError that names the first row which is no mapping or lacks one of the keys."""
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{argument}: expected dicts, got {shown(row)} in row {number}")
+        for key in keys:
+            if key not in row:
+                raise ValueError(f"{argument}: expected {key!r} in row {number}, got {[*row]}")
+
+
+def _categories(category_ids: Sequence[int]) -> list[int]:
+    """The category of each label, each another one."""
+    numbers = [
+        integer(number, "category_ids")
+        for number in listed(category_ids, "category_ids", "integers")
+    ]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise ValueError(f"category_ids: expected every category once, got {twice} again")
+    return numbers
 
 
 def _voc_corners(
