@@ -109,6 +109,25 @@ def test_files_pillow_images_and_what_cannot_be_read(tmp_path: Path) -> None:
         assert len(warned) == 2
 
 
+def test_one_picture_is_a_stream_of_one(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "one.png"
+    pillow.fromarray(picture(200)).save(path)
+    sources = [picture(200), path, str(path), path.read_bytes(), pillow.open(path)]
+    for one in sources:
+        assert brightness(Brightest().iter_predict(one)) == [200]
+    with open(path, "rb") as file:
+        assert brightness(Brightest().iter_predict(file)) == [200]
+    assert brightness(Brightest().iter_predict(np.stack([picture(9)] * 2))) == [9, 9]
+
+
+def test_one_tensor_is_a_stream_of_one() -> None:
+    torch = pytest.importorskip("torch")
+    one = torch.full((3, 5, 6), 200, dtype=torch.uint8)
+    assert brightness(Brightest().iter_predict(one)) == [200]
+    assert brightness(Brightest().iter_predict(one[None])) == [200]
+
+
 def test_a_stream_shows_how_far_it_has_come(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,7 +254,7 @@ class Detector(nn.Module):
 
     def iter_predict(
         self,
-        images: Iterable[Any],
+        images: ImageSource | Iterable[Any],
         *,
         score_threshold: float | None = None,
         nms_threshold: float | None = None,
@@ -264,14 +264,17 @@ class Detector(nn.Module):
     ) -> Iterator[Detections]:
         """Detect objects in a stream of pictures, ``batch_size`` at a time.
 
-        Arguments are those of :meth:`predict`; with ``on_error="skip"`` an unreadable picture is
-        warned about and left out. ``progress=True`` shows how far it has come: with tqdm a bar, in
-        a terminal or a notebook, else a line now and then.
+        Arguments are those of :meth:`predict`; one picture is a stream of one. With
+        ``on_error="skip"`` an unreadable picture is warned about and left out. ``progress=True``
+        shows how far it has come: with tqdm a bar, in a terminal or a notebook, else a line now and
+        then.
         """
         from oxidet.train.progress import Progress
 
-        total = len(images) if isinstance(images, Sized) else None
-        results = self._predictions(images, score_threshold, nms_threshold, batch_size, on_error)
+        given: Any = images
+        stream: Iterable[Any] = given if _are_several(given) else [given]
+        total = len(stream) if isinstance(stream, Sized) else None
+        results = self._predictions(stream, score_threshold, nms_threshold, batch_size, on_error)
         with Progress(total, "detecting", unit="image", quiet=not progress) as shown:
             for result in results:
                 shown.step()
@@ -291,8 +294,7 @@ class Detector(nn.Module):
         batch_size = integer(batch_size, "batch_size", 1)
         score = self.score_threshold if score_threshold is None else score_threshold
         nms = self.nms_threshold if nms_threshold is None else nms_threshold
-        for name, value in (("score_threshold", score), ("nms_threshold", nms)):
-            number(value, name, 0, 1)
+        check_thresholds(score, nms)
         stream = iter(images)
         while batch := list(itertools.islice(stream, batch_size)):
             read = [self._read(image, on_error) for image in batch]
@@ -323,6 +325,12 @@ class Detector(nn.Module):
             image=image,
             path=os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None,
         )
+
+
+def check_thresholds(score_threshold: Any, nms_threshold: Any) -> None:
+    """Refuse what is no number from 0 to 1."""
+    number(score_threshold, "score_threshold", 0, 1)
+    number(nms_threshold, "nms_threshold", 0, 1)
 
 
 def _are_several(images: Any) -> bool:
