@@ -172,3 +172,18 @@ def test_other_models_are_refused() -> None:
         explain(nn.Linear(2, 3), random_picture())
     with pytest.raises(TypeError, match="defines detect_in_stages, got Detector"):
         explain(Detector(["ant"]), random_picture())
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "nms_threshold"])
+def test_thresholds_are_checked_as_by_predict(name: str) -> None:
+    detector, image = make("pyramid"), random_picture()
+    wrong: list[tuple[Any, type[Exception]]]
+    wrong = [(1.5, ValueError), (float("nan"), ValueError), ("0.5", TypeError)]
+    for given, error in wrong:
+        with pytest.raises(error, match=f"^{name}: expected a number"):
+            detector.predict(image, **{name: given})
+        with pytest.raises(error, match=f"^{name}: expected a number"):
+            explain(detector, image, **{name: given})
+    setattr(detector, name, -1.0)
+    with pytest.raises(ValueError, match=f"^{name}: expected a number from 0 to 1, got -1"):
+        explain(detector, image)

@@ -185,7 +185,9 @@ def explain(
     Raises
     ------
     TypeError
-        ``model`` is no detector of two stages.
+        ``model`` is no detector of two stages, or a threshold no number.
+    ValueError
+        A threshold is not from 0 to 1.
 
     Examples
     --------
@@ -202,13 +204,16 @@ def explain(
       boxes         40 above the threshold, 6 after they suppressed each other
     """
     from oxidet.data.image import read_image
-    from oxidet.models.detection.detector import Detector
+    from oxidet.models.detection.detector import Detector, check_thresholds
 
     if not isinstance(model, Detector):
         raise TypeError(f"model: expected a Faster R-CNN, got {type(model).__name__}")
+    score = model.score_threshold if score_threshold is None else score_threshold
+    nms = model.nms_threshold if nms_threshold is None else nms_threshold
+    check_thresholds(score, nms)
     pixels = read_image(image)
     try:
-        stages = model.detect_in_stages(pixels, score_threshold, nms_threshold)
+        stages = model.detect_in_stages(pixels, score, nms)
     except NotImplementedError:
         raise TypeError(
             f"model: expected a detector that defines detect_in_stages, got {type(model).__name__}"
