@@ -238,6 +238,11 @@ def test_voc_names() -> None:
     assert back.names == odd.names
     with pytest.raises(ValueError, match="class_names: expected text that XML can hold"):
         Detections([[0, 0, 9, 9]], [0], class_names=("\x1b[31m",)).to_voc_xml()
+    for name in ("", " ", " cat", "cat\n"):
+        with pytest.raises(ValueError, match="class_names: expected names without white space"):
+            Detections([[0, 0, 9, 9]], [0], class_names=(name,)).to_voc_xml()
+    lines = Detections([[0, 0, 9, 9]], [0], class_names=("a\rb\nc",))
+    assert Detections.from_voc_xml(lines.to_voc_xml()).names == lines.names
     spelled = Detections.from_voc_xml(make().to_voc_xml(), class_names=("DOG", "Cat"))
     assert spelled.names == ["DOG", "Cat", "DOG"]
     with pytest.raises(ValueError, match=r"class_names: expected 'dog' among them, got \['cat'\]"):
@@ -268,6 +273,14 @@ def test_csv(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_bytes().decode() == found.to_csv()
     assert found.to_csv(header=False).splitlines() == found.to_csv().splitlines()[1:]
     assert empty().to_csv() == ",".join(CSV_COLUMNS) + "\n"
+    odd = make(class_names=("a\rb", "\ud800"))  # a line break, and what no encoding has
+    assert [row["name"] for row in csv.DictReader(io.StringIO(odd.to_csv(), newline=""))] == [
+        "\\ud800",
+        "a\\rb",
+        "\\ud800",
+    ]
+    odd.to_csv(tmp_path / "b.csv")
+    assert (tmp_path / "b.csv").read_text() == odd.to_csv()
 
 
 def test_a_failed_write_leaves_the_file_that_was_there(

@@ -226,7 +226,8 @@ class DetectionFormats:
         """A line of text for each object, with the columns of ``oxidet detect --csv``.
 
         ``path, width, height, name, label, score, x1, y1, x2, y2``; what is not known is empty.
-        Numbers are the shortest that read back as the same float32.
+        Numbers are the shortest that read back as the same float32. What cannot be printed, such as
+        the end of a line, is escaped in path and name.
 
         Parameters
         ----------
@@ -250,7 +251,8 @@ class DetectionFormats:
         height, width = self.image_size or ("", "")
         path = "" if self.path is None else printable(self.path)
         for row in self:
-            writer.writerow((path, width, height, row.name, row.label, row.score, *row.box))
+            name = printable(row.name)
+            writer.writerow((path, width, height, name, row.label, row.score, *row.box))
         if file is None:
             return text.getvalue()
         with atomic_write(file, "w", newline="") as stream:
@@ -381,6 +383,7 @@ class DetectionFormats:
 
         The format has no place for scores: ``filter`` first. ``filename`` and ``folder`` are those
         of ``path``; without ``image_size`` there is no ``size``, which other readers may want.
+        ValueError for a name that is empty or has white space around it, which readers drop.
 
         Parameters
         ----------
@@ -439,7 +442,7 @@ class DetectionFormats:
             box = "".join(f"<{name}>{number}</{name}>" for name, number in numbers)
             lines += [
                 "  <object>",
-                f"    <name>{_xml(row.name)}</name>",
+                f"    <name>{_xml(_voc_name(row.name))}</name>",
                 "    <pose>Unspecified</pose>",
                 "    <truncated>0</truncated>",
                 "    <difficult>0</difficult>",
@@ -564,6 +567,15 @@ def _voc_corners(
     return [(name, _decimal(value)) for name, value in zip(names, lows + highs, strict=True)]
 
 
+def _voc_name(name: str) -> str:
+    """A class name, if readers see it as it is."""
+    if not name or name != name.strip():
+        raise ValueError(
+            f"class_names: expected names without white space around them, got {name!r}"
+        )
+    return name
+
+
 def _decimal(value: float) -> str:
     """
     >>> _decimal(3), _decimal(11.100000000000001), _decimal(7.0)
@@ -576,4 +588,5 @@ def _xml(text: str) -> str:
     """Text between tags. A few characters have no place in XML, not even escaped."""
     if re.search("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
         raise ValueError(f"class_names: expected text that XML can hold, got {text!r}")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.replace("\r", "&#13;")  # or readers make a line feed of it
