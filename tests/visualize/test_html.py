@@ -226,6 +226,13 @@ def test_boxes_stay_in_place_in_a_photograph_that_is_shown_smaller() -> None:
     assert picture[y, x - 30].max() == picture[y, x + 30].max() == 0
 
 
+def test_a_picture_of_any_shape_is_shown() -> None:
+    pytest.importorskip("PIL")
+    for shape in ((2, 3000, 3), (3000, 2, 3), (2, 5000)):
+        image = np.zeros(shape, np.uint8)
+        assert Page(found(image=image)._repr_html_()).tags["img"] == 1, shape
+
+
 # --- classifications
 
 

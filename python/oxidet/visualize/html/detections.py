@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from oxidet import _extras
 from oxidet.visualize.draw import displayed_pixels, draw, legible_scale
 from oxidet.visualize.html import fragments
@@ -96,7 +94,7 @@ def _picture(detections: Detections) -> str:
         scale = legible_scale(small.height, small.width)
         zoom = max(scale * small.width / fragments.WIDTH, 1.0)  # of a pixel on the page
         picture = draw(
-            np.asarray(small),
+            small,  # an array of it may be too narrow to tell its channels
             shown,
             scale=scale,
             line_width=round(LINE * zoom),
