@@ -180,6 +180,16 @@ def test_captions_stay_inside_and_apart() -> None:
     assert place((100, 100, 200, 200), size, picture, []) == (100, 86, 160, 100)
 
 
+def test_only_the_surest_of_many_have_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Captions, "add", lambda self, box, texts, colour: asked.append(texts))
+    count = 1000
+    boxes = np.arange(count)[:, None] % 100 + [0, 0, 9, 9]
+    out = draw(grey(), Detections(boxes, np.arange(count), np.linspace(0, 1, count)))
+    assert [texts[1] for texts in asked] == [str(label) for label in range(999, 699, -1)]
+    assert changed(out, grey())[:20].any()  # boxes are drawn whatever their captions
+
+
 def test_a_caption_without_room_is_shortened_or_left_out() -> None:
     picture = Image.fromarray(grey(40, 200))
     captions = Captions(ImageDraw.Draw(picture), picture.size, 12)

@@ -226,6 +226,18 @@ def test_boxes_stay_in_place_in_a_photograph_that_is_shown_smaller() -> None:
     assert picture[y, x - 30].max() == picture[y, x + 30].max() == 0
 
 
+def test_a_picture_has_the_best_boxes_alone() -> None:
+    pytest.importorskip("PIL")
+    image = np.zeros((40, 50, 3), np.uint8)
+    many, best = (found(1000, image=image)[:count] for count in (1000, 300))
+    images = [re.findall("src=.*?>", part._repr_html_()) for part in (many[::-1], best[::-1])]
+    assert images[0] == images[1]
+    line = "the 300 of highest score of 1000"
+    assert line in Page(many._repr_html_()).text
+    assert line not in Page(many.replace(image=None)._repr_html_()).text
+    assert "of highest score" not in best._repr_html_()
+
+
 def test_a_picture_of_any_shape_is_shown() -> None:
     pytest.importorskip("PIL")
     for shape in ((2, 3000, 3), (3000, 2, 3), (2, 5000)):

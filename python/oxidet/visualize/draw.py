@@ -17,6 +17,7 @@ from oxidet.visualize.palette import Colour, label_colour, text_colour
 
 LEGIBLE = 400  # pixels of a short side, from which on captions can be read
 LARGEST = 4000  # pixels of a long side, beyond which nothing is enlarged
+CAPTIONED = 300  # boxes that captions are looked for, which takes longer the more there are
 
 
 def draw(
@@ -35,6 +36,7 @@ def draw(
     Higher scores are drawn on top. A caption stands outside its box's top left corner if it fits
     there, else elsewhere beside or in the box; always inside the picture, and never on another
     caption: where boxes crowd, the surest keep theirs, the next are shortened, the last have none.
+    No more than the 300 surest have one.
     Names beyond ASCII need the font DejaVu Sans, which comes with matplotlib (extra ``plots``) if
     the system has none.
 
@@ -110,8 +112,9 @@ def draw(
     for row in ascending:
         draw_box(canvas, frames[row], width, colours[row])
 
-    captions = Captions(canvas, picture.size, letters, frames)
-    for row in ascending[::-1]:  # the surest find the best place
+    surest = ascending[::-1][:CAPTIONED]
+    captions = Captions(canvas, picture.size, letters, [frames[row] for row in surest])
+    for row in surest:  # they find the best place
         found = detections[int(row)]
         parts = [
             text

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ROWS = 10  # that one sees at once
 MOST_ROWS = 200  # that there are at all
 MOST_CLASSES = 20
+MOST_BOXES = 300  # in the picture
 LINE, LETTERS = 2, 13  # pixels of the page
 
 COLUMNS = (
@@ -90,7 +91,8 @@ def _picture(detections: Detections) -> str:
         small = image_module.fromarray(displayed_pixels(image))
         whole = small.width
         small.thumbnail((2 * fragments.WIDTH, 2 * fragments.WIDTH))  # before it is drawn into
-        shown = detections.replace(boxes=detections.boxes * (small.width / whole))
+        best = detections.top(MOST_BOXES) if len(detections) > MOST_BOXES else detections
+        shown = best.replace(boxes=best.boxes * (small.width / whole))
         scale = legible_scale(small.height, small.width)
         zoom = max(scale * small.width / fragments.WIDTH, 1.0)  # of a pixel on the page
         picture = draw(
@@ -100,5 +102,9 @@ def _picture(detections: Detections) -> str:
             line_width=round(LINE * zoom),
             font_size=round(LETTERS * zoom),
         )
-        return fragments.picture_element(picture, f"the image with {detections._summary()}")
+        element = fragments.picture_element(picture, f"the image with {best._summary()}")
+        if len(best) == len(detections):
+            return element
+        line = f"the {len(best)} of highest score of {len(detections)}"
+        return element + fragments.paragraph(line, quiet=True)
     return ""
