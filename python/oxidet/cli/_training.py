@@ -10,6 +10,7 @@ from typing import Any
 from oxidet import weights as weight_files
 from oxidet.cli import _output
 from oxidet.cli._data import has_split, open_data
+from oxidet.cli._inputs import refuse_inputs
 from oxidet.cli._models import TORCHVISION, known_model, read_metadata, resolve
 from oxidet.cli._usage import UsageError
 from oxidet.cli.train import Augmentation, OptimizerName
@@ -88,6 +89,12 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> None:
             f"--out: expected a folder without a run, got {out} (--resume to continue that run, "
             "--overwrite to start anew)"
         )
+
+
+def refuse_own_weights(out: Path, weights: str) -> None:
+    """Refuse to write over what the training starts from."""
+    results = [("--out", out / name) for name in (BEST, LAST, FINAL)]
+    refuse_inputs(results, [("weights", resolve(weights))])
 
 
 def refuse_with_recipe(**options: Any) -> None:

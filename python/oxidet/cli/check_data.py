@@ -79,6 +79,7 @@ def check(
     import oxidet
     from oxidet.cli import _output
     from oxidet.cli._data import ALL
+    from oxidet.cli._inputs import refuse_data, refuse_inputs
     from oxidet.data import check_data, open_dataset
     from oxidet.data.bbox_dataset import read_class_names
     from oxidet.visualize import dataset_sheet, save_png
@@ -89,6 +90,8 @@ def check(
     if class_names is not None:
         is_file = Path(class_names).is_file()
         names = read_class_names(class_names) if is_file else tuple(class_names.split(","))
+    outputs = [("--json", json_file or "-"), ("--picture", picture or "-")]
+    refuse_inputs(outputs, [("class names", class_names or "-")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # all of it is in the report
         dataset = open_dataset(
@@ -100,6 +103,7 @@ def check(
             coordinates=coordinates.value,
             on_error="skip",
         )
+        refuse_data(outputs, data, dataset)
         with _output.Counter(len(dataset.listed_ids), "looking") as counter:
             report = check_data(dataset, tiny=tiny, on_image=counter.step)
         if picture is not None and len(dataset):

@@ -13,6 +13,7 @@ import typer
 
 from oxidet.cli import _options
 from oxidet.cli._images import STDIN, Image, find_images, read_list
+from oxidet.cli._inputs import refuse_inputs
 from oxidet.cli._journal import Journal
 from oxidet.cli._usage import UsageError
 
@@ -155,7 +156,8 @@ def detect(
     from oxidet.cli._results import Results
 
     _options.set_threads(threads)
-    files = [file for file in (json_file, csv_file, coco_file) if file is not None]
+    outputs = {"json": json_file, "csv": csv_file, "coco": coco_file}
+    files = [file for file in outputs.values() if file is not None]
     if files.count(STDIN) > 1:
         raise UsageError("--json, --csv, --coco: expected at most one of them to be '-'")
     if len(set(map(os.path.realpath, files))) < len(files):
@@ -171,6 +173,20 @@ def detect(
     found, missing = find_images((a for a in arguments if a != STDIN), leave_out=save_images)
     if piped is not None:
         found.append(Image(Path(STDIN)))
+    journal_path, keep = _journal_path(files, save_images)
+    written = [(f"--{form}", file) for form, file in outputs.items() if file is not None]
+    if journal_path is not None and not keep:
+        option = next((o for o, file in written if f"{file}.partial" == str(journal_path)), None)
+        written.append((option or "--save-images", str(journal_path)))
+        if os.path.realpath(journal_path) in map(os.path.realpath, files):
+            raise UsageError(
+                f"--json, --csv, --coco: expected none to be {journal_path}, where {option} keeps "
+                "what is done"
+            )
+    read = [("weights", resolve(weights))]
+    if files_from is not None:
+        read.append(("list", Path(files_from)))
+    refuse_inputs(written, [*read, *(("image", image.path) for image in found)])
     if save_images is not None:
         save_images.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -179,7 +195,6 @@ def detect(
     score = detector.score_threshold if score is None else score
     nms = detector.nms_threshold if nms_threshold is None else nms_threshold
 
-    journal_path, keep = _journal_path(files, save_images)
     header = {
         "oxidet": oxidet.__version__,
         "weights": weights,
@@ -192,7 +207,6 @@ def detect(
     if journal_path is not None:
         settings["weights"] = _digest(resolve(weights))
     journal = Journal(journal_path, {**header, "run": settings}, overwrite=overwrite, keep=keep)
-    outputs = {"json": json_file, "csv": csv_file, "coco": coco_file}
     problems = [{"path": p.argument, "error": p.reason} for p in missing]
     results = Results(journal, header, problems, outputs)
     complete = False

@@ -111,13 +111,16 @@ def evaluate(
     """
     import oxidet
     from oxidet.cli import _output
-    from oxidet.cli._data import open_data
+    from oxidet.cli._data import DIGITS, open_data
     from oxidet.cli._evaluation import plain, print_evaluation, save_pictures
-    from oxidet.cli._models import load_named_detector
+    from oxidet.cli._inputs import refuse_data, refuse_inputs
+    from oxidet.cli._models import load_named_detector, resolve
     from oxidet.train import evaluate_detector
 
     _options.set_threads(threads)
     _output.prepare_file(json_file)
+    output = ("--json", json_file or "-")
+    refuse_inputs([output], [("weights", resolve(weights))])
     detector = load_named_detector(weights, model, normalization, class_names)
     dataset = open_data(
         data,
@@ -129,6 +132,8 @@ def evaluate(
         data_format=data_format,
         on_error=on_error.option,
     )
+    if data != DIGITS:
+        refuse_data([output], data, dataset)
     result = evaluate_detector(
         detector,
         dataset,

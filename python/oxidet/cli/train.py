@@ -346,6 +346,8 @@ def train(
 
     _options.set_threads(threads)
     _training.check_folder(out, resume, overwrite)
+    if weights is not None and not resume:
+        _training.refuse_own_weights(out, weights)
     run: dict[str, Any] = {"seed": seed, "resume": resume, "overwrite": overwrite}
     if epochs is not None:
         run["epochs"] = epochs

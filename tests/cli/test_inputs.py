@@ -1,0 +1,116 @@
+"""What a command reads is never what it writes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+EASY = ("--quiet", "--no-progress")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, make_image, random_detector):
+    """The working directory: p0.png, w/p1.png, a link to it, weights and a list."""
+    monkeypatch.chdir(tmp_path)
+    make_image(Path("p0.png"))
+    make_image(Path("w", "p1.png"))
+    Path("link.json").symlink_to("w/p1.png")
+    shutil.copy(random_detector, "w.npz")
+    Path("list.txt").write_text("p0.png\n")
+    shutil.copy("p0.png", "p2.csv.partial")
+    return tmp_path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("p0.png", "--json", "p0.png"), "--json: expected a new file, got the image p0.png"),
+        (("*.png", "--csv", "./p0.png"), "--csv: expected a new file, got the image ./p0.png"),
+        (("w", "--csv", "w/p1.png"), "--csv: expected a new file, got the image w/p1.png"),
+        (("w", "--coco", "link.json"), "--coco: expected a new file, got the image link.json"),
+        (("p0.png", "--coco", "w.npz"), "--coco: expected a new file, got the weights w.npz"),
+        (("p0.png", "--json", "w.npz"), "--json: expected a new file, got the weights w.npz"),
+        (
+            ("--files-from", "list.txt", "--csv", "list.txt"),
+            "--csv: expected a new file, got the list list.txt",
+        ),
+        (
+            ("p2.csv.partial", "--csv", "p2.csv", "--overwrite"),
+            "--csv: expected a new file, got the image p2.csv.partial",
+        ),
+        (
+            ("p0.png", "--json", "a", "--csv", "a.partial"),
+            "--json, --csv, --coco: expected none to be a.partial, where --json keeps what is done",
+        ),
+    ],
+)
+def test_detect_writes_to_nothing_that_it_reads(oxidet_command, place, arguments, message):
+    before = content(place)
+    code, out, err = oxidet_command("detect", *arguments, "--weights", "w.npz", *EASY)
+    assert (code, out) == (2, "")
+    assert err == f"error: {message} (see oxidet detect --help)\n"
+    assert content(place) == before
+
+
+def test_results_of_an_earlier_run_are_replaced(oxidet_command, place):
+    Path("found.json").write_text("old")
+    command = ("detect", "w", "--weights", "w.npz", "--json", "found.json", *EASY)
+    for _ in range(2):
+        assert oxidet_command(*command) == (0, "", "")
+        assert len(json.loads(Path("found.json").read_text())["images"]) == 1
+
+
+def test_convert_does_not_write_to_its_source(oxidet_command, place):
+    Path("other.npz").symlink_to("w.npz")
+    before = content(place)
+    for target in ("w.npz", "other.npz"):
+        code, _, err = oxidet_command("convert", "w.npz", target)
+        assert code == 2
+        assert err.startswith("error: TARGET: expected another file than SOURCE")
+        assert content(place) == before
+
+
+def test_check_data_and_eval_leave_the_data_alone(oxidet_command, voc, random_detector, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("cell\nspeck\n")
+    image = voc / "JPEGImages" / "0.png"
+    check = ("check-data", voc, "--class-names", names)
+    measure = ("eval", "--weights", random_detector, "--data", voc)
+    before = content(tmp_path)
+    for command in (
+        (*check, "--picture", image),
+        (*check, "--json", image),
+        (*check, "--json", voc / "Annotations" / "0.xml"),
+        (*check, "--picture", voc / "ImageSets" / "Main" / "train.txt"),
+        (*check, "--json", names),
+        (*measure, "--json", random_detector),
+    ):
+        code, out, err = oxidet_command(*command)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {command[-2]}: expected a new file, got ")
+        assert os.fspath(command[-1]) in err
+        assert content(tmp_path) == before
+    outputs = ("--picture", voc / "sheet.png", "--json", voc / "report.json")
+    for _ in range(2):
+        assert oxidet_command(*check, *outputs).err == ""
+
+
+def test_train_does_not_write_to_the_weights_it_starts_from(oxidet_command, voc, random_detector):
+    run = voc / "run"
+    run.mkdir()
+    shutil.copy(random_detector, run / "best.npz")
+    (run / "last.npz").write_bytes(b"of a run")
+    before = content(voc)
+    command = ("train", "--data", voc, "--weights", run / "best.npz", "--out", run, "--overwrite")
+    code, _, err = oxidet_command(*command)
+    assert code == 2
+    assert err.startswith(f"error: --out: expected a new file, got the weights {run / 'best.npz'}")
+    assert content(voc) == before
