@@ -384,8 +384,12 @@ class FasterRCNN(Detector):
 
     def settings(self) -> dict[str, Any]:
         """What a recipe states of this detector: see :class:`Detector`."""
-        preprocessing = self.preprocessing.to_dict()
-        return {**super().settings(), "preprocessing": preprocessing, **self.built_with}
+        return {
+            **super().settings(),
+            "nms_threshold": self.nms_threshold,
+            "preprocessing": self.preprocessing.to_dict(),
+            **self.built_with,
+        }
 
     def _remember(self, model: str, builder: type[FasterRCNN], **options: Any) -> None:
         """Keep the options of a builder; its name only in an instance of the class that it builds:

@@ -13,6 +13,7 @@ import numpy as np
 from oxidet import weights
 from oxidet._arrays import choice, integer
 from oxidet.models.detection import Detector, save_detector
+from oxidet.models.detection.detector_files import THRESHOLDS
 from oxidet.train.evaluate import Evaluation, evaluate_detector
 from oxidet.train.ground_truth import PrepareItem
 from oxidet.train.loop import Score, TrainingLoop
@@ -131,7 +132,7 @@ class Trainer(TrainingLoop):
             seed=seed,
             num_workers=num_workers,
             config={
-                "detector": detector.recipe,
+                "detector": _trained(detector.recipe),
                 "augment": augment,
                 "multi_scale": self.multi_scale,
                 "metric": metric,
@@ -202,3 +203,10 @@ def figures(result: Evaluation, metric: str) -> tuple[float, dict[str, Any]]:
     coco = {f"coco_{name}": number for name, number in result.coco_figures.items()}
     known = {name: number for name, number in coco.items() if not math.isnan(number)}
     return value, {"mean_ap": value, "ap": ap, **known}
+
+
+def _trained(recipe: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What matters to training of a recipe: not where ``predict`` draws the line."""
+    if recipe is None:
+        return None
+    return {name: value for name, value in recipe.items() if name not in THRESHOLDS}

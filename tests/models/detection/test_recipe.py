@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from oxidet.models.detection import (
     save_detector,
 )
 from oxidet.models.detection.backbone_utils import resnet_fpn_backbone
+from oxidet.models.detection.detector_files import THRESHOLDS
 from oxidet.nn import init
 from oxidet.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from oxidet.simple_faster_rcnn import (
@@ -130,9 +132,11 @@ BUILT: dict[str, Build] = {
 def test_saved_and_loaded_it_predicts_the_same(narrow: None, tmp_path: Path, which: str) -> None:
     detector = BUILT[which]()
     liven(detector)
+    detector.score_threshold, detector.nms_threshold = 0.0625, 0.75
     path = tmp_path / "detector.npz"
     save_detector(path, detector)
     loaded = load_detector(path)
+    assert (loaded.score_threshold, loaded.nms_threshold) == (0.0625, 0.75)
     assert type(loaded) is type(detector)
     assert loaded.recipe == detector.recipe
     expected, found = (d.predict(PICTURE, score_threshold=0.0) for d in (detector, loaded))
@@ -140,6 +144,38 @@ def test_saved_and_loaded_it_predicts_the_same(narrow: None, tmp_path: Path, whi
     assert found.class_names == expected.class_names
     for name in ("boxes", "labels", "scores"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("build", [detection.faster_rcnn_small, detection.fasterrcnn_resnet_fpn])
+def test_a_file_without_thresholds_has_those_of_the_builder(tmp_path: Path, build: Any) -> None:
+    detector = build(2)
+    path = tmp_path / "detector.npz"
+    recipe = {k: v for k, v in detector.recipe.items() if k not in THRESHOLDS}
+    weights.save(path, detector.state_dict(), metadata={"detector": json.dumps(recipe)})
+    loaded = load_detector(path)
+    for name in THRESHOLDS:
+        assert getattr(loaded, name) == getattr(detector, name)
+    told = load_detector(path, score_threshold=0.25, nms_threshold=0.125)
+    assert (told.score_threshold, told.nms_threshold) == (0.25, 0.125)
+
+
+@pytest.mark.parametrize("name", ["score_threshold", "nms_threshold"])
+def test_a_threshold_that_is_no_number_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected a number, got '0.5'$"):
+        detection.build_detector("faster_rcnn_small", n_fg_class=2, **{name: "0.5"})
+
+
+def test_a_run_goes_on_whatever_the_thresholds_of_predict(tmp_path: Path) -> None:
+    from oxidet.data import DigitScenes
+    from oxidet.train import Trainer
+
+    configs: list[Any] = []
+    for threshold in (0.5, 0.25):
+        detector = detection.faster_rcnn_small(10)
+        detector.score_threshold = detector.nms_threshold = threshold
+        configs.append(Trainer(detector, DigitScenes("test"), tmp_path).config)
+    assert configs[0] == configs[1]
+    assert not {"score_threshold", "nms_threshold"} & {*configs[0]["detector"]}
 
 
 def test_the_options_of_simple_faster_rcnn_are_in_the_recipe(

@@ -152,7 +152,11 @@ class Detector(nn.Module):
         that a file means the same under later defaults. What is no plain value, such as the class
         of a Module that the builder was given, keeps the detector from being saved.
         """
-        return {"n_fg_class": len(self.class_names), "class_names": list(self.class_names)}
+        return {
+            "n_fg_class": len(self.class_names),
+            "class_names": list(self.class_names),
+            "score_threshold": self.score_threshold,
+        }
 
     @property
     def recipe(self) -> dict[str, Any] | None:

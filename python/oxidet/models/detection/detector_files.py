@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from oxidet import weights
+from oxidet._arrays import number
 from oxidet.models.detection.builders import (
     faster_rcnn,
     fasterrcnn_resnet50_fpn,
@@ -40,6 +41,9 @@ TORCHVISION = ("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "fasterr
 # Of simple-faster-rcnn's structure: a row for each class, background included.
 CLASSES = "head.score.weight"
 
+# Attributes of every detector, which no builder takes.
+THRESHOLDS = ("score_threshold", "nms_threshold")
+
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
     "faster_rcnn_resnet": faster_rcnn_resnet,
@@ -56,7 +60,8 @@ def build_detector(model: str, **options: Any) -> Detector:
     """A detector by name, with fresh weights.
 
     ``options`` are those of the named function in ``oxidet.models.detection``; ``preprocessing``
-    may be a dict of :class:`Preprocessing`'s fields.
+    may be a dict of :class:`Preprocessing`'s fields. ``score_threshold`` and ``nms_threshold`` are
+    what :meth:`Detector.predict` then uses where it is not told otherwise.
 
     >>> from oxidet.models.detection import build_detector
     >>> build_detector("faster_rcnn_small", n_fg_class=3).class_names
@@ -67,7 +72,12 @@ def build_detector(model: str, **options: Any) -> Detector:
     preprocessing = options.get("preprocessing")
     if isinstance(preprocessing, Mapping):
         options["preprocessing"] = Preprocessing(**preprocessing)
-    return DETECTORS[model](**options)
+    # In what range they are, is looked at where they are used: a file is read as it was written.
+    thresholds = {name: number(options.pop(name), name) for name in THRESHOLDS if name in options}
+    detector = DETECTORS[model](**options)
+    for name, value in thresholds.items():
+        setattr(detector, name, value)
+    return detector
 
 
 def save_detector(
@@ -76,8 +86,8 @@ def save_detector(
     """Write a detector's weights and recipe to ``.npz`` or ``.safetensors``.
 
     ``dtype="float16"`` halves the file. The detector may come from any function of
-    :mod:`oxidet.models.detection` that was given plain values. Class names, sizes and the builder's
-    thresholds are those that the detector has now. The file appears whole or not at all.
+    :mod:`oxidet.models.detection` that was given plain values. Class names, sizes and thresholds
+    are those that the detector has now. The file appears whole or not at all.
 
     Raises
     ------
