@@ -114,3 +114,47 @@ def test_train_does_not_write_to_the_weights_it_starts_from(oxidet_command, voc,
     assert code == 2
     assert err.startswith(f"error: --out: expected a new file, got the weights {run / 'best.npz'}")
     assert content(voc) == before
+
+
+def test_a_pattern_does_not_match_what_was_written(oxidet_command, place, make_image):
+    for name in ("g/a.png", "g/out/own.png"):
+        make_image(Path(name))
+    command = ("detect", "g/**/*.png", "--weights", "w.npz", "--save-images", "g/out")
+    for _ in range(2):
+        code, out, err = oxidet_command(*command)
+        assert (code, err) == (0, "")
+        assert "in 1 image" in out
+    assert sorted(path.name for path in Path("g/out").iterdir()) == ["a.png", "own.png"]
+    assert "in 2 images" in oxidet_command("detect", "g/out/own.png", *command[1:]).out  # by name
+    code, _, err = oxidet_command("detect", "g/out/*", *command[2:])
+    assert (code, err) == (1, "error: g/out/*: matches only what is in g/out\n")
+
+
+def test_a_folder_of_images_is_not_the_one_to_write_to(oxidet_command, place):
+    before = content(place)
+    for folder in ("w", "./w/"):
+        command = ("detect", folder, "--weights", "w.npz", "--save-images", "w")
+        code, out, err = oxidet_command(*command)
+        assert (code, out) == (2, "")
+        assert err.startswith(
+            "error: --save-images: expected another folder than that of images, w"
+        )
+        assert content(place) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_pipes_and_links_that_lead_nowhere_are_named(oxidet_command, place):
+    os.mkfifo("pipe.png")
+    Path("w/gone.png").symlink_to("nowhere.png")
+    code, out, err = oxidet_command("detect", "w", "pipe.png", "--weights", "w.npz")
+    assert code == 1
+    assert err.splitlines() == [
+        "error: w/gone.png: a link to no file",
+        "error: pipe.png: expected an image file, got a named pipe",
+    ]
+    assert "in 1 image" in out
+    read, write = os.pipe()
+    os.write(write, Path("p0.png").read_bytes()[:60000])
+    os.close(write)
+    assert oxidet_command("detect", f"/dev/fd/{read}", "--weights", "w.npz").err == ""
+    os.close(read)

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from oxidet.cli._inputs import is_below
+from oxidet.cli._usage import UsageError
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
 STDIN = "-"
 
@@ -48,7 +51,7 @@ def find_images(
     A folder stands for the files in it, and in the folders below, with the ending of an image,
     hidden ones aside, sorted; a pattern, where no file has that very name, for what matches it,
     ``**`` for folders of any depth. A file counts as an image whatever its name. ``leave_out`` is a
-    folder that is passed over where it lies below another.
+    folder that is passed over where it lies below another or a pattern matches what is in it.
     """
     found: dict[str, Image] = {}
     missing: list[Missing] = []
@@ -57,17 +60,27 @@ def find_images(
         if os.path.lexists(argument):
             paths = [Path(argument)]
         else:
-            paths = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-            if not paths:
+            matches = sorted(glob.glob(argument, recursive=True))
+            paths = [Path(match) for match in matches if not _is_in(match, avoided)]
+            if not matches:
                 pattern = glob.has_magic(argument)
                 reason = "matches no file" if pattern else "no such file or folder"
                 missing.append(Missing(argument, reason))
+            elif not paths:
+                missing.append(Missing(argument, f"matches only what is in {leave_out}"))
         for path in paths:
             if not path.is_dir():
+                if _is_named_pipe(path):
+                    missing.append(Missing(str(path), "expected an image file, got a named pipe"))
+                    continue
                 found.setdefault(os.path.realpath(path), Image(path))
                 continue
             some = False
             real = os.path.realpath(path)
+            if real in avoided:
+                raise UsageError(
+                    f"--save-images: expected another folder than that of images, {path}"
+                )
             for name, image in _images_in(path, "", real, {real, *avoided}, missing):
                 found.setdefault(name, image)
                 some = True
@@ -100,8 +113,24 @@ def _images_in(
                 seen.add(path)
                 inner = os.path.join(below, entry.name)
                 yield from _images_in(folder / entry.name, inner, path, seen, missing)
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
-            yield path, Image(folder / entry.name, below)
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+            if entry.is_file():
+                yield path, Image(folder / entry.name, below)
+            elif not os.path.exists(path):
+                missing.append(Missing(str(folder / entry.name), "a link to no file"))
+
+
+def _is_in(path: str, folders: set[str]) -> bool:
+    """Whether a path is that of one of the folders, given as real paths, or of what is in it."""
+    real = os.path.realpath(path) if folders else ""
+    return any(is_below(real, folder) for folder in folders)
+
+
+def _is_named_pipe(path: Path) -> bool:
+    """Whether to read a path could wait forever; those that a shell makes of <(...) are written."""
+    if os.path.dirname(os.path.abspath(path)) in ("/dev/fd", "/proc/self/fd"):
+        return False
+    return path.is_fifo()
 
 
 class OutputPaths:
