@@ -7,7 +7,8 @@ import contextlib
 import copy
 import os
 import pickle
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -543,18 +544,51 @@ def test_the_least_recently_used_plan_goes() -> None:
     assert training_plans.times(model)[0].forward == 1e3 * first.plan.seconds()[0][0]
 
 
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """End the test rather than wait forever for a child that hangs."""
+
+    def expire(*_: object) -> None:
+        raise TimeoutError("the child hangs")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.usefixtures("time_limit")
 def test_a_forked_child_packs_anew() -> None:
     """The lock of the weights packed before may be held for ever."""
     model = Compiled(_layer, a=conv(3, 4))
+    expected = [model(image(1, 3, size, size)).sum().item() for size in (5, 6)]
+    model = Compiled(_layer, a=model.a)
     model(image(1, 3, 5, 5))
     cache = model.__dict__["_training_plan_cache"]
     [plan], packed = plans_of(model), cache.packed
-    training_plans._after_fork()
-    assert cache.packed is not packed
-    assert plans_of(model) == [plan]
-    for size in (5, 6):
-        model(image(1, 3, size, size)).sum().backward()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            if cache.packed is packed or plans_of(model) != [plan]:
+                os._exit(2)
+            results = [model(image(1, 3, size, size)).sum() for size in (5, 6)]
+            for result in results:
+                result.backward()
+            status = 0 if [result.item() for result in results] == expected else 3
+        finally:
+            os._exit(status)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert cache.packed is packed
 
 
 def test_most_plans() -> None:
