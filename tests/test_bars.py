@@ -59,6 +59,11 @@ def test_terminals(bars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (type(bar).__name__, bar.options["bar_format"]) == ("tqdm", "{bar}")
 
 
+def test_without_standard_error(bars: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert _bars.new_bar(total=3) is None
+
+
 def test_without_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert _bars.new_bar(True, total=3) is None

@@ -32,7 +32,8 @@ def new_bar(wanted: bool | None = None, *, text_format: str | None = None, **opt
     """
     notebook = in_notebook()
     if wanted is None:
-        wanted = notebook or sys.stderr.isatty()
+        # Programs without a console, such as those of pythonw, have no standard error.
+        wanted = notebook or (sys.stderr is not None and sys.stderr.isatty())
     if not wanted:
         return None
     widgets = notebook and importlib.util.find_spec("ipywidgets") is not None

@@ -123,6 +123,23 @@ def test_names_and_arguments_are_escaped() -> None:
     assert len(page.words) < 700
 
 
+def test_names_of_classes_are_escaped() -> None:
+    nasty = type("<b>Layer", (nn.Module,), {})
+    page = nn.Sequential(nasty())._repr_html_()
+    assert "<b>" not in page + nasty()._repr_html_()
+    assert "<b>Layer" in Page(page).words
+
+
+def test_what_cannot_describe_itself_is_shown_without_arguments() -> None:
+    class Broken(nn.Module):
+        def extra_repr(self) -> str:
+            return f"{self.missing}"
+
+    page = Page(nn.Sequential(Broken(), nn.ReLU())._repr_html_())
+    assert "Broken" in page.words
+    assert "ReLU" in page.words
+
+
 @pytest.mark.parametrize("name", ["resnet152", "inception_resnet_v2"])
 def test_large_networks_are_small_and_begin_folded(name: str) -> None:
     model = blank(name)

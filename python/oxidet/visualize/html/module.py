@@ -53,7 +53,8 @@ class _Walk:
     def node(self, name: str, path: str, module: nn.Module, frozen: bool = False) -> Node:
         """A module and what is below it; ``frozen`` if the one above says so of all."""
         title = f"<strong>{fragments.text(name)}</strong> " if name else ""
-        title += f"<strong>{type(module).__name__}</strong>" if not name else type(module).__name__
+        kind = fragments.text(type(module).__name__)
+        title += kind if name else f"<strong>{kind}</strong>"
         if module in self.seen:
             same = f"the same as {self.seen[module] or 'the whole'}"
             label = f"{title} <small>{fragments.text(same)}</small>"
@@ -61,7 +62,8 @@ class _Walk:
         self.seen[module] = path
         parameters = list(module.parameters())
         frozen_here = bool(parameters) and not any(p.requires_grad for p in parameters)
-        told = [f"({_arguments(module)})" if _arguments(module) else ""]
+        arguments = _arguments(module)
+        told = [f"({arguments})" if arguments else ""]
         told.append("frozen" if frozen_here and not frozen else "")
         details = " ".join(fragments.text(words) for words in told if words)
         cells = [_number(sum(p.numel() for p in parameters))]
@@ -82,11 +84,15 @@ class _Walk:
 
 def _arguments(module: nn.Module) -> str:
     """A module's hyper-parameters, as ``print`` shows them, in one line that is not too long."""
-    words = module.extra_repr()
-    if not words and type(module).__repr__ is not nn.Module.__repr__:
-        shown = repr(module)
-        start, end = f"{type(module).__name__}(", ")"
-        words = shown[len(start) : -1] if shown.startswith(start) and shown.endswith(end) else ""
+    try:
+        words = module.extra_repr()
+        if not words and type(module).__repr__ is not nn.Module.__repr__:
+            shown = repr(module)
+            start, end = f"{type(module).__name__}(", ")"
+            whole = shown.startswith(start) and shown.endswith(end)
+            words = shown[len(start) : -1] if whole else ""
+    except Exception:  # a mistake in somebody's class is no reason to show nothing of a network
+        return ""
     line = " ".join(words.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
 
