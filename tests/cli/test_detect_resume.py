@@ -184,7 +184,7 @@ def test_a_run_with_other_settings_is_not_continued(oxidet_command, tiny_detecto
     assert oxidet_command(*command).code == 0
     code, _, err = oxidet_command(*command, "--score", "0.1")
     assert code == 1
-    assert err.startswith(f"error: {lines_file}: has results with other score_threshold (--overwr")
+    assert err.startswith(f"error: {lines_file}: has results with other --score (--overwr")
     assert oxidet_command(*command, "--score", "0.1", "--overwrite").code == 0
     assert file.read_bytes() == first
 
@@ -525,3 +525,39 @@ def test_an_image_that_spoils_its_batch_is_named(
     assert code == 1
     assert err == f"error: {paths[2]}: not enough memory\n"
     assert "in 3 images" in out
+
+
+def test_nothing_on_standard_input(oxidet_command, tiny_detector, monkeypatch):
+    for arguments, message in (
+        (["-"], "-: expected an image, got nothing on standard input"),
+        (["--files-from", "-"], "--files-from: expected paths, got nothing on standard input"),
+    ):
+        feed(monkeypatch, b"")
+        code, _, err = oxidet_command("detect", *arguments, "--weights", tiny_detector, "--quiet")
+        assert (code, err) == (1, f"error: {message}\n")
+
+
+def test_debug_shows_why_an_image_fails(oxidet_command, tiny_detector, tmp_path):
+    make_folder(tmp_path / "in", 3, damaged=(1,))
+    command = ("detect", tmp_path / "in", "--weights", tiny_detector, "--quiet")
+    code, _, err = oxidet_command("--debug", *command)
+    assert code == 1
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert oxidet_command(*command).err == err.splitlines()[-1] + "\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names with line breaks")
+def test_csv_has_the_names_of_files_as_they_are(oxidet_command, tiny_detector, tmp_path):
+    [path] = make_folder(tmp_path / "in", 1)
+    odd = path.rename(path.with_name('a\n"b", \x1b.png'))
+    undecodable = path.with_name(os.fsdecode(b"\xff.png"))
+    undecodable.write_bytes(odd.read_bytes())
+    file = tmp_path / "found.csv"
+    code, _, err = oxidet_command(
+        "detect", odd, undecodable, "--weights", tiny_detector, "--csv", file, "--quiet", *LOW
+    )
+    assert (code, err) == (0, "")
+    with open(file, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["path"] for row in rows} == {str(odd), f"{tmp_path}/in/\\udcff.png"}

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 import oxidet
-from oxidet.cli import INTERRUPTED, _completion
+from oxidet.cli import INTERRUPTED, _completion, _debug
 from oxidet.cli._help import COMMANDS, SETTINGS, Commands
 from oxidet.cli._usage import UsageError
 
@@ -76,6 +76,7 @@ def _oxidet(
 def run(args: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     args, debug = _take_debug(args)
+    _debug.wanted = debug
     _never_fail()
     nothing = not args and _completion.COMPLETION not in os.environ
     with warnings.catch_warnings():

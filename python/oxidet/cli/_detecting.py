@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oxidet._atomic import atomic_write, remove_leftovers
-from oxidet.cli import _output
+from oxidet.cli import _debug, _output
 from oxidet.cli._images import STDIN, Image, OutputPaths
 from oxidet.cli._journal import Journal, Record
 from oxidet.data import DataLoader, ImageError, read_image
@@ -34,14 +34,19 @@ class Pictures:
         image = self.images[index]
         path = image.path
         piped = self.piped if str(path) == STDIN else None
+        if piped == b"":
+            return image, "expected an image, got nothing on standard input"
         try:
             return image, read_image(path if piped is None else piped)
         except ImageError as error:
+            _debug.trace(error)
             reason = str(error).removeprefix(f"{path}: ").removeprefix("<bytes>: ")
             return image, reason if piped is None else reason + _hint(piped)
         except OSError as error:
+            _debug.trace(error)
             return image, error.strerror or str(error)
-        except MemoryError:
+        except MemoryError as error:
+            _debug.trace(error)
             return image, "not enough memory"
 
 
@@ -111,6 +116,7 @@ class Run:
             found = iter(self._found(good))
         except (ArithmeticError, MemoryError, ValueError) as error:
             if len(pictures) == 1:
+                _debug.trace(error)
                 yield pictures[0][0], None, _output.describe(error)
                 return
             for picture in pictures:  # one of them spoils it; which?

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
 
 from oxidet._atomic import atomic_write
-from oxidet._text import printable
 
 Record = dict[str, Any]
 
@@ -61,10 +60,18 @@ def write_csv(file: str, records: Iterable[Record], *, tag: str | None = None) -
         for record in records:
             if "error" in record:
                 continue
-            image = (printable(record["path"]), record["width"], record["height"])
+            image = (decodable(record["path"]), record["width"], record["height"])
             columns = (record[key] for key in ("names", "labels", "scores", "boxes"))
             for name, label, score, box in zip(*columns, strict=True):
                 writer.writerow((*image, name, label, score, *box))
+
+
+def decodable(path: str) -> str:
+    """A path as a file in UTF-8 can hold it: bytes that are no UTF-8 are written as ``\\udcff``.
+
+    So is a carriage return, as ``\\r``: not every version of ``csv`` quotes it.
+    """
+    return path.replace("\r", "\\r").encode("utf-8", "backslashreplace").decode()
 
 
 def write_coco(

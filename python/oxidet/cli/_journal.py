@@ -25,6 +25,15 @@ except ImportError:  # no POSIX: nobody is kept from running the same command tw
 
 SECONDS_BETWEEN_SYNCS = 5.0  # what a power failure may cost
 
+# What sets the entries of a header.
+OPTIONS = {
+    "weights": "--weights",
+    "class_names": "--class-names",
+    "score_threshold": "--score",
+    "nms_threshold": "--nms-threshold",
+    "annotated": "--save-images",
+}
+
 Record = dict[str, Any]
 
 
@@ -110,7 +119,7 @@ class Journal:
         if first is not None and first.get("run") != header["run"]:
             known = first.get("run", {})
             other = [key for key, value in header["run"].items() if known.get(key) != value]
-            what = ", ".join(other) or "settings"
+            what = ", ".join(OPTIONS.get(key, key) for key in other) or "settings"
             raise ValueError(
                 f"{self.path}: has results with other {what} (--overwrite to start anew)"
             )

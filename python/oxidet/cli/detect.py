@@ -168,7 +168,11 @@ def detect(
     if files_from == STDIN and STDIN in arguments:
         raise UsageError("--files-from: expected another file than '-', which is the image")
     if files_from is not None:
-        arguments += read_list(files_from)
+        listed = read_list(files_from)
+        if not listed and not arguments:
+            where = "standard input" if files_from == STDIN else files_from
+            raise ValueError(f"--files-from: expected paths, got nothing on {where}")
+        arguments += listed
     piped = sys.stdin.buffer.read() if STDIN in arguments else None
     found, missing = find_images((a for a in arguments if a != STDIN), leave_out=save_images)
     if piped is not None:
