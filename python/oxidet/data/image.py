@@ -33,8 +33,29 @@ class PillowImage(Protocol):
         ...
 
 
+class TorchTensor(Protocol):
+    """What a type checker knows a torch tensor by; torch is not imported for it."""
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it is in a GPU's memory."""
+        ...
+
+    def numel(self) -> int:
+        """How many numbers it has."""
+        ...
+
+
 ImageSource = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | PillowImage | NDArray[Any]
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | PillowImage
+    | NDArray[Any]
+    | TorchTensor
 )
 """What a picture may be given as; :func:`read_image` says more about each."""
 

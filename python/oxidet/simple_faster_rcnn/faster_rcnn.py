@@ -8,7 +8,7 @@ Ren et al., "Faster R-CNN: towards real-time object detection with region propos
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -170,27 +170,7 @@ class FasterRCNN(Detector):
         self, images: Sequence[Any], sizes: None = ..., *, visualize: bool
     ) -> tuple[list[F32], list[I32], list[F32]]: ...
     @overload
-    def predict(
-        self,
-        images: list[Any] | tuple[Any, ...] | Iterator[Any],
-        *,
-        score_threshold: float | None = ...,
-        nms_threshold: float | None = ...,
-        batch_size: int = ...,
-        on_error: Literal["raise"] = ...,
-    ) -> list[Detections]: ...
-    @overload
-    def predict(
-        self,
-        images: list[Any] | tuple[Any, ...] | Iterator[Any],
-        *,
-        score_threshold: float | None = ...,
-        nms_threshold: float | None = ...,
-        batch_size: int = ...,
-        on_error: OnError,
-    ) -> list[Detections | None]: ...
-    @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a text is an iterable, too
         self,
         images: ImageSource,
         *,
@@ -200,7 +180,7 @@ class FasterRCNN(Detector):
         on_error: Literal["raise"] = ...,
     ) -> Detections: ...
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a text is an iterable, too
         self,
         images: ImageSource,
         *,
@@ -209,6 +189,26 @@ class FasterRCNN(Detector):
         batch_size: int = ...,
         on_error: OnError,
     ) -> Detections | None: ...
+    @overload
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> list[Detections]: ...
+    @overload
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError,
+    ) -> list[Detections | None]: ...
     def predict(
         self,
         images: Any,

@@ -173,27 +173,7 @@ class Detector(nn.Module):
     # --- pictures in, detections out
 
     @overload
-    def predict(
-        self,
-        images: list[Any] | tuple[Any, ...] | Iterator[Any],
-        *,
-        score_threshold: float | None = ...,
-        nms_threshold: float | None = ...,
-        batch_size: int = ...,
-        on_error: Literal["raise"] = ...,
-    ) -> list[Detections]: ...
-    @overload
-    def predict(
-        self,
-        images: list[Any] | tuple[Any, ...] | Iterator[Any],
-        *,
-        score_threshold: float | None = ...,
-        nms_threshold: float | None = ...,
-        batch_size: int = ...,
-        on_error: OnError,
-    ) -> list[Detections | None]: ...
-    @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a text is an iterable, too
         self,
         images: ImageSource,
         *,
@@ -203,7 +183,7 @@ class Detector(nn.Module):
         on_error: Literal["raise"] = ...,
     ) -> Detections: ...
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a text is an iterable, too
         self,
         images: ImageSource,
         *,
@@ -212,6 +192,26 @@ class Detector(nn.Module):
         batch_size: int = ...,
         on_error: OnError,
     ) -> Detections | None: ...
+    @overload
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> list[Detections]: ...
+    @overload
+    def predict(
+        self,
+        images: Iterable[Any],
+        *,
+        score_threshold: float | None = ...,
+        nms_threshold: float | None = ...,
+        batch_size: int = ...,
+        on_error: OnError,
+    ) -> list[Detections | None]: ...
     def predict(
         self,
         images: Any,
@@ -229,7 +229,9 @@ class Detector(nn.Module):
             A path, a Pillow image, an array of 0..255, a torch tensor (3, H, W) (uint8, or floats
             of 0..1 as torchvision has them), or whatever else :func:`oxidet.data.read_image` takes;
             or several of them, of any sizes: a list, a generator or another iterable, or an array
-            or a tensor with a first axis of images.
+            or a tensor with a first axis of images. Type checkers, which do not see how many axes
+            there are, take an array or a tensor for one picture; ``list(batch)`` is several to them
+            too.
         score_threshold
             Keep what scores above this, 0..1; by default ``self.score_threshold``, 0.5.
         nms_threshold
