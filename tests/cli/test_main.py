@@ -62,6 +62,24 @@ def test_wrong_usage_is_one_line_that_names_the_argument(oxidet_command, argumen
     assert err.endswith(" --help)\n")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--score", "abc", "a number from 0 to 1"),
+        ("--score", "3", "a number from 0 to 1"),
+        ("--batch", "0", "a whole number from 1 on"),
+    ],
+)
+def test_numbers_out_of_range(oxidet_command, option, value, expected):
+    code, out, err = oxidet_command("detect", "a.png", "--weights", "digits", option, value)
+    assert (code, out) == (2, "")
+    if "Invalid value" not in err:  # as versions of typer say it that tell less
+        assert (
+            err
+            == f"error: {option}: expected {expected}, got '{value}' (see oxidet detect --help)\n"
+        )
+
+
 def test_debug_shows_the_traceback(oxidet_command, tmp_path):
     arguments = ["info", "--weights", tmp_path / "missing.npz"]
     code, _, err = oxidet_command(*arguments)

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -152,8 +153,30 @@ def _describe(error: Exception, args: Sequence[str]) -> str:
     command = next((arg for arg in args if arg in COMMANDS), None)
     where = "oxidet" if command is None else f"oxidet {command}"
     words: Any = error  # of click's kind or ours
-    text = words.format_message() if isinstance(error, _ClickException) else str(error)
+    text = str(error) if isinstance(error, UsageError) else _expected(words, args)
+    text = text or words.format_message()
     return f"{text.rstrip('.')} (see {where} --help)"
+
+
+def _expected(error: Any, args: Sequence[str]) -> str | None:
+    """What a value should have been, in our words, if the refusal tells enough of it."""
+    param: Any = getattr(error, "param", None)
+    cause: Any = error.__cause__
+    kind = getattr(getattr(param, "type_descriptor", None), "annotation", None)
+    if not isinstance(kind, type) or not hasattr(cause, "errors"):
+        return None
+    if issubclass(kind, Enum):
+        what = f"one of {', '.join(each.value for each in kind)}"
+    elif kind in (int, float):
+        what = "a whole number" if kind is int else "a number"
+        low, high = getattr(param, "min", None), getattr(param, "max", None)
+        if low is not None:
+            what += f" from {low:g}" + (" on" if high is None else f" to {high:g}")
+    else:
+        return None
+    given = [arg.partition("=")[0] for arg in args]
+    option = next((name for name in param.opts if name in given), param.opts[0])
+    return f"{option}: expected {what}, got {cause.errors()[0].get('input')!r}"
 
 
 def _show_warning(
