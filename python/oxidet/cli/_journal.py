@@ -119,7 +119,7 @@ class Journal:
         if first is not None and first.get("run") != header["run"]:
             known = first.get("run", {})
             other = [key for key, value in header["run"].items() if known.get(key) != value]
-            what = ", ".join(OPTIONS.get(key, key) for key in other) or "settings"
+            what = ", ".join(OPTIONS.get(key) or key for key in other) or "settings"
             raise ValueError(
                 f"{self.path}: has results with other {what} (--overwrite to start anew)"
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ from oxidet.weights._files import read_file
 ARRAY, ITEMS = "__array__", "__items__"
 
 FORMAT = 1
+LAST = "last.npz"  # in the folder of a run
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """A checkpoint, or the last one of the run in a folder."""
+    path = Path(path)
+    return path / LAST if path.is_dir() else path
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:

@@ -8,6 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oxidet._text import printable
+
+MOST_CLASSES = 6  # whose scores one line shows
+
 
 class JsonLog:
     """Appends records to a file, one JSON object a line, each on the disk's way when written.
@@ -120,3 +124,16 @@ def _plain(value: Any) -> Any:
         return value
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def brief(record: Mapping[str, Any]) -> str:
+    """The main figures of an evaluation, and those of the classes where they are few."""
+    parts = [
+        f"{name} {value:.4f}"
+        for name, value in record.items()
+        if isinstance(value, float) and (not name.startswith("coco_") or name == "coco_AP")
+    ]
+    for values in record.values():
+        if isinstance(values, Mapping) and len(values) <= MOST_CLASSES:
+            parts += [f"{printable(str(name))} {value:.4f}" for name, value in values.items()]
+    return ", ".join(parts)

@@ -25,17 +25,16 @@ import numpy as np
 from oxidet import _random, nn, weights
 from oxidet._arrays import choice, integer
 from oxidet._atomic import atomic_write
-from oxidet._text import printable
 from oxidet.data import DataLoader, ItemError
 from oxidet.data.loader import Sampler
 from oxidet.optim import Optimizer
 from oxidet.optim.lr_scheduler import ReduceLROnPlateau
 from oxidet.train.average import AveragedModel
-from oxidet.train.checkpoint import load_checkpoint, save_checkpoint
+from oxidet.train.checkpoint import LAST, find_checkpoint, load_checkpoint, save_checkpoint
 from oxidet.train.freezing import freeze as freeze_parts
 from oxidet.train.freezing import hold
 from oxidet.train.interrupt import SafeInterrupt
-from oxidet.train.log import JsonLog
+from oxidet.train.log import JsonLog, brief
 from oxidet.train.progress import Progress
 from oxidet.train.schedules import make_optimizer, make_schedule
 from oxidet.train.settings import (
@@ -46,8 +45,7 @@ from oxidet.train.settings import (
 )
 from oxidet.train.tensorboard import check_tensorboard, tensorboard_writer, write_scalars
 
-LAST, BEST, LOG, TENSORBOARD = "last.npz", "best.npz", "log.jsonl", "tensorboard"
-MOST_CLASSES = 6  # whose scores the progress shows
+BEST, LOG, TENSORBOARD = "best.npz", "log.jsonl", "tensorboard"
 
 
 class NonFiniteError(ArithmeticError):
@@ -348,8 +346,8 @@ class TrainingLoop(ABC):
         self._best_elsewhere: Path | None = None
         start = None
         if resume:
-            start = self.out / LAST if resume is True else _checkpoint_of(resume)
-        here = start is not None and _same_folder(start.parent, self.out)
+            start = self.out / LAST if resume is True else find_checkpoint(resume)
+        here = start is not None and start.parent.resolve() == self.out.resolve()
         self._replaces = overwrite and not here
         if (self.out / LAST).exists() and not here and not overwrite:
             raise FileExistsError(
@@ -575,7 +573,7 @@ class TrainingLoop(ABC):
             self.best = score.value
             self.save_best(self.out / BEST)
         self._progress.note(
-            f"{self._title()}: {_brief(score.record)}{' (best so far)' if better else ''}"
+            f"{self._title()}: {brief(score.record)}{' (best so far)' if better else ''}"
         )
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
@@ -667,10 +665,10 @@ class TrainingLoop(ABC):
         it lies in another folder than this run without the ``best.npz`` that ``reload_best`` will
         ask for.
         """
-        path = _checkpoint_of(path)
+        path = find_checkpoint(path)
         self.load_state_dict(load_checkpoint(path))
         self._best_elsewhere = None
-        if self.best is None or _same_folder(path.parent, self.out):
+        if self.best is None or path.parent.resolve() == self.out.resolve():
             return
         best = path.with_name(BEST)
         if best.exists():
@@ -682,31 +680,8 @@ class TrainingLoop(ABC):
             )
 
 
-def _checkpoint_of(path: str | os.PathLike[str]) -> Path:
-    """A checkpoint, or the last one of the run in a folder."""
-    path = Path(path)
-    return path / LAST if path.is_dir() else path
-
-
-def _same_folder(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
 def _grouped(batches: Any, size: int) -> Iterator[list[Any]]:
     """Lists of ``size`` batches, the last one with what is left."""
     iterator = iter(batches)
     while group := list(itertools.islice(iterator, size)):
         yield group
-
-
-def _brief(record: Mapping[str, Any]) -> str:
-    """The main figures of an evaluation, and those of the classes where they are few."""
-    parts = [
-        f"{name} {value:.4f}"
-        for name, value in record.items()
-        if isinstance(value, float) and (not name.startswith("coco_") or name == "coco_AP")
-    ]
-    for values in record.values():
-        if isinstance(values, Mapping) and len(values) <= MOST_CLASSES:
-            parts += [f"{printable(str(name))} {value:.4f}" for name, value in values.items()]
-    return ", ".join(parts)
