@@ -126,6 +126,11 @@ def test_the_default_differs_only_in_close_decisions(models: tuple[Any, FasterRC
 
 def check_default(theirs: Any, ours: FasterRCNN, images: list[np.ndarray]) -> None:
     assert oxidet.get_precision() == "winograd"
+    check_decisions(theirs, ours, images)
+
+
+def check_decisions(theirs: Any, ours: FasterRCNN, images: list[np.ndarray]) -> None:
+    """All that is found follows from oxidet's numbers by torch's rules, close decisions as here."""
     batch, _ = ours.transform(images)
     levels, logits, deltas = ours.convolve(batch.tensors)
     regions = ours.rpn.propose(batch, logits, deltas)
@@ -283,14 +288,23 @@ def replay_detections(
 @pytest.mark.parametrize("name", [V1, V2])
 def test_twenty_images_as_people_use_them(name: str) -> None:
     theirs, ours = pair(name, MANY, num_classes=6)
+    different = []
     for i, size in enumerate(MANY):
         image = picture(*size, seed=i)
         with torch.no_grad():
             [expected] = theirs([torch.from_numpy(image)])
         with oxidet.precision("direct"):
             [found] = ours([image])
-        check_rows(found, {key: value.numpy() for key, value in expected.items()}, 50)
+            try:
+                check_rows(found, {key: value.numpy() for key, value in expected.items()}, 50)
+            except AssertionError:
+                # Of a thousand regions some overlap by the threshold, or score the same, but for
+                # the last bit: then all must follow from the other side of those decisions.
+                different.append(size)
+                check_decisions(theirs, ours, [image])
         check_default(theirs, ours, [image])
+        print(f"{i + 1 - len(different)} of {i + 1} images row by row", flush=True)
+    assert len(different) <= len(MANY) // 4, f"not row by row: {different}"
 
 
 # --- training
