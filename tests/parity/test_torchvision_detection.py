@@ -140,7 +140,7 @@ def check_decisions(theirs: Any, ours: FasterRCNN, images: list[np.ndarray]) -> 
     with torch.no_grad():
         their_batch, _ = theirs.transform([torch.from_numpy(image) for image in images])
         # torch scales with coordinates in float32, half of whose last bit is a part of a pixel.
-        rounding = max(1e-5, max(max(image.shape) for image in images) * 2.0**-24)
+        rounding = max(1e-5, max(max(image.shape) for image in images) * 2.0**-25)
         assert_close(batch.tensors, their_batch.tensors, rounding, "images")
         features = theirs.backbone(their_batch.tensors)
         their_logits, their_deltas = theirs.rpn.head(list(features.values()))
@@ -306,7 +306,7 @@ def test_twenty_images_as_people_use_them(name: str) -> None:
                 check_decisions(theirs, ours, [image])
         check_default(theirs, ours, [image])
         print(f"{i + 1 - len(different)} of {i + 1} images row by row", flush=True)
-    assert len(different) <= len(MANY) // 4, f"not row by row: {different}"
+    assert not different, f"not row by row, though by close decisions alone: {different}"
 
 
 # --- training
