@@ -70,3 +70,8 @@ def test_odd_data(tmp_path: Path) -> None:
         dataset_sheet(data)
     with pytest.raises(ValueError, match="columns"):
         dataset_sheet(data, columns=0)
+
+
+def test_a_data_set_without_files_is_refused() -> None:
+    with pytest.raises(TypeError, match="dataset: expected one with annotation, such as"):
+        dataset_sheet([])

@@ -187,3 +187,12 @@ def test_thresholds_are_checked_as_by_predict(name: str) -> None:
     setattr(detector, name, -1.0)
     with pytest.raises(ValueError, match=f"^{name}: expected a number from 0 to 1, got -1"):
         explain(detector, image)
+
+
+def test_an_error_from_within_a_detector_stays_its_own() -> None:
+    class Unfinished(Detector):
+        def detect_in_stages(self, *arguments: Any) -> Any:
+            raise NotImplementedError("no deformable stages")
+
+    with pytest.raises(NotImplementedError, match="no deformable stages"):
+        visualize.explain(Unfinished(["a"]), np.zeros((8, 8, 3), np.uint8))

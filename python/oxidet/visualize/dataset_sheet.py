@@ -42,7 +42,13 @@ def dataset_sheet(dataset: Any, images: int = 12, *, columns: int = 4, width: in
     ------
     ValueError
         No image can be read, or a number is below 1.
+    TypeError
+        ``dataset`` lacks one of the three.
     """
+    for name in ("annotation", "image_path", "class_names"):
+        if not hasattr(dataset, name):
+            got = type(dataset).__name__
+            raise TypeError(f"dataset: expected one with {name}, such as VOCBboxDataset, got {got}")
     integer(images, "images", 1)
     integer(columns, "columns", 1)
     integer(width, "width", 1)

@@ -143,6 +143,7 @@ class Detector(nn.Module):
         For detectors of two stages. Arguments are those of :meth:`detect_images`, for one image,
         and so is what is found, number by number.
         """
+        # No stub: a detector of one stage has none to show, and need not define this.
         raise NotImplementedError(f"{type(self).__name__} does not define detect_in_stages")
 
     def settings(self) -> dict[str, Any]:
