@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,3 +122,11 @@ def test_a_classifier_classifies_them() -> None:
     assert model.classify(tensor).labels.tolist() == expected.labels.tolist()
     assert len(model.classify(torch.stack([tensor, tensor]))) == 2
     assert len(model.classify([tensor, PICTURE])) == 2
+
+
+def test_type_checkers_know_them() -> None:
+    pytest.importorskip("mypy", reason="mypy comes with the extra lint")
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "mypy", "--strict", "tests/parity/tensor_types.py"]
+    checked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

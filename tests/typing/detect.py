@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import assert_type
@@ -41,9 +40,6 @@ def predict_gives_what_it_was_given(photo: NDArray[np.uint8], errors: Literal["s
     assert_type(detector.predict(path for path in ("a.jpg", "b.jpg")), list[Detections])
     assert_type(detector.predict(Path().iterdir()), list[Detections])
     assert_type(detector.predict({"a": photo}.values()), list[Detections])
-    tensor = torch.zeros(3, 5, 6)
-    assert_type(detector.predict(tensor), Detections)
-    assert_type(detector.predict([tensor, tensor]), list[Detections])
     # How many axes there are is not seen: a batch in one array is several as a list.
     assert_type(detector.predict(list(np.stack([photo, photo]))), list[Detections])
     # An unreadable picture leaves None only where that was asked for.
