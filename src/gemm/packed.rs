@@ -157,9 +157,9 @@ impl<'a> Lhs<'a> {
 /// What is done to the sums before they are stored.
 #[derive(Debug, Clone, Copy)]
 pub struct Finish<'a> {
-    /// Starting values: one a column of the matrix, padded with anything to a multiple of NR.
+    /// Added to the sums: one a column of the matrix, padded with anything to a multiple of NR.
     pub bias: Option<&'a [f32]>,
-    /// Added to the sums; as many rows and columns as are computed.
+    /// Added to the sums, too; as many rows and columns as are computed.
     pub residual: Option<Rows<'a>>,
     /// Range into which results are clamped last; NaN stays NaN.
     pub bounds: Bounds,
@@ -349,6 +349,7 @@ impl PackedMatrix {
                             depth: lhs.depth,
                             b: panel.as_ptr(),
                             b_rows: None,
+                            onto: false,
                             bias: finish.bias.map(|bias| bias.as_ptr().add(first_column + column)),
                             residual: residual.map(|r| (r.as_slice().as_ptr(), r.stride())),
                             bounds: finish.bounds,

@@ -1,12 +1,15 @@
 //! The micro-kernel: one tile of MR rows by NR columns of a product, held in registers.
 //!
 //! ```text
-//! acc[MR][NR] = bias
+//! acc[MR][NR] = 0
 //! for each segment of a row, for each k in it:       (K steps)
 //!     b = B panel[k][0..NR]                          (2 vectors)
 //!     for i in 0..MR: acc[i] += A[i][k] * b          (a broadcast, 2 fused multiply-adds)
-//! C = clamp(acc + residual)
+//! C = clamp(acc + C before, in a sum of parts + bias + residual)
 //! ```
+//!
+//! What is added to the sum comes last: sums that begin with a large bias round at its size in each
+//! of their steps.
 //!
 //! Terms of A may lie any distance apart, so that a transposed matrix is read in place too: that is
 //! how gradients of weights are summed over pixels.
@@ -58,7 +61,9 @@ pub(super) struct Call<'a, E> {
     pub b: *const E,
     /// The row of the panel that each segment begins with; `None` if they follow each other.
     pub b_rows: Option<&'a [usize]>,
-    /// NR starting values.
+    /// Whether the result holds the sum of other terms, to be added.
+    pub onto: bool,
+    /// NR values to add to each row.
     pub bias: Option<*const f32>,
     /// First value to add, and the distance of rows.
     pub residual: Option<(*const f32, usize)>,
@@ -82,8 +87,7 @@ pub(super) struct Call<'a, E> {
 /// # Safety
 /// - The CPU has the instruction set it was compiled for.
 /// - Every address that [`Call`] describes is valid for its number of rows and columns, and the
-///   result overlaps nothing that is read; only the residual may be the result itself, since each
-///   of its values is read before the one in its place is written.
+///   result overlaps nothing that is read. With `onto` it has been written before.
 pub(super) type TileKernel<E> = unsafe fn(&Call<'_, E>);
 
 /// MR and NR of an instruction set.
@@ -108,12 +112,7 @@ pub const fn shape(isa: Isa) -> (usize, usize) {
 unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, E>) {
     let lanes = S::LANES;
     // Addresses are those that the caller vouches for: rows below ROWS, K elements of a row, K * NR
-    // elements of the panel, NR starting values.
-    let start: [S::Vector; VECTORS] = match call.bias {
-        // SAFETY: NR starting values.
-        Some(bias) => unsafe { [simd.load(bias), simd.load(bias.add(lanes))] },
-        None => [simd.splat(0.0); VECTORS],
-    };
+    // elements of the panel, NR values of the bias.
     // What the end of this function reads and writes is asked for now.
     for i in 0..ROWS {
         simd.prefetch(call.c.wrapping_add(i * call.c_stride).cast());
@@ -123,7 +122,7 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
         }
     }
     let mut next = call.next;
-    let mut acc = [start; ROWS];
+    let mut acc = [[simd.splat(0.0); VECTORS]; ROWS];
     let a_stride = call.a_stride;
     let mut b = call.b;
     for (index, &segment) in call.segments.iter().enumerate() {
@@ -163,6 +162,24 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
         // SAFETY: the caller vouches for `columns` columns.
         return unsafe { finish_narrow(simd, call, &sums) };
     }
+    if call.onto {
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                // SAFETY: row `i` has NR columns.
+                let x = unsafe { simd.load(call.c.add(i * call.c_stride + v * lanes)) };
+                acc[i][v] = simd.add(acc[i][v], x);
+            }
+        }
+    }
+    if let Some(bias) = call.bias {
+        // SAFETY: NR values.
+        let bias = unsafe { [simd.load(bias), simd.load(bias.add(lanes))] };
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                acc[i][v] = simd.add(acc[i][v], bias[v]);
+            }
+        }
+    }
     if let Some((residual, stride)) = call.residual {
         for i in 0..ROWS {
             for v in 0..VECTORS {
@@ -196,15 +213,22 @@ unsafe fn finish_narrow<S: Simd, E: Element, const ROWS: usize>(
         for (v, sum) in row.iter().enumerate() {
             let first = v * S::LANES;
             let count = S::LANES.min(call.columns.saturating_sub(first));
-            // SAFETY: row `i` has `count` columns from `first` on.
+            // SAFETY: row `i` has `count` columns from `first` on; the bias has NR values.
             unsafe {
                 let mut y = simd.load(sum.as_ptr());
+                let c = call.c.wrapping_add(i * call.c_stride + first);
+                if call.onto {
+                    y = simd.add(y, simd.load_partial(c, count));
+                }
+                if let Some(bias) = call.bias {
+                    y = simd.add(y, simd.load(bias.add(first)));
+                }
                 if let Some((residual, stride)) = call.residual {
                     let at = residual.wrapping_add(i * stride + first);
                     y = simd.add(y, simd.load_partial(at, count));
                 }
                 let y = simd.at_most(simd.at_least(y, low), high);
-                simd.store_partial(call.c.wrapping_add(i * call.c_stride + first), y, count);
+                simd.store_partial(c, y, count);
             }
         }
     }
@@ -237,19 +261,17 @@ pub(super) unsafe fn sum_in_parts<E>(
         let segments = &call.segments[segment..count.min(segment + together)];
         let depth = piece.min(depth - offset);
         let last = segment + segments.len() == count && offset + depth == call.depth;
-        // SAFETY: a part of what the caller vouches for; from the second part on, the result so far
-        // is what is added, which the kernel reads before it writes.
+        // SAFETY: a part of what the caller vouches for; from the second part on, the result has been
+        // written by the first.
         unsafe {
             kernel(&Call {
                 a: call.a.add(offset * call.a_step),
                 segments,
                 depth,
                 b: call.b.add(steps * width),
-                bias: call.bias.filter(|_| steps == 0),
-                residual: match steps {
-                    0 => call.residual,
-                    _ => Some((call.c.cast_const(), call.c_stride)),
-                },
+                onto: call.onto || steps > 0,
+                bias: call.bias.filter(|_| last),
+                residual: call.residual.filter(|_| last),
                 bounds: if last { call.bounds } else { Bounds::NONE },
                 next: call.next.wrapping_add(steps * call.next_stride),
                 ..*call
@@ -350,6 +372,7 @@ pub fn measure_peak(isa: Isa) -> f64 {
                     depth: DEPTH,
                     b: b.as_ptr(),
                     b_rows: None,
+                    onto: false,
                     bias: None,
                     residual: None,
                     bounds: Bounds::NONE,
