@@ -48,6 +48,15 @@ def random_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def cell_detector(tmp_path: Path) -> Path:
+    """A file with a small detector that has more classes than ``voc``, not trained."""
+    path = tmp_path / "cells.npz"
+    names = ("cell", "dust", "speck")
+    save_detector(path, build_detector("faster_rcnn_small", n_fg_class=3, class_names=names))
+    return path
+
+
+@pytest.fixture
 def random_pretrained(
     random_detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,16 +6,8 @@ import json
 
 import pytest
 
-from oxidet.models.detection import build_detector, load_detector, save_detector
+from oxidet.models.detection import load_detector
 from oxidet.train import evaluate_detector
-
-
-@pytest.fixture
-def cell_detector(tmp_path):
-    path = tmp_path / "cells.npz"
-    names = ("cell", "dust", "speck")
-    save_detector(path, build_detector("faster_rcnn_small", n_fg_class=3, class_names=names))
-    return path
 
 
 def test_average_precision_by_class(oxidet_command, cell_detector, voc, tmp_path):

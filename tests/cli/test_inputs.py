@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EASY = ("--quiet", "--no-progress")
 
@@ -101,6 +102,114 @@ def test_check_data_and_eval_leave_the_data_alone(oxidet_command, voc, random_de
     outputs = ("--picture", voc / "sheet.png", "--json", voc / "report.json")
     for _ in range(2):
         assert oxidet_command(*check, *outputs).err == ""
+
+
+@pytest.mark.parametrize("name", ["worst.png", "confusion-matrix.png", "precision-recall.png"])
+def test_the_pictures_of_eval_replace_no_others(
+    oxidet_command, voc, random_detector, tmp_path, make_image, name
+):
+    """Neither one of the data, though it be in another split, nor one outside of them."""
+    command = ("eval", "--weights", random_detector, "--data", voc, "--pictures")
+    for folder in (voc / "JPEGImages", tmp_path / "mine"):
+        file = make_image(folder / name)
+        before = content(tmp_path)
+        code, out, err = oxidet_command(*command, folder)
+        assert (code, out) == (2, "")
+        assert err == (
+            "error: --pictures: expected a new file, got one that is not oxidet's, "
+            f"{file} (see oxidet eval --help)\n"
+        )
+        assert content(tmp_path) == before
+
+
+def test_the_pictures_of_eval_replace_their_own(oxidet_command, voc, cell_detector):
+    pytest.importorskip("matplotlib")
+    folder = voc / "JPEGImages"
+    command = ("eval", "--weights", cell_detector, "--data", voc, "--pictures", folder)
+    for _ in range(2):
+        assert oxidet_command(*command)[::2] == (0, "")
+    # Once they are part of the data, they are not to be lost either.
+    (folder / "worst.png").rename(folder / "3.png")
+    (folder / "worst.png").symlink_to("3.png")
+    before = content(voc)
+    code, _, err = oxidet_command(*command)
+    assert code == 2
+    assert err.startswith("error: --pictures: expected a new file, got the image ")
+    assert content(voc) == before
+
+
+def test_an_image_of_the_data_elsewhere_is_not_written_to(
+    oxidet_command, voc, random_detector, tmp_path
+):
+    image = voc / "JPEGImages" / "3.png"
+    elsewhere = image.rename(tmp_path / "3.png")
+    image.symlink_to(elsewhere)
+    before = content(tmp_path)
+    command = ("eval", "--weights", random_detector, "--data", voc, "--json")
+    for file in (image, elsewhere):
+        code, _, err = oxidet_command(*command, file)
+        assert code == 2
+        assert err.startswith(f"error: --json: expected a new file, got the image {file}")
+        assert content(tmp_path) == before
+    other = voc / "JPEGImages" / "0.png"  # of the data, though not of the split
+    code, _, err = oxidet_command(*command, other)
+    assert code == 2
+    assert err.startswith(f"error: --json: expected a new file, got one of the data, {other}")
+    assert content(tmp_path) == before
+
+
+def test_demo_replaces_no_picture_but_its_own(oxidet_command, random_pretrained, tmp_path):
+    command = ("demo", "--out", tmp_path / "d", "--scenes", 1, "--evaluate-on", 1)
+    for _ in range(2):
+        assert oxidet_command(*command).code == 0
+    (tmp_path / "d" / "scene-000.png").write_bytes(b"mine")
+    before = content(tmp_path)
+    code, out, err = oxidet_command(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --out: expected a new file, got one that is not oxidet's, ")
+    assert content(tmp_path) == before
+
+
+def test_detect_replaces_no_picture_but_its_own(oxidet_command, place, make_image):
+    """A file that took the name of a picture keeps it; the same command gives the same pictures."""
+    for name in ("in/p.jpg", "in/q.jpg", "in/p.png", "in/p-3.png"):
+        make_image(Path(name))
+    Path("in/p-2.png").mkdir()
+    before = content(Path("in"))
+    command = ("detect", "in/p.jpg", "in/q.jpg", "--weights", "w.npz", "--save-images", "in")
+    for score in ("0.9", "0.05"):
+        file = Path(f"{score}.json")
+        assert oxidet_command(*command, "--score", score, "--json", file, *EASY) == (0, "", "")
+        written = [entry["annotated"] for entry in json.loads(file.read_text())["images"]]
+        assert written == ["in/p-4.png", "in/q.png"]
+        now = content(Path("in"))
+        assert {name: now.pop(name) for name in before} == before
+        assert sorted(now) == written
+        if score == "0.9":
+            nothing_drawn = now
+    assert all(now[name] != nothing_drawn[name] for name in now)
+    Image.open("in/q.png").rotate(90).save("in/q.png")  # then it is no longer one of ours
+    before = content(Path("in"))
+    oxidet_command(*command, *EASY)
+    assert Path("in/q.png").read_bytes() == before["in/q.png"]
+    assert Path("in/q-2.png").is_file()
+
+
+def test_a_picture_of_a_run_that_was_killed_is_replaced(
+    oxidet_command, place, make_image, monkeypatch
+):
+    """It is there, but its image is not in the record yet."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ("detect", "w", "--weights", "w.npz", "--save-images", "out", *EASY)
+    with monkeypatch.context() as patch:
+        patch.setattr("oxidet.cli._journal.Journal.append", die)
+        assert oxidet_command(*command).code == 130
+    assert [path.name for path in Path("out").glob("*.png")] == ["p1.png"]
+    assert oxidet_command(*command).code == 0
+    assert [path.name for path in Path("out").iterdir()] == ["p1.png"]
 
 
 def test_train_does_not_write_to_the_weights_it_starts_from(oxidet_command, voc, random_detector):

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from oxidet._atomic import atomic_write, remove_leftovers
+from oxidet._atomic import remove_leftovers
 from oxidet.cli import _debug, _output
 from oxidet.cli._images import STDIN, Image, OutputPaths
 from oxidet.cli._journal import Journal, Record
+from oxidet.cli._pictures import save_picture
 from oxidet.data import DataLoader, ImageError, read_image
 from oxidet.detections import Detections
 from oxidet.models.detection import Detector
@@ -155,8 +156,6 @@ def _record(path: Path, found: Detections, annotated: Path | None) -> Record:
 
 
 def _save_annotated(target: Path, pixels: Any, found: Detections, tag: str | None) -> None:
-    """Write a picture that is whole or not there; of many, none waits for the disk."""
     picture = draw(pixels, found, scale=legible_scale(*pixels.shape[1:]))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(target, durable=False, tag=tag) as file:
-        picture.save(file, format="PNG", compress_level=1)
+    save_picture(target, picture, quick=True, tag=tag)

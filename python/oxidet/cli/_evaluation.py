@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from oxidet import _extras
-from oxidet._atomic import atomic_write
 from oxidet.cli import _output
+from oxidet.cli._pictures import save_picture
 from oxidet.train import Evaluation
 from oxidet.train.evaluate import figure
 from oxidet.visualize import (
@@ -16,8 +16,9 @@ from oxidet.visualize import (
     confusion_matrix,
     contact_sheet,
     precision_recall,
-    save_png,
 )
+
+CURVES, CONFUSION, WORST = PICTURES = ("precision-recall.png", "confusion-matrix.png", "worst.png")
 
 
 def plain(result: Evaluation) -> dict[str, Any]:
@@ -62,11 +63,13 @@ def save_pictures(result: Evaluation, dataset: Any, folder: Path, worst: int) ->
     if result.curves:
         plot = figure_class(figsize=(6, 4.5), layout="constrained")
         precision_recall(result, ax=plot.add_subplot())
-        names.append(_save_plot(plot, folder, "precision-recall.png"))
+        save_picture(folder / CURVES, plot)
+        names.append(CURVES)
     side = min(max(3.6, 1.8 + 0.55 * len(result.ap)), 14)
     plot = figure_class(figsize=(side + 0.6, side), layout="constrained")
     confusion_matrix(result, ax=plot.add_subplot())
-    names.append(_save_plot(plot, folder, "confusion-matrix.png"))
+    save_picture(folder / CONFUSION, plot)
+    names.append(CONFUSION)
     shown = result.worst(worst)
     if shown:
         sheet = contact_sheet(
@@ -84,12 +87,6 @@ def save_pictures(result: Evaluation, dataset: Any, folder: Path, worst: int) ->
                 for entry in shown
             ],
         )
-        save_png(folder / "worst.png", sheet)
-        names.append("worst.png")
+        save_picture(folder / WORST, sheet)
+        names.append(WORST)
     return names
-
-
-def _save_plot(plot: Any, folder: Path, name: str) -> str:
-    with atomic_write(folder / name) as file:
-        plot.savefig(file, format="png", dpi=120)
-    return name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oxidet.cli._inputs import is_below
+from oxidet.cli._pictures import is_own
 from oxidet.cli._usage import UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
@@ -134,7 +135,8 @@ def _is_named_pipe(path: Path) -> bool:
 
 
 class OutputPaths:
-    """A ``.png`` in ``folder`` for every image: no two the same, and none of them an input.
+    """A ``.png`` in ``folder`` for every image: no two the same, none of them an input, and none of
+    them a file that is there already, unless it is a picture of an earlier run.
 
     Named after the image, and in the folders that it is in below the one that was named; where that
     name is taken, ``-2``, ``-3``, ... is added. Names that differ in case alone count as the same,
@@ -157,11 +159,14 @@ class OutputPaths:
         stem = "stdin" if str(image.path) == STDIN else image.path.stem
         folder = self.folder / image.folder
         path, number = folder / f"{stem}.png", 1
-        while self._key(path) in self._taken or os.path.islink(path):
+        while self._key(path) in self._taken or self._is_of_others(path):
             number += 1
             path = folder / f"{stem}-{number}.png"
         self._taken.add(self._key(path))
         return path
+
+    def _is_of_others(self, path: Path) -> bool:
+        return os.path.lexists(path) and (os.path.islink(path) or not is_own(path))
 
     def _key(self, path: Path) -> str:
         """The same for every way to write a path."""

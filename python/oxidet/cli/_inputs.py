@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from oxidet.cli._pictures import is_own
 from oxidet.cli._usage import UsageError
 
 Named = tuple[str, str | os.PathLike[str]]  # what a file is, or the option that names it
 
 RESULT = b'{\n "oxidet": '  # how every JSON file of these commands begins
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def refuse_inputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
@@ -38,22 +38,16 @@ def refuse_inputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
 def refuse_data(outputs: Iterable[Named], data: str | os.PathLike[str], dataset: Any) -> None:
     """Refuse to write to what a folder of labelled images consists of.
 
-    A report of an earlier run is replaced wherever it is, and so is a PNG that is no image of
+    A report or a picture of an earlier run is replaced wherever it is, unless it is an image of
     ``dataset``; any other file in the folder stays as it is.
     """
     root = os.path.realpath(data)
-    inside = [
-        (option, file)
-        for option, file in outputs
-        if _identity(file) is not None and is_below(os.path.realpath(file), root)
-    ]
-    for option, file in inside:
-        with open(file, "rb") as stream:
-            begin = stream.read(len(RESULT))
-        if not begin.startswith((RESULT, PNG)):
+    there = [(option, file) for option, file in outputs if _identity(file) is not None]
+    for option, file in there:
+        if is_below(os.path.realpath(file), root) and not (_is_report(file) or is_own(file)):
             raise UsageError(f"{option}: expected a new file, got one of the data, {file}")
-    if inside:
-        refuse_inputs(inside, (("image", path) for path in _images(dataset)))
+    if there:  # the images may lie elsewhere
+        refuse_inputs(there, (("image", path) for path in _images(dataset)))
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -67,6 +61,11 @@ def _images(dataset: Any) -> Iterable[Path]:
             yield dataset.image_path(index)
         except (OSError, ValueError):
             continue  # a report's business
+
+
+def _is_report(path: str | os.PathLike[str]) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(len(RESULT)) == RESULT
 
 
 def _identity(path: str | os.PathLike[str] | None) -> tuple[int, int] | None:

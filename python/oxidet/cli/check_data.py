@@ -80,9 +80,10 @@ def check(
     from oxidet.cli import _output
     from oxidet.cli._data import ALL
     from oxidet.cli._inputs import refuse_data, refuse_inputs
+    from oxidet.cli._pictures import save_picture
     from oxidet.data import check_data, open_dataset
     from oxidet.data.bbox_dataset import read_class_names
-    from oxidet.visualize import dataset_sheet, save_png
+    from oxidet.visualize import dataset_sheet
 
     _output.prepare_file(json_file)
     _output.prepare_file(None if picture is None else str(picture))
@@ -107,7 +108,7 @@ def check(
         with _output.Counter(len(dataset.listed_ids), "looking") as counter:
             report = check_data(dataset, tiny=tiny, on_image=counter.step)
         if picture is not None and len(dataset):
-            save_png(picture, dataset_sheet(dataset))
+            save_picture(picture, dataset_sheet(dataset))
     if json_file is not None:
         _output.write_json(json_file, {"oxidet": oxidet.__version__, **report.to_dict()})
     if json_file != "-":

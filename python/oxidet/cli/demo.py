@@ -68,11 +68,12 @@ def demo(
     from oxidet.cli import _output
     from oxidet.cli._demonstration import Scene, match, print_summary, table, test_scenes, titles
     from oxidet.cli._models import load_named_detector
+    from oxidet.cli._pictures import refuse_others, save_picture
     from oxidet.cli._sheet import side_by_side
     from oxidet.data import DigitScenes, lenet_input, load_digits
     from oxidet.pretrained import digit_classifier
     from oxidet.train import evaluate_detector
-    from oxidet.visualize import contact_sheet, save_png
+    from oxidet.visualize import contact_sheet
 
     _options.set_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,8 +82,11 @@ def demo(
         names = ", ".join(detector.class_names)
         raise ValueError(f"--weights: expected a detector of the digits 0 to 9, got one of {names}")
 
+    listed = list(test_scenes(scenes))
+    sheet = out / "contact-sheet.png"
+    refuse_others("--out", [sheet, *(out / f"{name}.png" for name, _, _ in listed)])
     shown = []
-    for name, image, truth in _output.track(list(test_scenes(scenes)), "detecting"):
+    for name, image, truth in _output.track(listed, "detecting"):
         found = detector.predict(image)
         shown.append(Scene(name, image, truth, found, match(found, truth)))
     _output.show(table(shown))
@@ -90,8 +94,8 @@ def demo(
     pairs = []
     for scene in _output.track(shown, "drawing"):
         pairs.append(side_by_side(scene.image, scene.truth, scene.found, titles(scene)))
-        save_png(out / f"{scene.name}.png", pairs[-1])
-    save_png(out / "contact-sheet.png", contact_sheet(pairs, columns=2))
+        save_picture(out / f"{scene.name}.png", pairs[-1])
+    save_picture(sheet, contact_sheet(pairs, columns=2))
 
     started = time.perf_counter()
     result = evaluate_detector(

@@ -112,15 +112,18 @@ def evaluate(
     import oxidet
     from oxidet.cli import _output
     from oxidet.cli._data import DIGITS, open_data
-    from oxidet.cli._evaluation import plain, print_evaluation, save_pictures
-    from oxidet.cli._inputs import refuse_data, refuse_inputs
+    from oxidet.cli._evaluation import PICTURES, plain, print_evaluation, save_pictures
+    from oxidet.cli._inputs import Named, refuse_data, refuse_inputs
     from oxidet.cli._models import load_named_detector, resolve
+    from oxidet.cli._pictures import refuse_others
     from oxidet.train import evaluate_detector
 
     _options.set_threads(threads)
     _output.prepare_file(json_file)
-    output = ("--json", json_file or "-")
-    refuse_inputs([output], [("weights", resolve(weights))])
+    plots = [] if pictures is None else [pictures / name for name in PICTURES]
+    refuse_others("--pictures", plots)
+    outputs: list[Named] = [("--json", json_file or "-"), *(("--pictures", plot) for plot in plots)]
+    refuse_inputs(outputs, [("weights", resolve(weights))])
     detector = load_named_detector(weights, model, normalization, class_names)
     dataset = open_data(
         data,
@@ -133,7 +136,7 @@ def evaluate(
         on_error=on_error.option,
     )
     if data != DIGITS:
-        refuse_data([output], data, dataset)
+        refuse_data(outputs, data, dataset)
     result = evaluate_detector(
         detector,
         dataset,
