@@ -30,6 +30,7 @@ class Captions:
         self.letters = letters
         self.boxes = np.asarray(boxes, np.int64).reshape(-1, 4)
         self.taken: list[Rect] = []
+        self._taken = np.zeros((0, 4), np.int64)  # the same, for place
 
     def add(self, box: Rect, texts: Sequence[str], colour: Colour) -> bool:
         """Write the first of some texts, long to short, that has room beside or in a box.
@@ -44,10 +45,11 @@ class Captions:
                 continue  # not a letter has room
             padding = max(1, round((bottom - top) / 5))
             size = (right - left + 2 * padding, bottom - top + 2 * padding)
-            rect = place(box, size, self.picture, self.taken, self.boxes)
+            rect = place(box, size, self.picture, self._taken, self.boxes)
             if rect is None:
                 continue
             self.taken.append(rect)
+            self._taken = np.append(self._taken, [rect], axis=0)
             self.canvas.rectangle((rect[0], rect[1], rect[2] - 1, rect[3] - 1), fill=colour)
             origin = (rect[0] + padding - left, rect[1] + padding - top)
             self.canvas.text(origin, text, font=font, fill=text_colour(colour))
@@ -59,29 +61,28 @@ def place(
     box: Rect,
     size: tuple[int, int],
     picture: tuple[int, int],
-    taken: Sequence[Rect],
+    taken: Any,
     boxes: Any = (),
 ) -> Rect | None:
     """Where a caption goes: of some places by its box, moved into the picture, that which hides
-    least of what is in this box and in others, and no other caption; None if all of them do.
+    least of what is in this box and in others, and none of the captions, ``taken``; None if all of
+    them do.
 
     A twentieth of the caption's area may be hidden for a better place.
     """
     if size[0] > picture[0] or size[1] > picture[1]:
         return None
-    best: tuple[float, Rect] | None = None
     others = np.asarray(boxes).reshape(-1, 4)
-    for x, y in _candidates(box, size):
-        moved_x = min(max(x, 0), picture[0] - size[0])
-        moved_y = min(max(y, 0), picture[1] - size[1])
-        rect = (moved_x, moved_y, moved_x + size[0], moved_y + size[1])
-        if any(shared_area(rect, other) for other in taken):
-            continue
+    corners = np.array(list(_candidates(box, size)), np.int64)
+    corners = np.clip(corners, 0, (picture[0] - size[0], picture[1] - size[1]))
+    rects = np.concatenate([corners, corners + size], axis=1)
+    best: tuple[float, Rect] | None = None
+    for rect in rects[_apart(rects, np.asarray(taken, np.int64).reshape(-1, 4))].tolist():
         cost = shared_area(rect, box) + _shared_areas(rect, others)
         if 20 * cost <= size[0] * size[1]:
-            return rect
+            return tuple(rect)
         if best is None or cost < best[0]:
-            best = cost, rect
+            best = cost, tuple(rect)
     return None if best is None else best[1]
 
 
@@ -108,6 +109,14 @@ def shared_area(a: Rect, b: Rect) -> int:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
+
+
+def _apart(rects: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rectangles have no pixel in common with any of several."""
+    low = np.maximum(rects[:, None, :2], others[:, :2])
+    high = np.minimum(rects[:, None, 2:], others[:, 2:])
+    wide, tall = np.moveaxis(low < high, 2, 0)
+    return ~np.asarray((wide & tall).any(axis=1))
 
 
 def _shared_areas(a: Rect, others: NDArray[np.int64]) -> float:

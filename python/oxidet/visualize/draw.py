@@ -105,11 +105,11 @@ def draw(
     # Clipped, as a box may lie further out than an integer reaches.
     rects = np.rint(np.clip(detections.boxes * scale, -1, max(picture.size) + 1)).astype(int)
     colours = [
-        label_colour(int(k)) if palette is None else palette[int(k) % len(palette)]
-        for k in detections.labels
+        label_colour(k) if palette is None else palette[k % len(palette)]
+        for k in detections.labels.tolist()
     ]
-    frames = [inside(rect, picture.size) for rect in rects]
-    for row in ascending:
+    frames = [inside(rect, picture.size) for rect in rects.tolist()]
+    for row in ascending.tolist():
         draw_box(canvas, frames[row], width, colours[row])
 
     surest = ascending[::-1][:CAPTIONED]
@@ -161,7 +161,7 @@ def displayed_pixels(image: Any) -> NDArray[np.uint8]:
 
 def inside(rect: Any, size: tuple[int, int]) -> Rect:
     """Edges (x1, y1, x2, y2) as a rectangle of at least one pixel within the picture."""
-    x1, y1, x2, y2 = (int(value) for value in rect)
+    x1, y1, x2, y2 = map(int, rect)
     x1, y1 = min(max(x1, 0), size[0] - 1), min(max(y1, 0), size[1] - 1)
     return x1, y1, min(max(x2, x1 + 1), size[0]), min(max(y2, y1 + 1), size[1])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,6 +59,11 @@ def contrast(one: Colour, other: Colour) -> float:
 
 def text_colour(behind: Colour) -> Colour:
     """Black or white, whichever has more contrast; that is at least 4.5 on any colour."""
+    return _text_colour(tuple(behind))
+
+
+@functools.lru_cache(maxsize=1024)
+def _text_colour(behind: Colour) -> Colour:
     # Contrast with black is (L + 0.05) / 0.05, with white 1.05 / (L + 0.05); equal at L = 0.179.
     return (0, 0, 0) if luminance(behind) > 0.179 else (255, 255, 255)
 
