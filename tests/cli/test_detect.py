@@ -233,6 +233,8 @@ def test_weights_alone_need_the_name_of_the_network(
         (["--normalization", "caffe"], 2, "--normalization: expected together with --model"),
         (["--class-names", "a,b"], 2, "--class-names: expected together with --model"),
         (["--model", "faster_rcnn_small", "--class-names", "a,b"], 1, "head.score"),
+        (["--model", "faster_rcnn_vgg16"], 1, "error: --model: expected 'faster_rcnn_small', as "),
+        (["--model", "fasterrcnn_resnet_fpn"], 1, "error: --model: expected 'faster_rcnn_small'"),
     ],
 )
 def test_options_that_do_not_fit_the_weights(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oxidet.cli._usage import UsageError
-from oxidet.models.detection import DETECTORS, Detector, build_detector, load_detector
+from oxidet.models.detection import DETECTORS, Detector, load_detector
 from oxidet.pretrained import PRETRAINED
 from oxidet.simple_faster_rcnn import FasterRCNN
 from oxidet.simple_faster_rcnn.preprocessing import NORMALIZATIONS
@@ -55,17 +55,16 @@ def load_named_detector(
     The other arguments are for files that do not say which network they belong to.
     """
     path = resolve(weights)
-    written = read_metadata(path)
+    read_metadata(path)
     if model is None:
         for option, value in (("--normalization", normalization), ("--class-names", class_names)):
             if value is not None:
                 raise UsageError(f"{option}: expected together with --model")
-        try:
-            return load_detector(path)
-        except ValueError as error:
-            if "detector" not in written and str(error).startswith("model: "):
-                raise ValueError(f"--{error}") from None
-            raise
+    elif known_model(model) in TORCHVISION and normalization is not None:
+        raise UsageError(
+            f"--normalization: expected none for {model}, which has torchvision's, got "
+            f"{normalization!r}"
+        )
     if normalization is not None and normalization not in NORMALIZATIONS:
         names = ", ".join(sorted(NORMALIZATIONS))
         raise UsageError(f"--normalization: expected one of {names}, got {normalization!r}")
@@ -73,15 +72,12 @@ def load_named_detector(
     if class_names is not None:
         classes = [name.strip() for name in class_names.split(",")]
         options = {"n_fg_class": len(classes), "class_names": classes}
-    if known_model(model) in TORCHVISION:
-        if normalization is not None:
-            raise UsageError(
-                f"--normalization: expected none for {model}, which has torchvision's, got "
-                f"{normalization!r}"
-            )
-        # Its builder knows what goes with such weights: frozen norms, the names of COCO's classes.
-        return build_detector(model, weights=str(path), **options).eval()
-    detector = load_detector(path, model, **options)
+    try:
+        detector = load_detector(path, model, **options)
+    except ValueError as error:
+        if str(error).startswith("model: "):
+            raise ValueError(f"--{error}") from None
+        raise
     if normalization is not None and isinstance(detector, FasterRCNN):
         # Only this; the rest of the network's own preprocessing stays.
         known: Any = normalization

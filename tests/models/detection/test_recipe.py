@@ -146,6 +146,67 @@ def test_saved_and_loaded_it_predicts_the_same(narrow: None, tmp_path: Path, whi
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize(
+    "which",
+    [
+        "fasterrcnn_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn_v2",
+        "faster_rcnn_vgg16",
+        "faster_rcnn_small",
+        "another predictor",
+        "a frozen norm by its class",
+    ],
+)
+def test_a_file_named_rightly_is_loaded_as_it_says(
+    narrow: None, tmp_path: Path, which: str
+) -> None:
+    detector = BUILT[which]()
+    detector.class_names = tuple(f"class {k}" for k in range(len(detector.class_names)))
+    detector.score_threshold, detector.nms_threshold = 0.0625, 0.75
+    path = tmp_path / "detector.npz"
+    save_detector(path, detector)
+    model = str(detector.settings()["model"])
+    loaded = load_detector(path, model)
+    assert loaded.recipe == detector.recipe
+    assert not loaded.training
+    told = load_detector(path, model, score_threshold=0.25)
+    assert (told.score_threshold, told.nms_threshold) == (0.25, 0.75)
+    for other in {"fasterrcnn_resnet_fpn", "faster_rcnn_vgg16"} - {model}:
+        with pytest.raises(
+            ValueError, match=f"^model: expected '{model}', as .*detector.npz is .*, got '{other}'$"
+        ):
+            load_detector(path, other)
+
+
+@pytest.mark.parametrize("recipe", ["{", "[]", "{}", '{"model": "of another time"}', "[" * 100000])
+def test_a_name_helps_where_the_recipe_does_not(tmp_path: Path, recipe: str) -> None:
+    path = tmp_path / "detector.npz"
+    state = detection.faster_rcnn_small(2).state_dict()
+    weights.save(path, state, metadata={"detector": recipe})
+    with pytest.raises(ValueError, match="expected the recipe of a detector"):
+        load_detector(path)
+    loaded = load_detector(path, "faster_rcnn_small")
+    assert len(loaded.class_names) == 2
+    for key, value in loaded.state_dict().items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+def test_a_fresh_classifier_keeps_the_sizes_and_thresholds_of_a_file(
+    narrow: None, tmp_path: Path
+) -> None:
+    detector = BUILT["fasterrcnn_resnet50_fpn_v2"]()
+    detector.score_threshold = 0.0625
+    path = tmp_path / "detector.npz"
+    save_detector(path, detector)
+    for model in (None, "fasterrcnn_resnet50_fpn_v2"):
+        fresh = load_detector(path, model, new_classifier=True, class_names=("x", "y", "z"))
+        expected = {**detector.settings(), "n_fg_class": 3, "class_names": ["x", "y", "z"]}
+        assert fresh.settings() == expected
+        for key, value in fresh.state_dict().items():
+            if "box_predictor" not in key:
+                np.testing.assert_array_equal(value, detector.state_dict()[key])
+
+
 @pytest.mark.parametrize("build", [detection.faster_rcnn_small, detection.fasterrcnn_resnet_fpn])
 def test_a_file_without_thresholds_has_those_of_the_builder(tmp_path: Path, build: Any) -> None:
     detector = build(2)

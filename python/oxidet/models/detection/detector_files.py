@@ -43,6 +43,8 @@ CLASSES = "head.score.weight"
 
 # Attributes of every detector, which no builder takes.
 THRESHOLDS = ("score_threshold", "nms_threshold")
+# What a fresh classifier has of its own.
+CLASS_OPTIONS = ("n_fg_class", "num_classes", "class_names")
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "faster_rcnn": faster_rcnn,
@@ -124,7 +126,8 @@ def load_detector(
     path
         The file.
     model
-        Name of the network, see :func:`build_detector`.
+        Name of the network, see :func:`build_detector`. Of a file that says what it is, only that
+        name will do.
     options
         As in :func:`build_detector`, instead of what the file says. The number of classes is read
         from the weights. What weights do not tell is how images are prepared: simple-faster-rcnn's
@@ -134,8 +137,9 @@ def load_detector(
     Raises
     ------
     ValueError
-        The file does not say which network it is for, its recipe describes none, it is no weight
-        file (``oxidet.weights.WeightFileError``), or its weights do not fit the network.
+        The file does not say which network it is for, or is for another than ``model``, its recipe
+        describes none, it is no weight file (``oxidet.weights.WeightFileError``), or its weights do
+        not fit the network.
     OSError
         The file cannot be opened.
 
@@ -148,8 +152,15 @@ def load_detector(
     """
     checkpoint = read_checkpoint(path)
     state: Mapping[str, Any] = checkpoint.state_dict
-    if model is None and checkpoint.recipe is not None:
+    said = None if checkpoint.recipe is None else _named_by(checkpoint.recipe)
+    if model in DETECTORS and said is not None and model != said:
+        raise ValueError(
+            f"model: expected {said!r}, as {os.fspath(path)} is a file of that, got {model!r}"
+        )
+    if checkpoint.recipe is not None and model in (None, said):
         detector = _from_recipe(checkpoint.recipe, path, options)
+        if options.get("new_classifier"):  # the builder has read the weights that are left
+            return detector.eval()
     elif (known := _torchvision(state, model)) is not None:
         return build_detector(**{**known, **options}, weights=os.fspath(path)).eval()
     else:
@@ -177,6 +188,16 @@ def _torchvision(state: Mapping[str, Any], model: str | None) -> dict[str, Any] 
     return {"model": model} if model in TORCHVISION else None
 
 
+def _named_by(written: str) -> str | None:
+    """The network that the text in a file names; None where it names none that there is."""
+    try:
+        recipe = json.loads(written)
+    except (ValueError, RecursionError):
+        return None
+    name = recipe.get("model") if isinstance(recipe, dict) else None
+    return name if isinstance(name, str) and name in DETECTORS else None
+
+
 def _from_recipe(
     written: str, path: str | os.PathLike[str], options: Mapping[str, Any]
 ) -> Detector:
@@ -185,6 +206,9 @@ def _from_recipe(
         recipe = json.loads(written)
         if not isinstance(recipe, dict):
             raise ValueError("no recipe")
+        if options.get("new_classifier"):
+            recipe = {name: value for name, value in recipe.items() if name not in CLASS_OPTIONS}
+            recipe["weights"] = os.fspath(path)
         return build_detector(**{**recipe, **options})
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError(
