@@ -33,6 +33,23 @@ def test_the_area_does_not_depend_on_the_format(boxes: np.ndarray) -> None:
         np.testing.assert_allclose(ops.box_area(converted, fmt), area, rtol=1e-5, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, np.int64])
+@pytest.mark.parametrize(
+    ("fmt", "expected"),
+    [("xyxy", [18, 0, 18]), ("xywh", [32, 27, 2]), ("cxcywh", [32, 27, 2])],
+)
+def test_the_area_is_the_product_of_the_sides(
+    fmt: str, expected: list[int], dtype: type[np.generic]
+) -> None:
+    """Of an ordinary box, one without width, and one with both sides inverted."""
+    boxes = np.array([[1, 2, 4, 8], [3, 5, 3, 9], [4, 8, 1, 2]], dtype)
+    np.testing.assert_array_equal(ops.box_area(boxes, fmt), expected)
+    np.testing.assert_array_equal(ops.box_area(boxes[::-1], fmt), expected[::-1])
+    np.testing.assert_array_equal(ops.box_area(boxes[None], fmt), [expected])
+    np.testing.assert_array_equal(ops.box_area(boxes.tolist(), fmt), expected)
+    assert ops.box_area(boxes[:0], fmt).shape == (0,)
+
+
 def test_types_follow_torchvision() -> None:
     for given_type, area_type in [
         (np.float16, np.float32),
