@@ -44,10 +44,10 @@ struct Arena {
 }
 
 /// What the steps of one run read and write.
-struct Memory<'a> {
+struct Memory<'a, 'b> {
     inputs: &'a [&'a [f32]],
     arena: Arena,
-    outputs: Vec<Vec<f32>>,
+    outputs: &'a mut [&'b mut [f32]],
 }
 
 impl Plan {
@@ -78,7 +78,23 @@ impl Plan {
 
     /// Runs the plan on a batch: each input is (N, H, W, C) or (N, F), and so is each output.
     pub fn run(&self, batch: usize, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
-        self.execute(batch, inputs, |_, run| run())
+        let mut outputs = self.new_outputs(batch)?;
+        self.run_into(
+            batch,
+            inputs,
+            &mut outputs.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+        )?;
+        Ok(outputs)
+    }
+
+    /// [`run`](Self::run) into memory of the caller's, `batch` times the elements of each output.
+    pub fn run_into(
+        &self,
+        batch: usize,
+        inputs: &[&[f32]],
+        outputs: &mut [&mut [f32]],
+    ) -> Result<()> {
+        self.execute(batch, inputs, outputs, |_, run| run())
     }
 
     /// Runs the plan `repeats` times; returns the seconds that each step took in each run.
@@ -91,7 +107,9 @@ impl Plan {
         let mut seconds = vec![Vec::new(); self.steps.len()];
         for _ in 0..repeats {
             seconds.iter_mut().for_each(|step| step.push(0.0));
-            self.execute(batch, inputs, |step, run| {
+            let mut outputs = self.new_outputs(batch)?;
+            let mut outputs: Vec<_> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+            self.execute(batch, inputs, &mut outputs, |step, run| {
                 let start = Instant::now();
                 run();
                 // A step runs once for each group of images.
@@ -118,12 +136,12 @@ impl Plan {
         &self,
         batch: usize,
         inputs: &[&[f32]],
+        outputs: &mut [&mut [f32]],
         mut around: impl FnMut(usize, &mut dyn FnMut()),
-    ) -> Result<Vec<Vec<f32>>> {
+    ) -> Result<()> {
         self.check(batch, inputs)?;
-        let outputs = self.new_outputs(batch)?;
         if batch == 0 {
-            return Ok(outputs);
+            return Ok(());
         }
         parallel::lead(|| {
             let mut memory = Memory { inputs, arena: self.arena(batch)?, outputs };
@@ -136,9 +154,8 @@ impl Plan {
                     }
                 }
             }
-            let Memory { arena, outputs, .. } = memory;
-            self.arenas.give_back(arena);
-            Ok(outputs)
+            self.arenas.give_back(memory.arena);
+            Ok(())
         })?
     }
 
@@ -155,12 +172,14 @@ impl Plan {
         }
     }
 
+    /// Elements of each output for a batch, if memory can hold them.
+    pub fn output_lens(&self, batch: usize) -> Result<Vec<usize>> {
+        let extents = |shape: &Shape| [batch, shape.pixels(), shape.channels()];
+        self.outputs.iter().map(|shape| result_len::<f32>("input", &extents(shape))).collect()
+    }
+
     fn new_outputs(&self, batch: usize) -> Result<Vec<Vec<f32>>> {
-        let len =
-            |shape: &Shape| result_len::<f32>("input", &[batch, shape.pixels(), shape.channels()]);
-        // All are counted before one is allocated.
-        self.outputs.iter().try_for_each(|shape| len(shape).map(drop))?;
-        self.outputs.iter().map(|shape| Ok(vec![0.0; len(shape)?])).collect()
+        Ok(self.output_lens(batch)?.into_iter().map(|len| vec![0.0; len]).collect())
     }
 
     /// An arena large enough for a batch: one that an earlier run has given back, or a new one.
@@ -190,7 +209,7 @@ impl Plan {
     }
 }
 
-impl Memory<'_> {
+impl Memory<'_, '_> {
     fn run(&mut self, step: &Step, group: Group) {
         match step.output.home {
             Home::Arena(index) => {
@@ -199,8 +218,8 @@ impl Memory<'_> {
                 self.arena.buffers[index] = own;
             }
             Home::Output(index) => {
-                let mut own = std::mem::take(&mut self.outputs[index]);
-                self.run_into(step, group, &mut own);
+                let own = std::mem::take(&mut self.outputs[index]);
+                self.run_into(step, group, own);
                 self.outputs[index] = own;
             }
             Home::Input(_) => unreachable!("no step writes to the caller's arrays"),
@@ -212,7 +231,7 @@ impl Memory<'_> {
         let rows = |view: View| {
             let data = match view.home {
                 Home::Input(index) => inputs[index],
-                Home::Output(index) => &outputs[index],
+                Home::Output(index) => &*outputs[index],
                 Home::Arena(index) => buffers[index].as_slice(),
             };
             view.rows(data, group)

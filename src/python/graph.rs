@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::pooling::divisor;
 use super::resampling::{Scales, to_border};
 use super::training::TrainingPlan;
-use super::{compute, shape4, slice, wrap};
+use super::{compute, shape4, slice};
 use crate::conv::{Activation, Options, Padding, Precision, Storage};
 use crate::graph::{
     self, Constant, ConvArgs, Graph, Key, Norm, RandomDrop, Shape, StepInfo, TrainNorm, Value,
@@ -461,9 +461,22 @@ impl Plan {
         inputs: Vec<PyReadonlyArrayDyn<'py, f32>>,
     ) -> PyResult<Vec<Bound<'py, PyArrayDyn<f32>>>> {
         let (batch, slices) = self.batch(&inputs)?;
-        let outputs = py.detach(|| self.0.run(batch, &slices))?;
+        self.0.output_lens(batch)?;
         let shapes = self.0.outputs().iter().map(|&shape| array_shape(batch, shape));
-        outputs.into_iter().zip(shapes).map(|(values, shape)| wrap(py, values, shape)).collect()
+        // NumPy's own memory: it asks for large pages where an array is large, which spares most of
+        // the time that the first writing of fresh memory takes.
+        let outputs: Vec<_> = shapes.map(|shape| PyArrayDyn::zeros(py, shape, false)).collect();
+        let mut borrows = outputs
+            .iter()
+            .map(|array| array.try_readwrite())
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let mut targets = borrows
+            .iter_mut()
+            .map(|borrow| borrow.as_slice_mut())
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        py.detach(|| self.0.run_into(batch, &slices, &mut targets))?;
+        drop(borrows);
+        Ok(outputs)
     }
 
     /// What the plan does, step by step.
