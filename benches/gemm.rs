@@ -20,7 +20,8 @@ const SHAPES: [(&str, [usize; 3]); 7] = [
     ("Faster R-CNN head, 300 regions, 25088->1024", [300, 1024, 25088]),
 ];
 
-const PLAIN: Finish<'_> = Finish { bias: None, residual: None, bounds: Bounds::NONE };
+const PLAIN: Finish<'_> =
+    Finish { bias: None, residual: None, bounds: Bounds::NONE, stream: false };
 
 fn naive(a: &[f32], b: &[f32], [m, n, k]: [usize; 3]) -> Vec<f32> {
     let mut sums = vec![0.0_f64; n];

@@ -12,6 +12,10 @@ use crate::parallel;
 /// Rows this many floats apart fall into one set of a first-level cache of 4 KiB a way.
 const CACHE_WAY: usize = 1024;
 
+/// Bytes that a last-level cache may hold until they are read again; 32 MiB are usual on desktops and
+/// for a part of a server's cores.
+const CACHED: usize = 24 << 20;
+
 /// Whether rows so many floats apart compete for one set of the first-level cache.
 pub fn conflicting(stride: usize) -> bool {
     stride > 0 && stride.is_multiple_of(CACHE_WAY)
@@ -147,6 +151,17 @@ impl<'a> RowsMut<'a> {
     /// Distance between the starts of neighbouring rows.
     pub fn stride(&self) -> usize {
         self.stride
+    }
+
+    /// Whether the first of these rows will have left the caches when the last is written: whoever
+    /// reads them next has to fetch them from memory, however they were written.
+    pub fn outgrow_caches(&self) -> bool {
+        size_of::<f32>() * self.count * self.channels >= CACHED
+    }
+
+    /// Whether every `floats` values of each row, counted from its first, are aligned to their size.
+    pub fn are_aligned(&self, floats: usize) -> bool {
+        self.data.align_offset(size_of::<f32>() * floats) == 0 && self.stride.is_multiple_of(floats)
     }
 
     /// Address of the first value of the first row.

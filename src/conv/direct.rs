@@ -265,7 +265,8 @@ impl Direct {
         epilogue: &Epilogue<'_>,
         scratch: &mut [f32],
     ) {
-        let run = Run { direct: self, input, bias, epilogue };
+        let stream = output.outgrow_caches();
+        let run = Run { direct: self, input, bias, epilogue, stream };
         match (self.source, self.is_pointwise()) {
             (Source::InPlace, true) => run.pixels(input, output),
             (Source::Band, true) => run.gathered_pixels(output, scratch),
@@ -298,6 +299,7 @@ struct Run<'a> {
     input: Rows<'a>,
     bias: Option<&'a [f32]>,
     epilogue: &'a Epilogue<'a>,
+    stream: bool,
 }
 
 impl Run<'_> {
@@ -485,7 +487,8 @@ impl Run<'_> {
         });
         // Of several groups each has its own padded bias.
         let bias = self.bias.map(|bias| &bias[bias.len() / self.direct.weights.len() * group..]);
-        let finish = Finish { bias, residual, bounds: self.epilogue.activation.bounds() };
+        let bounds = self.epilogue.activation.bounds();
+        let finish = Finish { bias, residual, bounds, stream: self.stream };
         self.direct.weights[group].multiply(lhs, (0, first), rows, finish);
     }
 }

@@ -14,7 +14,7 @@
 use half::{bf16, f16};
 
 use super::tile::{self, Bounds, Call};
-use crate::isa::{Element, Isa};
+use crate::isa::{Element, Isa, finish_streams};
 use crate::memory::Scratch;
 use crate::parallel;
 use crate::rows::{Rows, RowsMut};
@@ -163,6 +163,9 @@ pub struct Finish<'a> {
     pub residual: Option<Rows<'a>>,
     /// Range into which results are clamped last; NaN stays NaN.
     pub bounds: Bounds,
+    /// Whether results are written past the caches, where memory allows it: those of a layer that
+    /// [outgrow them](RowsMut::outgrow_caches).
+    pub stream: bool,
 }
 
 impl PackedMatrix {
@@ -312,6 +315,7 @@ impl PackedMatrix {
         let fits = lhs.extent().is_some_and(|extent| extent <= lhs.data.len());
         assert!(fits, "a left-hand matrix beyond its data");
 
+        let stream = finish.stream && out.are_aligned(width / tile::VECTORS);
         let kernels = tile::kernels::<E>(self.isa);
         let tiles = lhs.rows.div_ceil(height);
         let panel_len = self.depth * width;
@@ -335,7 +339,8 @@ impl PackedMatrix {
                     // SAFETY: `isa` is available, since `kernels` found it. `extent` above covers
                     // every read of the left-hand matrix, the panel has `depth * NR` elements, the
                     // bias covers `padded` columns, residual and output have `end - row` rows of
-                    // `count` values from here, asserted above.
+                    // `count` values from here, asserted above. Streams are finished below, before
+                    // the exclusive borrow of the output ends.
                     unsafe {
                         let call = Call {
                             a: lhs
@@ -349,6 +354,7 @@ impl PackedMatrix {
                             depth: lhs.depth,
                             b: panel.as_ptr(),
                             b_rows: None,
+                            stream,
                             onto: false,
                             bias: finish.bias.map(|bias| bias.as_ptr().add(first_column + column)),
                             residual: residual.map(|r| (r.as_slice().as_ptr(), r.stride())),
@@ -364,6 +370,9 @@ impl PackedMatrix {
                     row = end;
                 }
             }
+        }
+        if stream {
+            finish_streams();
         }
     }
 }
@@ -499,7 +508,7 @@ mod tests {
     }
 
     fn check(isa: Isa, keep: Keep, (rows, depth, columns): (usize, usize, usize)) {
-        let (a_stride, c_stride) = (depth + 3, columns + 2);
+        let a_stride = depth + 3;
         let (a, b) = (values(rows * a_stride, 1), values(depth * columns, 2));
         let packed = PackedMatrix::pack(isa, (depth, columns), keep, &|k, j, rows| {
             rows.for_each_row(|i, row| {
@@ -509,15 +518,23 @@ mod tests {
         let width = packed.tile().1;
         let bias = values(columns.next_multiple_of(width), 3);
         let residual = values(rows * columns, 4);
-        for (finished, low) in [(false, f32::NEG_INFINITY), (true, -0.25)] {
+        let none = f32::NEG_INFINITY;
+        let cases =
+            [(false, none, false), (true, -0.25, false), (false, none, true), (true, -0.25, true)];
+        for (finished, low, stream) in cases {
             let finish = Finish {
                 bias: finished.then_some(&bias[..]),
                 residual: finished.then(|| Rows::new(&residual, rows, columns, columns)),
                 bounds: Bounds { low, high: f32::INFINITY },
+                stream,
             };
-            let mut c = vec![9.0; rows * c_stride];
+            // A line more, so that there is a stride and a place that allow streams.
+            let c_stride = if stream { (columns + 2).next_multiple_of(16) } else { columns + 2 };
+            let mut c = vec![9.0; rows * c_stride + 16];
+            let start = if stream { c.as_ptr().align_offset(64) } else { 0 };
+            let c = &mut c[start..][..rows * c_stride];
             let lhs = Lhs::matrix(&Rows::new(&a, rows, depth, a_stride));
-            let out = RowsMut::new(&mut c, rows, columns, c_stride);
+            let out = RowsMut::new(c, rows, columns, c_stride);
             packed.multiply(&lhs, (0, 0), out, finish);
             for i in 0..rows {
                 for j in 0..c_stride {
@@ -592,7 +609,12 @@ mod tests {
                     &Lhs::matrix(&Rows::dense(&[x], 1)),
                     (0, 0),
                     RowsMut::dense(&mut c, 3),
-                    Finish { bias: None, residual: None, bounds: Bounds { low: 0.0, high: 6.0 } },
+                    Finish {
+                        bias: None,
+                        residual: None,
+                        bounds: Bounds { low: 0.0, high: 6.0 },
+                        stream: false,
+                    },
                 );
                 c
             };

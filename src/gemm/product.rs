@@ -227,6 +227,7 @@ fn multiply(isa: Isa, lhs: MatRef<'_>, panels: &[f32], add: bool, mut out: RowsM
                     depth: lhs.cols,
                     b: panel.as_ptr(),
                     b_rows: None,
+                    stream: false,
                     onto: add,
                     bias: None,
                     residual: None,

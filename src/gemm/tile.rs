@@ -24,7 +24,7 @@ use crate::isa::{Avx2, Avx512};
 use crate::isa::{Element, Isa, Kernel, Portable, Simd};
 
 /// Vectors in a row of the tile.
-const VECTORS: usize = 2;
+pub(super) const VECTORS: usize = 2;
 
 /// Most floats that a vector of any instruction set has.
 const MAX_LANES: usize = 16;
@@ -61,6 +61,8 @@ pub(super) struct Call<'a, E> {
     pub b: *const E,
     /// The row of the panel that each segment begins with; `None` if they follow each other.
     pub b_rows: Option<&'a [usize]>,
+    /// Whether to write the result past the caches; it is aligned to vectors then.
+    pub stream: bool,
     /// Whether the result holds the sum of other terms, to be added.
     pub onto: bool,
     /// NR values to add to each row.
@@ -87,7 +89,9 @@ pub(super) struct Call<'a, E> {
 /// # Safety
 /// - The CPU has the instruction set it was compiled for.
 /// - Every address that [`Call`] describes is valid for its number of rows and columns, and the
-///   result overlaps nothing that is read. With `onto` it has been written before.
+///   result overlaps nothing that is read. With `onto` it has been written before. With `stream`
+///   its rows are aligned to vectors, and nobody reads or writes there before this thread has called
+///   [`finish_streams`](crate::isa::finish_streams).
 pub(super) type TileKernel<E> = unsafe fn(&Call<'_, E>);
 
 /// MR and NR of an instruction set.
@@ -115,7 +119,9 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
     // elements of the panel, NR values of the bias.
     // What the end of this function reads and writes is asked for now.
     for i in 0..ROWS {
-        simd.prefetch(call.c.wrapping_add(i * call.c_stride).cast());
+        if !call.stream {
+            simd.prefetch(call.c.wrapping_add(i * call.c_stride).cast());
+        }
         if let Some((residual, stride)) = call.residual {
             simd.prefetch(residual.wrapping_add(i * stride).cast());
             simd.prefetch(residual.wrapping_add(i * stride + lanes).cast());
@@ -191,9 +197,22 @@ unsafe fn tile<S: Simd, E: Element, const ROWS: usize>(simd: S, call: &Call<'_, 
     }
     for i in 0..ROWS {
         for v in 0..VECTORS {
-            let y = simd.at_most(simd.at_least(acc[i][v], low), high);
+            acc[i][v] = simd.at_most(simd.at_least(acc[i][v], low), high);
+        }
+    }
+    if call.stream {
+        for i in 0..ROWS {
+            for v in 0..VECTORS {
+                // SAFETY: as the residual; the caller vouches for the rest.
+                unsafe { simd.stream(call.c.add(i * call.c_stride + v * lanes), acc[i][v]) }
+            }
+        }
+        return;
+    }
+    for i in 0..ROWS {
+        for v in 0..VECTORS {
             // SAFETY: as the residual.
-            unsafe { simd.store(call.c.add(i * call.c_stride + v * lanes), y) }
+            unsafe { simd.store(call.c.add(i * call.c_stride + v * lanes), acc[i][v]) }
         }
     }
 }
@@ -269,6 +288,8 @@ pub(super) unsafe fn sum_in_parts<E>(
                 segments,
                 depth,
                 b: call.b.add(steps * width),
+                // Parts leave the result in the caches.
+                stream: false,
                 onto: call.onto || steps > 0,
                 bias: call.bias.filter(|_| last),
                 residual: call.residual.filter(|_| last),
@@ -372,6 +393,7 @@ pub fn measure_peak(isa: Isa) -> f64 {
                     depth: DEPTH,
                     b: b.as_ptr(),
                     b_rows: None,
+                    stream: false,
                     onto: false,
                     bias: None,
                     residual: None,

@@ -85,6 +85,7 @@ pub fn add_product(pixels: &Pixels<'_>, b: &PackedRows<'_>, first: &[usize], mut
                     depth: pixels.count,
                     b: panel.as_ptr(),
                     b_rows: Some(first),
+                    stream: false,
                     onto: true,
                     bias: None,
                     residual: None,

@@ -140,6 +140,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, x: __m256) {
+        unsafe { _mm256_stream_ps(to, x) }
+    }
+
+    #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, x: __m256, count: usize) {
         unsafe { _mm256_maskstore_ps(to, self.mask(count), x) }
     }

@@ -141,6 +141,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32, x: __m512) {
+        unsafe { _mm512_stream_ps(to, x) }
+    }
+
+    #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, x: __m512, count: usize) {
         unsafe { _mm512_mask_storeu_ps(to, self.mask(count), x) }
     }

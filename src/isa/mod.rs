@@ -92,6 +92,15 @@ impl Isa {
     }
 }
 
+/// Makes what this thread has written with [`Simd::stream`] visible to whoever is told of it next.
+pub fn finish_streams() {
+    // SAFETY: SSE is part of x86-64; other architectures have no streams.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
 /// The highest instruction set that the environment allows; read once per process.
 fn cap() -> &'static Result<Isa> {
     static CAPPED: OnceLock<Result<Isa>> = OnceLock::new();

@@ -72,6 +72,19 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// - `to` is valid for writing `LANES` floats; it need not be aligned to a vector.
     unsafe fn store(self, to: *mut f32, x: Self::Vector);
 
+    /// Writes a vector past the caches, where the instruction set can: for results that nobody reads
+    /// before they would have left the caches anyway. Memory is then written without being read
+    /// first.
+    ///
+    /// # Safety
+    /// - `to` is valid for writing `LANES` floats, and aligned to a vector.
+    /// - Nobody reads or writes there before this thread has called
+    ///   [`finish_streams`](super::finish_streams).
+    unsafe fn stream(self, to: *mut f32, x: Self::Vector) {
+        // SAFETY: the caller's contract is stricter.
+        unsafe { self.store(to, x) }
+    }
+
     /// Writes the first `count <= LANES` floats.
     ///
     /// # Safety

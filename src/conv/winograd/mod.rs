@@ -282,9 +282,11 @@ impl Winograd {
         let finite = AtomicBool::new(true);
         let images =
             Images { conv: &self.conv, size: self.size, input, pitch: self.pitch(), zeros };
+        let stream = output.outgrow_caches() && output.are_aligned(LINE);
         let run = Run {
             layer: self,
             images,
+            stream,
             output: SharedRows::new(output),
             bias,
             epilogue,
@@ -333,6 +335,8 @@ struct Run<'a> {
     layer: &'a Winograd,
     images: Images<'a>,
     output: SharedRows<'a>,
+    /// Whether the result is written past the caches; rows begin on a cache line then.
+    stream: bool,
     bias: Option<&'a [f32]>,
     epilogue: &'a Epilogue<'a>,
     finite: &'a AtomicBool,
@@ -352,7 +356,7 @@ impl Run<'_> {
         let first = block * layer.columns;
         let columns = layer.columns.min(layer.conv.out_channels - first);
         let stride = Winograd::position_stride(tiles.len() * layer.columns);
-        let nothing = Finish { bias: None, residual: None, bounds: Bounds::NONE };
+        let nothing = Finish { bias: None, residual: None, bounds: Bounds::NONE, stream: false };
         for (position, m) in m.chunks_mut(stride).take(IN * IN).enumerate() {
             let rows = Rows::new(v.row(position), tiles.len(), channels, pitch);
             let m = RowsMut::new(m, tiles.len(), columns, layer.columns);

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Run;
 use super::transforms::Transform;
-use crate::isa::{Kernel, Simd};
+use super::{LINE, Run};
+use crate::isa::{Kernel, Simd, finish_streams};
 use crate::rows::Rows;
 
 /// The way back of some tiles and output channels: bias, residual and clamp with it.
@@ -43,6 +43,9 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
             for o in (0..self.channels.len()).step_by(S::LANES) {
                 let count = S::LANES.min(self.channels.len() - o);
                 let channel = self.channels.start + o;
+                // Past the caches go whole lines only.
+                let whole = S::LANES == LINE && count == LINE && channel.is_multiple_of(LINE);
+                let stream = run.stream && whole;
                 for j in 0..IN {
                     let mut column = [simd.splat(0.0); IN];
                     for i in 0..IN {
@@ -90,10 +93,13 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
                         }
                         let sum = simd.at_most(simd.at_least(sum, low), high);
                         // SAFETY: the pixel belongs to this tile and to no other, and a tile's
-                        // channels to one task; the row has `count` floats from `channel` on.
+                        // channels to one task; the row has `count` floats from `channel` on. What
+                        // is streamed begins on a line, and is finished below.
                         unsafe {
                             let to = run.output.row_ptr(pixel).add(channel);
-                            if count == S::LANES {
+                            if stream {
+                                simd.stream(to, sum)
+                            } else if count == S::LANES {
                                 simd.store(to, sum)
                             } else {
                                 simd.store_partial(to, sum, count)
@@ -102,6 +108,9 @@ impl<T: Transform<IN, OUT>, const IN: usize, const OUT: usize> Kernel
                     }
                 }
             }
+        }
+        if run.stream {
+            finish_streams();
         }
         let mut lanes = [0.0_f32; 16];
         assert!(S::LANES <= lanes.len());
