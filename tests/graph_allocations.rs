@@ -106,7 +106,8 @@ fn steady(plan: &Plan, batch: usize) -> (usize, usize) {
         plan.output_lens(batch).unwrap().into_iter().map(|len| vec![0.0; len]).collect();
     let mut outputs: Vec<_> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
     let mut run = || plan.run_into(batch, &[&input], &mut outputs).unwrap();
-    (run(), run());
+    run();
+    run();
     let before = (ALLOCATIONS.load(Relaxed), BYTES.load(Relaxed));
     run();
     (ALLOCATIONS.load(Relaxed) - before.0, BYTES.load(Relaxed) - before.1)
