@@ -24,7 +24,7 @@ from parity.torch_weights import random_image  # noqa: E402
 
 # Of a layer, and of the logits of a network.
 LAYER_LIMITS = {"direct": 2e-6, "winograd": 5e-5}
-LOGITS_LIMITS = {"resnet18": 5e-6, "resnet50": 3e-5, "vgg16": 5e-6}  # direct sums
+LOGITS_LIMITS = {"resnet18": 2e-6, "resnet50": 2e-5, "vgg16": 2e-6}  # direct sums
 DEFAULT_LIMIT = 1e-4
 
 
