@@ -372,8 +372,8 @@ def test_losses_and_gradients(name: str, precision: str, monkeypatch: pytest.Mon
     else:
         theirs = theirs_in.fasterrcnn_resnet50_fpn_v2(weights_backbone=None, **FEW)
         ours = ours_in.fasterrcnn_resnet50_fpn_v2(**FEW)
-    # With this seed no two values in a window of the maximum pool are closer than 2e-6, but for those
-    # that are equal; where they are, rounding decides which of them has the gradient.
+    # With this seed no two values in a window of the maximum pool are closer than 2e-6, but for
+    # those that are equal; where they are, rounding decides which of them has the gradient.
     spread_out(theirs, images, seed=2, smooth=True)
     ours.load_state_dict(arrays(theirs))
     theirs.train(), ours.train()
