@@ -32,6 +32,8 @@ def test_arrays_and_rows() -> None:
     assert (found.boxes.dtype, found.boxes.shape) == (np.float32, (3, 4))
     assert (found.labels.dtype, found.scores.dtype) == (np.int64, np.float32)
     assert found[0] == Detection((10.0, 20.0, 60.0, 90.0), 1, "dog", 0.9)
+    shown = "Detection(box=(10.00, 20.00, 60.00, 90.00), label=1, name='dog', score=0.9000)"
+    assert repr(found[0]) == shown
     assert found[-1] == list(found)[2]
     assert [row.name for row in found] == found.names == ["dog", "cat", "dog"]
     assert found.areas.tolist() == [3500, 625, 12]

@@ -28,6 +28,12 @@ class Detection(NamedTuple):
     """The class name; the label as text where names are not known."""
     score: float
 
+    def __repr__(self) -> str:
+        """Rounded to what a person reads; the values themselves are not."""
+        box = ", ".join(f"{side:.2f}" for side in self.box)
+        label = f"label={self.label}, name={self.name!r}"
+        return f"Detection(box=({box}), {label}, score={self.score:.4f})"
+
 
 class Detections(DetectionFormats):
     """The objects found in one image: boxes, labels and scores, row by row.
