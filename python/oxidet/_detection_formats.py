@@ -22,7 +22,7 @@ from oxidet._arrays import F32, as_array, box_shape, integer, listed, shown
 from oxidet._arrays import labels as check_labels
 from oxidet._arrays import names as as_names
 from oxidet._atomic import atomic_write
-from oxidet._kinds import is_torch_tensor, shared_array
+from oxidet._same_kind import is_torch_tensor, shared_array
 from oxidet._text import printable
 
 if TYPE_CHECKING:

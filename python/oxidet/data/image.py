@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from oxidet import _extras
 from oxidet._arrays import F32, as_array
-from oxidet._kinds import is_torch_tensor, shared_array
+from oxidet._same_kind import is_torch_tensor, shared_array
 
 Layout = Literal["CHW", "HWC"]
 Colour = float | tuple[float, float, float]

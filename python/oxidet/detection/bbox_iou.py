@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays, _core
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 
 
 @same_kind

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays, _core
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.detection._rows import Rows
 
 F64 = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _arrays, _core
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 
 
 @same_kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from oxidet._arrays import as_array, pair
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.ops._regions import pooled
 from oxidet.ops._roi_pool import roi_pool_
 

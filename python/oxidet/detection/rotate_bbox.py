@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from oxidet import _arrays
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 
 
 @same_kind

@@ -9,7 +9,7 @@ import numpy as np
 
 from oxidet import nn
 from oxidet._arrays import integer
-from oxidet._kinds import is_torch_tensor
+from oxidet._same_kind import is_torch_tensor
 from oxidet.classification import Classification
 from oxidet.data.image import ImageError
 from oxidet.transforms import ImageClassification

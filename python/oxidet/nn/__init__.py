@@ -17,7 +17,8 @@ from oxidet.nn.activation import (
     Tanh,
 )
 from oxidet.nn.containers import ModuleDict, ModuleList, Sequential
-from oxidet.nn.linear import Conv2d, Linear
+from oxidet.nn.convolution import Conv2d
+from oxidet.nn.linear import Linear
 from oxidet.nn.losses import CrossEntropyLoss, MSELoss, NLLLoss, SmoothL1Loss
 from oxidet.nn.mode import evaluating
 from oxidet.nn.module import IncompatibleKeys, Module, StateDictError, compiled_method

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import as_array
-from oxidet.nn import _changes, _where, plans, tape, training_plans
+from oxidet.nn import _changes, _error_layer, plans, tape, training_plans
 from oxidet.nn._repr import assemble
 from oxidet.nn.report import PlanReport, ProfileReport
 from oxidet.nn.symbol import current_trace
@@ -148,9 +148,9 @@ class Module:
         try:
             return self._plan_or_run(name, function, boundary, inputs, options)
         except ValueError as error:
-            _where.sign(error, self)
+            _error_layer.sign(error, self)
             if not _inside.get():
-                _where.name_layer(error, self)
+                _error_layer.name_layer(error, self)
             raise
 
     def _plan_or_run(

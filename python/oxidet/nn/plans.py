@@ -25,7 +25,7 @@ from oxidet import _core
 from oxidet._arrays import F32, as_array, as_float32, integer, nchw, nhwc
 from oxidet._precision import get_precision
 from oxidet._weight_storage import get_weight_storage
-from oxidet.nn import _changes, _where
+from oxidet.nn import _changes, _error_layer
 from oxidet.nn._nested import Form, NotPlainError, put_back, take_out
 from oxidet.nn.report import PlanReport, ProfileReport
 from oxidet.nn.symbol import Symbol, trace_error
@@ -257,7 +257,7 @@ def _plan_for(owner: Module, inputs: tuple[Any, ...]) -> tuple[_core.Plan, list[
                 # Not kept: calls of the module would never use it.
                 found = _make(owner, owner.forward, form, shapes, settings, _core.PackedWeights())
     except ValueError as error:
-        _where.name_layer(error, owner)
+        _error_layer.name_layer(error, owner)
         raise
     assert found.plan is not None  # in evaluation mode, with inputs that plans take
     return found.plan, arrays, settings

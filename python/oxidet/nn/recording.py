@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet import _core
-from oxidet.nn import _where
+from oxidet.nn import _error_layer
 from oxidet.nn._nested import Form, NotPlainError, put_back, take_out
 from oxidet.nn.symbol import Symbol, trace_error
 from oxidet.nn.tensor import Stored
@@ -343,7 +343,7 @@ def record(model: Module, *shapes: tuple[int, ...], method: str = "forward") -> 
         try:
             result = trace.run(getattr(model, method), tuple(symbols), {})
         except ValueError as error:
-            _where.name_layer(error, model)
+            _error_layer.name_layer(error, model)
             raise
     leaves: list[Symbol] = []
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from oxidet import _core
 from oxidet._arrays import vector
-from oxidet.nn import _where, tape
+from oxidet.nn import _error_layer, tape
 from oxidet.nn.symbol import BatchSize, Symbol, current_trace, trace_error
 from oxidet.nn.tensor import Stored
 
@@ -62,7 +62,7 @@ class Trace:
         try:
             return module.forward(*inputs, **options)
         except ValueError as error:
-            _where.sign(error, module)
+            _error_layer.sign(error, module)
             raise
         finally:
             self._running.pop()

@@ -11,7 +11,7 @@ import numpy as np
 from oxidet import _core
 from oxidet._arrays import number
 from oxidet.nn._memory import flat
-from oxidet.nn.linear import Conv2d
+from oxidet.nn.convolution import Conv2d
 from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.tensor import Tensor

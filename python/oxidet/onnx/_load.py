@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oxidet.nn import _where
+from oxidet.nn import _error_layer
 from oxidet.nn.mode import evaluating
 from oxidet.nn.symbol import TraceError
 from oxidet.nn.tensor import Stored
@@ -327,7 +327,7 @@ def _trace(model: ImportedGraph, shapes: list[tuple[int, ...]]) -> None:
         except MemoryError as error:  # a size that the file declares
             raise ValueError(str(error)) from None
         except ValueError as error:
-            _where.name_layer(error, model)
+            _error_layer.name_layer(error, model)
             raise
 
 

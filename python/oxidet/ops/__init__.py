@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from oxidet.ops._box_convert import box_convert
 from oxidet.ops._boxes import box_area, clip_boxes_to_image, masks_to_boxes, remove_small_boxes
+from oxidet.ops._conv_norm import Conv2dNormActivation, FrozenBatchNorm2d
 from oxidet.ops._deform_conv import DeformConv2d, deform_conv2d
 from oxidet.ops._feature_pyramid import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 from oxidet.ops._fusion import weighted_boxes_fusion
@@ -19,7 +20,6 @@ from oxidet.ops._losses import (
     generalized_box_iou_loss,
     sigmoid_focal_loss,
 )
-from oxidet.ops._misc import Conv2dNormActivation, FrozenBatchNorm2d
 from oxidet.ops._nms import batched_nms, nms
 from oxidet.ops._poolers import MultiScaleRoIAlign
 from oxidet.ops._ps_roi import PSRoIAlign, PSRoIPool, ps_roi_align, ps_roi_pool

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oxidet._arrays import choice
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.ops._boxes import FORMATS, as_boxes
 
 Array = NDArray[Any]

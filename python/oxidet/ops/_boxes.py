@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import as_array, choice, computed, number, real_pair
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 
 Array = NDArray[Any]
 

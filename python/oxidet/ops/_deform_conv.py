@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import F32, as_float32, extent, flag, in_type_of, nchw, nhwc, pair
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn._convolution import _hwio, _oihw
-from oxidet.nn.linear import _uniform
+from oxidet.nn._default_weights import default_weights
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.tensor import Parameter
@@ -217,9 +217,9 @@ class DeformConv2d(Module):
                 )
         depth = self.in_channels // self.groups
         fan_in = depth * math.prod(self.kernel_size)
-        weight = _uniform((*self.kernel_size, depth, self.out_channels), fan_in)
+        weight = default_weights((*self.kernel_size, depth, self.out_channels), fan_in)
         self.weight = Parameter._adopt(weight.transpose(3, 2, 0, 1))
-        shift = _uniform((self.out_channels,), fan_in) if flag(bias, "bias") else None
+        shift = default_weights((self.out_channels,), fan_in) if flag(bias, "bias") else None
         self.register_parameter("bias", None if shift is None else Parameter(shift))
 
     @same_kind

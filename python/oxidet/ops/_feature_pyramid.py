@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from oxidet._arrays import extent, shown
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn import init
 from oxidet.nn._activation import relu
 from oxidet.nn._pooling import max_pool2d
 from oxidet.nn._resampling import interpolate
 from oxidet.nn.containers import ModuleList
-from oxidet.nn.linear import Conv2d
+from oxidet.nn.convolution import Conv2d
 from oxidet.nn.module import Module
-from oxidet.ops._misc import Conv2dNormActivation
+from oxidet.ops._conv_norm import Conv2dNormActivation
 
 
 class ExtraFPNBlock(Module):

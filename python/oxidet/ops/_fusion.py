@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import as_array, choice, listed, number, numbers, threshold_number
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.ops._nms import ready_categories
 
 Array = NDArray[Any]

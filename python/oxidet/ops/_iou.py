@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import choice, computed, is_double, number
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.ops._box_convert import ROTATED, box_convert
 from oxidet.ops._boxes import FORMATS, as_boxes
 from oxidet.ops._rotated import rotated_box_iou

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import as_array, choice, computed, is_double, number
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn._losses import REDUCTIONS, reduce, spread
 from oxidet.nn.primitive import Context, Primitive
 

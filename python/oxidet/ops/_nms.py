@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import as_array, computed, is_double, numbers, threshold_number
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.ops._boxes import as_boxes
 
 Array = NDArray[Any]

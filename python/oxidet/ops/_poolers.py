@@ -21,7 +21,7 @@ from oxidet._arrays import (
     pair,
     real_pair,
 )
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.nn.symbol import Symbol

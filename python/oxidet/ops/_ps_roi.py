@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oxidet import _core
 from oxidet._arrays import nchw, nhwc
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn.primitive import Context, Primitive
 from oxidet.ops._regions import as_nchw, empty_result, features, pooled
 from oxidet.ops._roi_layer import RoILayer, checked_sampling_ratio

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from oxidet._arrays import integer, pair, threshold_number
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn.module import Module
 from oxidet.nn.primitive import Primitive
 from oxidet.ops._regions import pooled

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from oxidet import nn
 from oxidet._arrays import F32, integer, names, number
-from oxidet._kinds import is_torch_tensor
+from oxidet._same_kind import is_torch_tensor
 from oxidet.data import ImageError, read_image
 from oxidet.data.image import ImageSource
 from oxidet.detections import Detections

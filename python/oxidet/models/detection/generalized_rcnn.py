@@ -9,7 +9,7 @@ import numpy as np
 
 from oxidet import _arrays, nn
 from oxidet._arrays import F32
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.detection._sampling import Rng
 from oxidet.models.detection.detector import I64, Detector, Found
 from oxidet.models.detection.image_list import ImageList

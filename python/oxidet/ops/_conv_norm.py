@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from oxidet._arrays import as_array, extent, number, pair, shown
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 from oxidet.nn._normalization import batch_norm
 from oxidet.nn.activation import ReLU
 from oxidet.nn.containers import Sequential
-from oxidet.nn.linear import Conv2d
+from oxidet.nn.convolution import Conv2d
 from oxidet.nn.module import Module
 from oxidet.nn.normalization import BatchNorm2d
 from oxidet.nn.symbol import Symbol

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from oxidet import nn
-from oxidet._kinds import same_kind
+from oxidet._same_kind import same_kind
 
 
 class Pair(NamedTuple):
@@ -66,7 +66,7 @@ def test_the_signature_and_the_name_stay() -> None:
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys, numpy as np\nfrom oxidet._kinds import same_kind\n"
+        "import sys, numpy as np\nfrom oxidet._same_kind import same_kind\n"
         "same_kind(lambda x: x)(np.zeros(3))\nprint('torch' in sys.modules)\n"
     )
     result = subprocess.run(
