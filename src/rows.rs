@@ -12,6 +12,9 @@ use crate::parallel;
 /// Rows this many floats apart fall into one set of a first-level cache of 4 KiB a way.
 const CACHE_WAY: usize = 1024;
 
+/// Floats in a cache line.
+const LINE: usize = 16;
+
 /// Bytes that a last-level cache may hold until they are read again; 32 MiB are usual on desktops and
 /// for a part of a server's cores.
 const CACHED: usize = 24 << 20;
@@ -159,9 +162,9 @@ impl<'a> RowsMut<'a> {
         size_of::<f32>() * self.count * self.channels >= CACHED
     }
 
-    /// Whether every `floats` values of each row, counted from its first, are aligned to their size.
-    pub fn are_aligned(&self, floats: usize) -> bool {
-        self.data.align_offset(size_of::<f32>() * floats) == 0 && self.stride.is_multiple_of(floats)
+    /// Whether each row begins with a cache line.
+    pub fn are_on_lines(&self) -> bool {
+        self.data.align_offset(size_of::<f32>() * LINE) == 0 && self.stride.is_multiple_of(LINE)
     }
 
     /// Address of the first value of the first row.

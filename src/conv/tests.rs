@@ -196,37 +196,42 @@ fn the_number_of_threads_and_of_images_changes_no_bit() {
     }
 }
 
-/// Largest error of a value, over the largest value.
-/// Runs a layer into memory that begins on a cache line.
-fn run_aligned(layer: &PreparedConv, conv: &Conv2d, input: &[f32]) -> Vec<f32> {
+/// Runs a layer into memory that begins on a cache line, with all that an epilogue has.
+fn run_on_lines(layer: &PreparedConv, conv: &Conv2d, input: &[f32], residual: &[f32]) -> Vec<f32> {
     let mut output = vec![f32::NAN; conv.output_len() + 16];
     let start = output.as_ptr().align_offset(64);
     let mut scratch = vec![f32::NAN; layer.scratch_len(conv.batch)];
-    let input = Rows::dense(input, conv.in_channels);
-    let rows = RowsMut::dense(&mut output[start..][..conv.output_len()], conv.out_channels);
-    layer.run(conv.batch, input, rows, Epilogue::NONE, &mut scratch);
+    let (input, out) = (Rows::dense(input, conv.in_channels), conv.out_channels);
+    let rows = RowsMut::dense(&mut output[start..][..conv.output_len()], out);
+    assert!(rows.are_on_lines() || !out.is_multiple_of(16));
+    let epilogue =
+        Epilogue { residual: Some(Rows::dense(residual, out)), activation: Activation::Relu };
+    layer.run(conv.batch, input, rows, epilogue, &mut scratch);
     output[start..][..conv.output_len()].to_vec()
 }
 
 #[test]
 fn results_too_large_for_the_caches_are_those_of_single_images() {
-    for kernel in [1, 3] {
+    // Whole panels of every instruction set, whole lines only, and neither; two images are large.
+    for (kernel, out, side) in [(1, 64, 222), (3, 64, 222), (1, 48, 257), (1, 24, 363)] {
         let padding = Padding::symmetric(kernel / 2, kernel / 2);
-        let size = (2, 222, 222, 8);
-        let conv = Conv2d::new(size, (kernel, kernel, 8, 64), (1, 1), padding, (1, 1), 1).unwrap();
-        let input = values(conv.input_len(), 1);
-        let (weight, bias) = (values(kernel * kernel * 8 * 64, 2), values(64, 3));
-        let outgrows = |len| RowsMut::dense(&mut vec![0.0; len], 64).outgrow_caches();
+        let size = ((2, side, side, 8), (kernel, kernel, 8, out));
+        let conv = Conv2d::new(size.0, size.1, (1, 1), padding, (1, 1), 1).unwrap();
+        let (input, residual) = (values(conv.input_len(), 1), values(conv.output_len(), 4));
+        let (weight, bias) = (values(kernel * kernel * 8 * out, 2), values(out, 3));
+        let outgrows = |len| RowsMut::dense(&mut vec![0.0; len], out).outgrow_caches();
         assert!(outgrows(conv.output_len()) && !outgrows(conv.output_len() / 2));
         let one = Conv2d { batch: 1, ..conv };
         for (layer, _) in layers(&conv, &weight, Some(&bias)) {
-            let together = run_aligned(&layer, &conv, &input);
-            let apart = input.chunks(one.input_len()).map(|input| run_aligned(&layer, &one, input));
+            let together = run_on_lines(&layer, &conv, &input, &residual);
+            let images = input.chunks(one.input_len()).zip(residual.chunks(one.output_len()));
+            let apart = images.map(|(x, r)| run_on_lines(&layer, &one, x, r));
             assert!(together == apart.collect::<Vec<_>>().concat(), "{layer:?}");
         }
     }
 }
 
+/// Largest error of a value, over the largest value.
 fn error(got: &[f32], expected: &[f32]) -> f32 {
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, f32::max);
     let errors = &mut got.iter().zip(expected).map(|(a, b)| (a - b).abs());

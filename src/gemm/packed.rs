@@ -315,7 +315,7 @@ impl PackedMatrix {
         let fits = lhs.extent().is_some_and(|extent| extent <= lhs.data.len());
         assert!(fits, "a left-hand matrix beyond its data");
 
-        let stream = finish.stream && out.are_aligned(width / tile::VECTORS);
+        let stream = finish.stream && out.are_on_lines();
         let kernels = tile::kernels::<E>(self.isa);
         let tiles = lhs.rows.div_ceil(height);
         let panel_len = self.depth * width;

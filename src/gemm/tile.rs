@@ -24,7 +24,7 @@ use crate::isa::{Avx2, Avx512};
 use crate::isa::{Element, Isa, Kernel, Portable, Simd};
 
 /// Vectors in a row of the tile.
-pub(super) const VECTORS: usize = 2;
+const VECTORS: usize = 2;
 
 /// Most floats that a vector of any instruction set has.
 const MAX_LANES: usize = 16;

@@ -172,10 +172,13 @@ impl Plan {
         }
     }
 
-    /// Elements of each output for a batch, if memory can hold them.
+    /// Elements of each output for a batch, if memory can hold them all.
     pub fn output_lens(&self, batch: usize) -> Result<Vec<usize>> {
         let extents = |shape: &Shape| [batch, shape.pixels(), shape.channels()];
-        self.outputs.iter().map(|shape| result_len::<f32>("input", &extents(shape))).collect()
+        let lens = self.outputs.iter().map(|shape| result_len::<f32>("input", &extents(shape)));
+        let lens = lens.collect::<Result<Vec<_>>>()?;
+        result_len::<f32>("input", &[lens.iter().fold(0, |sum: usize, &n| sum.saturating_add(n))])?;
+        Ok(lens)
     }
 
     fn new_outputs(&self, batch: usize) -> Result<Vec<Vec<f32>>> {

@@ -282,7 +282,7 @@ impl Winograd {
         let finite = AtomicBool::new(true);
         let images =
             Images { conv: &self.conv, size: self.size, input, pitch: self.pitch(), zeros };
-        let stream = output.outgrow_caches() && output.are_aligned(LINE);
+        let stream = output.outgrow_caches() && output.are_on_lines();
         let run = Run {
             layer: self,
             images,

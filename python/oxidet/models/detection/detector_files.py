@@ -157,6 +157,11 @@ def load_detector(
         raise ValueError(
             f"model: expected {said!r}, as {os.fspath(path)} is a file of that, got {model!r}"
         )
+    if options.get("new_classifier") and said is not None and said not in TORCHVISION:
+        raise ValueError(
+            f"new_classifier: expected a file of {', '.join(TORCHVISION)}, got {os.fspath(path)}, "
+            f"which is of {said}"
+        )
     if checkpoint.recipe is not None and model in (None, said):
         detector = _from_recipe(checkpoint.recipe, path, options)
         if options.get("new_classifier"):  # the builder has read the weights that are left
