@@ -354,6 +354,6 @@ def test_the_arguments_of_builders_are_named_as_they_are_called() -> None:
 
 def test_a_new_classifier_is_for_networks_of_torchvision(tmp_path: Path) -> None:
     path = tmp_path / "small.npz"
-    save_detector(path, build_detector("faster_rcnn_small", n_fg_class=2))
+    save_detector(path, detection.faster_rcnn_small(n_fg_class=2))
     with pytest.raises(ValueError, match=r"^new_classifier: expected .* is of faster_rcnn_small$"):
         load_detector(path, new_classifier=True)
