@@ -20,7 +20,8 @@ from oxidet.detection import (
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches" / "peers"))
+# Behind the tests, whose modules have some of the names there.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benches" / "peers"))
 
 from originals import creators as originals  # noqa: E402
 
